@@ -1,0 +1,120 @@
+"""launch(recipe, worker) → the argv and environment of one worker's vLLM. Imports no vLLM.
+
+The same function is called by `hyperpd plan --launch` (to print) and by the container (to exec),
+so what is printed is what runs.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hyperpd import fabric
+from hyperpd.placement import Worker
+from hyperpd.recipe import EngineOption, Recipe
+
+# vLLM's module; its `vllm` script is absent from the CPU distribution.
+VLLM_MODULE = "vllm.entrypoints.openai.api_server"
+# On CPUs the same server, with two idle spins tamed (the module says why).
+CPU_MODULE = "hyperpd_runtime.cpu_engine"
+
+_KV_ROLE = {"prefill": "kv_producer", "decode": "kv_consumer"}
+# The engine closes idle connections after 5 s by default; longer than the gateway's own pool keeps
+# them (gateway/pool.py), so that a connection is never closed under a request.
+KEEP_ALIVE_S = 75
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a worker execs. `env` is added to the environment of the container."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+    def shell(self) -> str:
+        """One line for a shell that starts the same process."""
+        return " ".join(
+            [*(f"{key}={shlex.quote(value)}" for key, value in self.env.items()), *map(shlex.quote, self.argv)]
+        )
+
+
+def launch(recipe: Recipe, worker: Worker, *, model_path: str, start_id: str = "START") -> Launch:
+    """The command of `worker`.
+
+    model_path: folder or Hugging Face id, the same text on every worker of a pair (it is part of
+                the connector's handshake).
+    start_id:   new at every start; the connector's engine id ends with it, so that a ticket of an
+                earlier start is refused by name.
+    """
+    model, transfer, spec = recipe.model, recipe.kv_transfer, recipe.role(worker.role)
+    argv = [
+        *(sys.executable, "-m", CPU_MODULE if recipe.accelerator == "cpu" else VLLM_MODULE),
+        *("--model", model_path),
+        *("--served-model-name", model.name),
+        *("--host", worker.address),
+        *("--port", str(worker.api_port)),
+        *("--dtype", model.dtype),
+        *("--max-model-len", str(model.max_len_tokens)),
+        *("--block-size", str(transfer.block_size_tokens)),
+        *("--tensor-parallel-size", str(spec.parallel.tensor)),
+        *("--shutdown-timeout", str(recipe.drain_s)),
+        "--disable-access-log-for-endpoints=/health,/metrics,/v1/models",
+        "--disable-fastapi-docs",
+    ]
+    if model.revision:
+        argv += ["--revision", model.revision]
+    env = {
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S),
+        "VLLM_NO_USAGE_STATS": "1",
+        "PYTHONHASHSEED": "0",
+    }
+    if worker.role != "aggregated":
+        argv += ["--kv-transfer-config", json.dumps(_kv_transfer_config(recipe, worker, start_id))]
+        env["VLLM_NIXL_SIDE_CHANNEL_HOST"] = worker.address
+        env["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(worker.side_channel_port)
+        env |= fabric.settings(transfer.backend, recipe.accelerator)
+    if recipe.accelerator == "cpu":
+        # Engines share the cores of one machine here; binding would pin them all to the first ones.
+        env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        env["OMP_NUM_THREADS"] = "1"
+    else:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, worker.gpu_ids))
+    return Launch(tuple([*argv, *_options(spec.engine)]), env)
+
+
+def _kv_transfer_config(recipe: Recipe, worker: Worker, start_id: str) -> dict[str, object]:
+    return {
+        "kv_connector": "NixlConnector",
+        "kv_role": _KV_ROLE[worker.role],
+        "engine_id": f"{worker.name}-{start_id}",
+        "kv_buffer_device": "cpu" if recipe.accelerator == "cpu" else "cuda",
+        # `fail` keeps a broken pair visible: the gateway counts it and retries without the ticket.
+        # It has to stand here: inside the extra config vLLM ignores it without a word.
+        "kv_load_failure_policy": "fail",
+        "kv_connector_extra_config": {
+            "backends": [recipe.kv_transfer.backend],
+            "kv_lease_duration": recipe.kv_transfer.lease_s,
+        },
+    }
+
+
+def _options(engine: Mapping[str, EngineOption]) -> list[str]:
+    """vLLM's own options as argv: true → --key, false → --no-key, a mapping → JSON, a list → values."""
+    argv: list[str] = []
+    for key, value in engine.items():
+        flag = "--" + key.removeprefix("--").replace("_", "-")
+        match value:
+            case True:
+                argv.append(flag)
+            case False:
+                argv.append("--no-" + flag.removeprefix("--"))
+            case dict():
+                argv += [flag, json.dumps(value)]
+            case list():
+                argv += [flag, *map(str, value)]
+            case _:
+                argv += [flag, str(value)]
+    return argv

@@ -1,0 +1,245 @@
+"""What the author writes: Recipe and its blocks; load; problems a person can act on.
+
+Every block is strict: an unknown key is refused with the nearest known one, and all problems of
+a file are reported at once, each with its path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from hyperpd.errors import RecipeError
+
+Role = Literal["prefill", "decode", "aggregated"]
+Accelerator = Literal["cpu", "gpu"]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")]
+EngineOption = bool | int | float | str | list[Any] | dict[str, Any]
+
+# Options of vLLM that hyperpd derives itself. A recipe that sets one is refused: two sources for
+# one value would disagree one day.
+OWNED_FLAGS: Mapping[str, str] = {
+    "model": "model:",
+    "served-model-name": "model.name",
+    "max-model-len": "model.max_len_tokens",
+    "dtype": "model.dtype",
+    "revision": "model.revision",
+    "tensor-parallel-size": "parallel.tensor",
+    "block-size": "kv_transfer.block_size_tokens",
+    "kv-transfer-config": "kv_transfer:",
+    "shutdown-timeout": "drain_s",
+    "host": "the placement",
+    "port": "the placement",
+    "api-key": "the gateway",
+    "uds": "the placement",
+    "config": "engine:",
+    "disable-access-log-for-endpoints": "hyperpd",
+    "disable-fastapi-docs": "hyperpd",
+}
+
+
+class Block(BaseModel):
+    """A strict, frozen part of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSource(Block):
+    """Which model; exactly one of `generated`, `path` and `huggingface`."""
+
+    generated: Literal["tiny-llama"] | None = Field(None, description="A model hyperpd generates, seeded")
+    path: str | None = Field(None, description="Folder of a Hugging Face model, the same on every machine")
+    huggingface: str | None = Field(None, description="Hugging Face id, as in org/model")
+    revision: str | None = Field(None, description="Revision of the Hugging Face model")
+    served_as: str | None = Field(None, description="Name in the API; default: the generated name, id or folder name")
+    max_len_tokens: int = Field(4096, ge=16, description="Longest prompt plus output, in tokens")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Weights and KV cache")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSource:
+        given = [key for key in ("generated", "path", "huggingface") if getattr(self, key)]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of generated, path, huggingface (found: {', '.join(given) or 'none'})")
+        if self.revision and not self.huggingface:
+            raise ValueError("revision goes with huggingface")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name clients ask for."""
+        return self.served_as or self.generated or self.huggingface or Path(str(self.path)).name
+
+
+class Parallel(Block):
+    """How one worker spreads over GPUs."""
+
+    tensor: int = Field(1, ge=1, description="Tensor-parallel size (TP)")
+
+    @property
+    def size(self) -> int:
+        """GPUs (or CPU processes) of one worker."""
+        return self.tensor
+
+
+class RoleSpec(Block):
+    """The workers of one role."""
+
+    replicas: int = Field(1, ge=1, le=1024, description="How many workers")
+    parallel: Parallel = Parallel()
+    engine: dict[str, EngineOption] = Field({}, description="vLLM's own options, passed through by name")
+
+    @model_validator(mode="after")
+    def _no_owned_flags(self) -> RoleSpec:
+        clashes = []
+        for key in self.engine:
+            flag = key.replace("_", "-").removeprefix("--").removeprefix("no-")
+            if flag in OWNED_FLAGS:
+                clashes.append(f"engine.{key} is set by hyperpd from {OWNED_FLAGS[flag]}; remove it here")
+        if clashes:
+            raise ValueError("; ".join(clashes))
+        return self
+
+
+class KVTransfer(Block):
+    """How the KV cache moves from prefill to decode."""
+
+    backend: Literal["UCX"] = Field("UCX", description="NIXL backend")
+    lease_s: int = Field(120, ge=10, le=3600, description="How long prefill keeps a finished prompt's blocks")
+    block_size_tokens: Literal[16, 32, 64, 128] = Field(128, description="KV-cache block size, equal on both roles")
+
+
+class GatewaySpec(Block):
+    """The HTTP front."""
+
+    policy: Literal["round_robin"] = Field("round_robin", description="How a worker is chosen")
+
+
+class Recipe(Block):
+    """What to serve. It holds no account, subnet or bucket, so it can be shared."""
+
+    version: Literal[1] = Field(description="Version of this format")
+    name: Name = Field(description="Lower-case letters, digits, '-' and '.'")
+    description: str = ""
+    accelerator: Accelerator = Field("gpu", description="What the engine runs on")
+    model: ModelSource
+    prefill: RoleSpec | None = None
+    decode: RoleSpec | None = None
+    aggregated: RoleSpec | None = Field(None, description="The baseline: one role instead of the two")
+    kv_transfer: KVTransfer = KVTransfer()
+    gateway: GatewaySpec = GatewaySpec()
+    drain_s: int = Field(30, ge=0, le=3600, description="How long a worker may finish requests after SIGTERM")
+
+    @model_validator(mode="after")
+    def _roles(self) -> Recipe:
+        if self.aggregated:
+            if self.prefill or self.decode:
+                raise ValueError("give either prefill and decode, or aggregated; not both")
+        elif not (self.prefill and self.decode):
+            missing = [role for role in ("prefill", "decode") if not getattr(self, role)]
+            raise ValueError(f"no {' and no '.join(missing)} block; add it, or give one aggregated block instead")
+        return self
+
+    def roles(self) -> dict[Role, RoleSpec]:
+        """The roles this recipe has, in the order in which their workers start."""
+        blocks: dict[Role, RoleSpec | None] = {
+            "prefill": self.prefill,
+            "decode": self.decode,
+            "aggregated": self.aggregated,
+        }
+        return {role: spec for role, spec in blocks.items() if spec}
+
+    def role(self, role: Role) -> RoleSpec:
+        """The block of one role this recipe has."""
+        return self.roles()[role]
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFile:
+    """A recipe with the file it came from; the digest says which file this is."""
+
+    recipe: Recipe
+    path: Path
+    digest: str  # SHA-256 of the file, hex
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with hyperpd, sorted."""
+    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+
+
+def load(recipe: str | Path) -> RecipeFile:
+    """Load a recipe from a file, or a shipped one by name.
+
+    Raises RecipeError with every problem of the file.
+    """
+    path = Path(recipe)
+    if not path.is_file():
+        path = _folder() / f"{recipe}.yaml"
+    if not path.is_file():
+        near = difflib.get_close_matches(str(recipe), shipped(), 1)
+        hint = f"did you mean {near[0]}?" if near else f"shipped recipes: {', '.join(shipped())}"
+        raise RecipeError(str(recipe), [f"no such file and no shipped recipe of this name; {hint}"])
+    content = path.read_bytes()
+    try:
+        document = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise RecipeError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from None
+    return RecipeFile(parse(document, str(path)), path.resolve(), hashlib.sha256(content).hexdigest())
+
+
+def parse(document: Any, where: str) -> Recipe:
+    """Validate what was written in `where`. Raises RecipeError with every problem, each with its path."""
+    if not isinstance(document, dict):
+        raise RecipeError(where, ["a recipe is a mapping that begins with `version: 1`"])
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError(where, problems(error, Recipe)) from None
+
+
+def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """pydantic's findings as sentences: "path: what; what to try"."""
+    found = []
+    for item in error.errors(include_url=False):
+        location = item["loc"]
+        path = ".".join(str(part) for part in location) or "(whole file)"
+        if item["type"] == "extra_forbidden":
+            found.append(f"{path}: unknown key{_nearest(str(location[-1]), _known_keys(root, location[:-1]))}")
+        elif item["type"] == "missing":
+            found.append(f"{path}: missing; add it")
+        else:
+            value = "" if isinstance(item["input"], dict | BaseModel) else f" (found {item['input']!r})"
+            found.append(f"{path}: {item['msg'].removeprefix('Value error, ')}{value}")
+    return found
+
+
+def _known_keys(root: type[BaseModel], location: Iterable[int | str]) -> list[str]:
+    block: type[BaseModel] = root
+    for part in location:
+        field = block.model_fields.get(str(part))
+        if field is None:
+            return []
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        inner = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not inner:
+            return []
+        block = inner[0]
+    return list(block.model_fields)
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}" if known else ""
+
+
+def _folder() -> Path:
+    packaged = Path(str(resources.files("hyperpd"))) / "recipes"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "recipes"
