@@ -15,43 +15,32 @@ what is done at import is done in all of them.
 from __future__ import annotations
 
 import os
-import runpy
-import sys
 import time
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import Any
 
 _PAUSE_US = 200
-_NIXL_API = "nixl_cu12._api"
 
 
 def _yield_core() -> None:
     time.sleep(_PAUSE_US / 1e6)
 
 
-class _PauseNixl(MetaPathFinder):
-    """Raises the progress thread's pause when NIXL's Python API is first imported."""
+def _pause_progress_threads() -> None:
+    from nixl_cu12 import _bindings
 
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != _NIXL_API:
-            return None
-        sys.meta_path.remove(self)
-        module = __import__(name, fromlist=["nixl_agent_config"])
-        _pause_progress_thread(module)
-        return module.__spec__
+    plain = _bindings.nixlAgent
 
-
-def _pause_progress_thread(module: ModuleType) -> None:
-    plain = module.bindings.nixlAgentConfig
-
-    def paused(*args: Any, **kwargs: Any) -> Any:
-        config = plain(*args, **kwargs)
+    def agent(name: str, config: Any) -> Any:
         config.pthrDelay = _PAUSE_US
-        return config
+        return plain(name, config)
 
-    module.bindings.nixlAgentConfig = paused
+    _bindings.nixlAgent = agent
 
 
 os.sched_yield = _yield_core
+_pause_progress_threads()
+
+if __name__ == "__main__":
+    from vllm.entrypoints.launchers.api_server.entry import main
+
+    main()

@@ -1,0 +1,25 @@
+"""`python -m hyperpd_runtime`: become the role that environment and argv name."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from hyperpd.errors import HyperpdError
+from hyperpd_runtime import settings
+from hyperpd_runtime.node import Node
+
+
+def main() -> int:
+    """Exit code 0 after a clean stop, otherwise the error's."""
+    try:
+        node = Node(settings.read(sys.argv[1:], os.environ))
+    except HyperpdError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return asyncio.run(node.run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""The container's environment contract: every variable, its type, default, meaning and reader.
+
+`Environment` is the one table. Each field NAME is the variable HYPERPD_NAME and the argument
+`--name` (argv wins). Scalars only: nothing needs JSON quoting.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hyperpd.recipe import Recipe
+
+PREFIX = "HYPERPD_"
+RuntimeRole = Literal["prefill", "decode", "aggregated", "gateway", "node"]
+
+
+class Environment(BaseModel):
+    """What one container is told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: RuntimeRole = Field(description="What this process is; node is all roles on one machine")
+    recipe: str = Field(description="Recipe file, or the name of a shipped one")
+    state_dir: str = Field("/tmp/hyperpd", description="Folder for logs and fleet.json")
+    ordinal: int = Field(0, ge=0, description="prefill, decode: which worker of the role this is")
+    address: str = Field("127.0.0.1", description="IP address that peers connect to; never a hostname")
+    port_offset: int = Field(0, ge=0, le=50000, description="Added to every port: a second fleet on one machine")
+    model: str = Field("", description="Model folder or id to serve instead of the recipe's")
+    prefill: str = Field("", description="gateway: comma-separated URLs of prefill workers")
+    decode: str = Field("", description="gateway: comma-separated URLs of decode workers")
+    aggregated: str = Field("", description="gateway: comma-separated URLs of aggregated workers")
+
+
+def model_path(recipe: Recipe) -> str:
+    """What vLLM is given as --model: a folder, a Hugging Face id, or where the generated model lies."""
+    source = recipe.model
+    if source.generated:
+        cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        return str(Path(cache) / "hyperpd" / "models" / source.generated)
+    return source.path or str(source.huggingface)
