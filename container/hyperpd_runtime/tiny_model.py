@@ -1,6 +1,6 @@
 """Generates the tiny model: `python -m hyperpd_runtime.tiny_model FOLDER`. Seeded, never committed.
 
-A Llama of 3.4 million parameters with a tokenizer of one token per byte. The weights are scaled
+A Llama of 2.5 million parameters with a tokenizer of one token per byte. The weights are scaled
 so that greedy output is varied and depends on the whole prompt: a wrong KV block shows as other
 text. Measured at these scales: changing one of 500 tokens changed the next 8 tokens 12 times of
 12, and float32 rounding moved the logits by 2e-4 where their spread is 15.

@@ -1,0 +1,1 @@
+"""The HTTP front that runs prefill → decode."""

@@ -1,0 +1,138 @@
+"""The two FastAPI apps: the API on 8080 and the admin port. Routes, and the error handler."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from hyperpd.errors import RequestError
+from hyperpd.recipe import RecipeFile
+from hyperpd_runtime.gateway import guard, telemetry
+from hyperpd_runtime.gateway.flow import Answer, Flow
+from hyperpd_runtime.gateway.pool import Pool
+
+_CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
+
+
+def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
+    """What clients see."""
+    app = FastAPI(title="hyperpd", docs_url=None, redoc_url=None, openapi_url=None)
+    model = file.recipe.model
+
+    async def infer(request: Request, kind: Literal["completions", "chat", "any"]) -> Response:
+        record = telemetry.Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:128])
+        headers = {"x-request-id": record.request_id}
+        try:
+            admitted = guard.admit(await request.body(), kind, model.name)
+            answer = await _unless_client_leaves(request, flow.run(admitted, record))
+        except RequestError as error:
+            error.request_id = record.request_id
+            record.end(error.code)
+            raise
+        if answer is None:
+            record.end("client_left")
+            return Response(status_code=_CLIENT_LEFT)
+        if answer.rest is None:
+            record.end("ok" if answer.status == 200 else f"engine_{answer.status}")
+            return Response(answer.first, answer.status, headers, answer.content_type)
+        return StreamingResponse(_chained(answer), answer.status, headers, answer.content_type)
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        return await infer(request, "completions")
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        return await infer(request, "chat")
+
+    @app.post("/invocations")
+    async def invocations(request: Request) -> Response:
+        return await infer(request, "any")
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        entry = {"id": model.name, "object": "model", "owned_by": "hyperpd", "max_model_len": model.max_len_tokens}
+        return {"object": "list", "data": [entry]}
+
+    @app.get("/ping")
+    @app.get("/health")
+    async def health() -> Response:
+        why = pool.not_ready()
+        return JSONResponse({"status": "unavailable", "reason": why}, 503) if why else JSONResponse({"status": "ok"})
+
+    _errors(app)
+    return app
+
+
+def admin(pool: Pool, file: RecipeFile) -> FastAPI:
+    """What operators see: status and metrics."""
+    app = FastAPI(title="hyperpd admin", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/status")
+    async def status() -> dict[str, Any]:
+        return {
+            "recipe": file.recipe.name,
+            "recipe_digest": file.digest,
+            "ready": pool.not_ready() is None,
+            "why": pool.not_ready(),
+            **pool.status(),
+        }
+
+    _errors(app)
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestError)
+    async def request_error(_: Request, error: RequestError) -> Response:
+        headers = {"x-request-id": error.request_id or ""}
+        if error.retry_after_s:
+            headers["retry-after"] = str(error.retry_after_s)
+        return JSONResponse(error.body(), error.status, headers)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        what = f"{request.method} {request.url.path}: {error.detail}"
+        body = RequestError(what, status=error.status_code, code="not_found").body()
+        return JSONResponse(body, error.status_code, error.headers)
+
+
+async def _unless_client_leaves(request: Request, running: Any) -> Answer | None:
+    """The answer, or None when the client left first; then `running` is cancelled, and with it its legs."""
+    task = asyncio.ensure_future(running)
+    leaving = asyncio.ensure_future(_client_leaves(request))
+    try:
+        await asyncio.wait({task, leaving}, return_when="FIRST_COMPLETED")
+        if task.done():
+            answer: Answer = task.result()
+            return answer
+        return None
+    finally:
+        leaving.cancel()
+        task.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def _client_leaves(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _chained(answer: Answer) -> Any:
+    assert answer.rest is not None
+    try:
+        yield answer.first
+        async for chunk in answer.rest:
+            yield chunk
+    finally:
+        await answer.rest.aclose()  # type: ignore[attr-defined]  # ends the decode leg when the client left

@@ -1,0 +1,75 @@
+"""The gateway as a live object: two listening ports, the watch over the pool, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from hyperpd.errors import FabricError
+from hyperpd.placement import Placement
+from hyperpd.recipe import RecipeFile
+from hyperpd_runtime.gateway import app, pool
+from hyperpd_runtime.gateway.discovery import Endpoint
+from hyperpd_runtime.gateway.flow import Flow
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The node owns the signals."""
+        yield
+
+
+class Gateway:
+    """Serve until `stop`."""
+
+    def __init__(self, file: RecipeFile, endpoints: Iterable[Endpoint], address: str, placement: Placement) -> None:
+        self.pool = pool.Pool(endpoints)
+        self._file = file
+        self._address = address
+        self._ports = placement
+        self._resources = contextlib.AsyncExitStack()
+        self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen on both ports and begin to prove the pairs."""
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        session = await self._resources.enter_async_context(pool.session())
+        flow = Flow(session, self.pool, self._file.recipe)
+        self._watch = asyncio.create_task(self.pool.watch(session, flow.canary))
+        for port, asgi in (
+            (self._ports.api_port, app.api(flow, self.pool, self._file)),
+            (self._ports.admin_port, app.admin(self.pool, self._file)),
+        ):
+            await self._listen(asgi, port)
+
+    async def _listen(self, asgi: FastAPI, port: int) -> None:
+        config = uvicorn.Config(asgi, host=self._address, port=port, log_level="warning", access_log=False, lifespan="off")
+        server = _Server(config)
+        task = asyncio.create_task(server.serve())
+        self._servers.append((server, task))
+        while not server.started:
+            if task.done():
+                raise FabricError(f"gateway cannot listen on {self._address}:{port}")
+            await asyncio.sleep(0.01)
+
+    async def until_ready(self) -> None:
+        """Return when a request would be served as the recipe says."""
+        while self.pool.not_ready():
+            await asyncio.sleep(0.05)
+
+    async def stop(self) -> None:
+        """Finish what runs, then close."""
+        for server, _ in self._servers:
+            server.should_exit = True
+        await asyncio.gather(*(task for _, task in self._servers))
+        if self._watch:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._resources.aclose()

@@ -1,0 +1,77 @@
+"""What happened to a request, as metrics and as one log line. Never prompt text."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+log = logging.getLogger("hyperpd.gateway")
+registry = CollectorRegistry()
+
+REQUESTS = Counter(
+    "hyperpd_requests", "Requests by how they were served and how they ended", ["mode", "why", "outcome"], registry=registry
+)
+FAULTS = Counter(
+    "hyperpd_faults", "Faults on the way from prefill to decode, each followed by a retry", ["kind"], registry=registry
+)
+RECOMPUTED = Counter(
+    "hyperpd_recomputed_requests", "Prompts that decode computed although prefill was meant to", ["why"], registry=registry
+)
+RELEASED = Counter("hyperpd_released_tickets", "Tickets given back because nobody would decode them", registry=registry)
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+PREFILL_S = Histogram("hyperpd_prefill_seconds", "Prefill leg, sent to answered", buckets=_SECONDS, registry=registry)
+FIRST_EVENT_S = Histogram(
+    "hyperpd_first_event_seconds", "Request read to first decode event", buckets=_SECONDS, registry=registry
+)
+TOTAL_S = Histogram("hyperpd_request_seconds", "Request read to last byte", buckets=_SECONDS, registry=registry)
+
+
+@dataclass(slots=True)
+class Record:
+    """Stamps and decisions of one request; `end` turns them into metrics and a line, once."""
+
+    request_id: str
+    client_id: str = "-"
+    mode: str = "-"
+    why: str = "-"
+    prefill: str = "-"
+    decode: str = "-"
+    prefill_s: float | None = None
+    first_event_s: float | None = None
+    began_s: float = field(default_factory=time.monotonic)
+    ended: bool = False
+
+    def fault(self, kind: str, detail: str) -> None:
+        """Count and log something that went wrong and will be retried."""
+        FAULTS.labels(kind).inc()
+        log.warning("event=fault request_id=%s kind=%s worker=%s detail=%r", self.request_id, kind, self.decode, detail)
+
+    def recompute(self, why: str) -> None:
+        """The prompt will be computed by decode after all: visible, never silent."""
+        self.mode = "recomputed"
+        RECOMPUTED.labels(why).inc()
+
+    def first_event(self) -> None:
+        self.first_event_s = time.monotonic() - self.began_s
+        FIRST_EVENT_S.observe(self.first_event_s)
+
+    def end(self, outcome: str) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        total_s = time.monotonic() - self.began_s
+        TOTAL_S.observe(total_s)
+        REQUESTS.labels(self.mode, self.why, outcome).inc()
+        log.info(
+            "event=request request_id=%s client_id=%r mode=%s why=%s prefill=%s decode=%s prefill_ms=%s"
+            " first_event_ms=%s total_ms=%.0f outcome=%s",
+            *(self.request_id, self.client_id, self.mode, self.why, self.prefill, self.decode),
+            *(_ms(self.prefill_s), _ms(self.first_event_s), total_s * 1000, outcome),
+        )
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.0f}"
