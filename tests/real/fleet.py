@@ -1,0 +1,93 @@
+"""Real engines: nodes started exactly as a user's machine starts them, one set per test run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_TIMEOUT_S = 300
+
+
+class Fleet:
+    """One `python -m hyperpd_runtime --role node` process."""
+
+    def __init__(self, recipe: str, folder: Path, port_offset: int) -> None:
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        argv = ["--role", "node", "--recipe", recipe, "--state-dir", str(folder), "--port-offset", str(port_offset)]
+        with (folder / "node.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "hyperpd_runtime", *argv], stdout=log, stderr=log, start_new_session=True
+            )
+
+    def wait(self) -> Fleet:
+        """Return when it is ready; fail with the node's own words when it is not."""
+        ended = threading.Event()
+        threading.Thread(target=lambda: (self.process.wait(), ended.set()), daemon=True).start()
+        for _ in range(START_TIMEOUT_S * 10):
+            if self.state().get("phase") == "ready":
+                return self
+            if ended.wait(0.1):
+                break
+        raise AssertionError(f"fleet did not start:\n{(self.folder / 'node.log').read_text()}")
+
+    def state(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads((self.folder / "fleet.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return state
+
+    @property
+    def url(self) -> str:
+        return str(self.state()["url"])
+
+    def worker(self, name: str) -> str:
+        """URL of one worker, past the gateway."""
+        return next(str(worker["url"]) for worker in self.state()["workers"] if worker["name"] == name)
+
+    def metric(self, url: str, name: str, labels: Mapping[str, str] | None = None) -> float:
+        """Sum of the samples of a counter whose labels include `labels`."""
+        total = 0.0
+        for line in httpx.get(f"{url}/metrics").text.splitlines():
+            if line.split("{")[0].split(" ")[0] == name and all(f'{k}="{v}"' in line for k, v in (labels or {}).items()):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=120)
+
+
+def descendants(pid: int) -> list[int]:
+    """All live processes below `pid`."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if stat[0] != "Z":
+                parents[int(entry.name)] = int(stat[1])
+    found = [pid]
+    for parent in found:
+        found += [child for child, above in parents.items() if above == parent]
+    return found[1:]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:1]
