@@ -12,7 +12,11 @@ from hyperpd.placement import Worker
 def check(worker: Worker, model_path: str) -> None:
     """Raise FabricError with every reason why `worker` cannot start here."""
     found = []
-    if "/" in model_path and model_path.startswith((".", "/", "~")) and not (Path(model_path) / "config.json").is_file():
+    if (
+        "/" in model_path
+        and model_path.startswith((".", "/", "~"))
+        and not (Path(model_path) / "config.json").is_file()
+    ):
         found.append(f"model path {model_path}: no config.json there; give the folder of a Hugging Face model")
     for meaning, port in (
         ("API", worker.api_port),

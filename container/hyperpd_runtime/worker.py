@@ -77,9 +77,7 @@ class WorkerProcess:
         self.state = "ready"
 
     async def _exec(self) -> None:
-        command = launch(
-            self.recipe.recipe, self.worker, model_path=self._model_path, start_id=uuid.uuid4().hex[:12]
-        )
+        command = launch(self.recipe.recipe, self.worker, model_path=self._model_path, start_id=uuid.uuid4().hex[:12])
         with self.log.open("wb") as log:
             log.write(f"# {self.worker.name} recipe_digest={self.recipe.digest}\n# {command.shell()}\n".encode())
             log.flush()

@@ -59,7 +59,9 @@ class Fleet:
         """Sum of the samples of a counter whose labels include `labels`."""
         total = 0.0
         for line in httpx.get(f"{url}/metrics").text.splitlines():
-            if line.split("{")[0].split(" ")[0] == name and all(f'{k}="{v}"' in line for k, v in (labels or {}).items()):
+            if line.split("{")[0].split(" ")[0] == name and all(
+                f'{k}="{v}"' in line for k, v in (labels or {}).items()
+            ):
                 total += float(line.rsplit(" ", 1)[1])
         return total
 

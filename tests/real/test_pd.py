@@ -44,7 +44,11 @@ def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
         common = x.keys() & y.keys()
         if len(common) < min(len(x), len(y)) - 1:  # the fifth may change places with the sixth
             found.append(f"top-5 at {position}: {sorted(x)} != {sorted(y)}")
-        found += [f"{token!r} at {position}: {x[token]} != {y[token]}" for token in common if abs(x[token] - y[token]) > LOGPROB_TOLERANCE]
+        found += [
+            f"{token!r} at {position}: {x[token]} != {y[token]}"
+            for token in common
+            if abs(x[token] - y[token]) > LOGPROB_TOLERANCE
+        ]
     return found
 
 
@@ -69,7 +73,9 @@ def test_a_damaged_transfer_is_seen(pd: Fleet, aggregated: Fleet, http: httpx.Cl
     text = prompt(900, seed=77)
     body = {"model": "tiny-llama", "prompt": text, "temperature": 0, "logprobs": 5}
     ask = {"do_remote_decode": True, "do_remote_prefill": False}
-    prefilled = http.post(f"{pd.worker('prefill-0')}/v1/completions", json={**body, "max_tokens": 1, "kv_transfer_params": ask})
+    prefilled = http.post(
+        f"{pd.worker('prefill-0')}/v1/completions", json={**body, "max_tokens": 1, "kv_transfer_params": ask}
+    )
     ticket = prefilled.json()["kv_transfer_params"]
     ticket["remote_block_ids"] = [list(reversed(group)) for group in ticket["remote_block_ids"]]
     # A salt keeps the wrong blocks out of the prefix cache of later tests.
@@ -85,7 +91,10 @@ def test_a_token_near_the_start_changes_what_follows(aggregated: Fleet, http: ht
     for seed in range(5):
         text = prompt(500, 100 + seed)
         other = text[:10] + ("x" if text[10] != "x" else "y") + text[11:]
-        assert complete(http, aggregated.url, text)["choices"][0]["text"] != complete(http, aggregated.url, other)["choices"][0]["text"]
+        assert (
+            complete(http, aggregated.url, text)["choices"][0]["text"]
+            != complete(http, aggregated.url, other)["choices"][0]["text"]
+        )
 
 
 def test_moved_bytes_and_computed_tokens(pd: Fleet, http: httpx.Client) -> None:
@@ -142,7 +151,11 @@ def test_a_list_of_prompts_is_split(pd: Fleet, aggregated: Fleet, http: httpx.Cl
 def test_chat_stream_and_invocations_agree(pd: Fleet, aggregated: Fleet, http: httpx.Client) -> None:
     body = {"messages": [{"role": "user", "content": prompt(300, 3000)}], "max_tokens": 12, "temperature": 0}
     texts = set()
-    for url, path in ((pd.url, "/v1/chat/completions"), (pd.url, "/invocations"), (aggregated.url, "/v1/chat/completions")):
+    for url, path in (
+        (pd.url, "/v1/chat/completions"),
+        (pd.url, "/invocations"),
+        (aggregated.url, "/v1/chat/completions"),
+    ):
         texts.add(http.post(url + path, json=body).json()["choices"][0]["message"]["content"])
     streamed = http.post(f"{pd.url}/v1/chat/completions", json={**body, "stream": True}).text
     events = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]

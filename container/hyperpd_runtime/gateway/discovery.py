@@ -36,6 +36,7 @@ def static(settings: Environment, placement: Placement) -> tuple[Endpoint, ...]:
     roles = {endpoint.role for endpoint in found}
     if roles not in ({"prefill", "decode"}, {"aggregated"}):
         raise RecipeError(
-            "settings", [f"gateway: give HYPERPD_PREFILL and HYPERPD_DECODE, or HYPERPD_AGGREGATED (found {sorted(roles)})"]
+            "settings",
+            [f"gateway: give HYPERPD_PREFILL and HYPERPD_DECODE, or HYPERPD_AGGREGATED (found {sorted(roles)})"],
         )
     return found

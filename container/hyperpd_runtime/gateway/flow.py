@@ -189,7 +189,9 @@ class Flow:
         """Send one small prompt through a pair. Raises when its KV does not arrive."""
         prompt = [random.randrange(3, 250) for _ in range(self._canary_tokens)]
         body = {"model": self._model, "prompt": prompt, "max_tokens": 2, "temperature": 0}
-        record = Record(request_id=f"canary-{uuid.uuid4().hex[:8]}", mode="canary", prefill=prefill.name, decode=decode.name)
+        record = Record(
+            request_id=f"canary-{uuid.uuid4().hex[:8]}", mode="canary", prefill=prefill.name, decode=decode.name
+        )
         request = Admitted(body, chat=False, how="disaggregate", why="canary")
         try:
             async with asyncio.timeout(_CANARY_TIMEOUT_S):

@@ -75,7 +75,9 @@ def admit(raw: bytes, kind: Literal["completions", "chat", "any"], model: str) -
     if wrong:
         raise Rejected("; ".join(wrong), code="invalid_field")
     if body.setdefault("model", model) != model:
-        raise Rejected(f"model {body['model']!r} is not served here; this is {model!r}", status=404, code="model_not_found")
+        raise Rejected(
+            f"model {body['model']!r} is not served here; this is {model!r}", status=404, code="model_not_found"
+        )
     how, why = decide(body)
     return Admitted(body, chat, how, why)
 

@@ -119,14 +119,20 @@ class Pool:
             pair.try_after_s = time.monotonic() + _RETRY_PAIR_S
         else:
             pair.proven, pair.why = True, "canary came through"
-        log.info("event=pair prefill=%s decode=%s proven=%s why=%r", *(pair.prefill.name, pair.decode.name, pair.proven, pair.why))
+        log.info(
+            "event=pair prefill=%s decode=%s proven=%s why=%r",
+            *(pair.prefill.name, pair.decode.name, pair.proven, pair.why),
+        )
 
     def status(self) -> dict[str, Any]:
         """Workers and pairs as JSON."""
         return {
-            "workers": [{"name": m.name, "role": m.role, "url": m.url, "healthy": m.healthy, "why": m.why} for m in self.members],
+            "workers": [
+                {"name": m.name, "role": m.role, "url": m.url, "healthy": m.healthy, "why": m.why} for m in self.members
+            ],
             "pairs": [
-                {"prefill": p.prefill.name, "decode": p.decode.name, "proven": p.proven, "why": p.why} for p in self.pairs
+                {"prefill": p.prefill.name, "decode": p.decode.name, "proven": p.proven, "why": p.why}
+                for p in self.pairs
             ],
         }
 

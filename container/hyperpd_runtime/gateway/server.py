@@ -50,7 +50,9 @@ class Gateway:
             await self._listen(asgi, port)
 
     async def _listen(self, asgi: FastAPI, port: int) -> None:
-        config = uvicorn.Config(asgi, host=self._address, port=port, log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            asgi, host=self._address, port=port, log_level="warning", access_log=False, lifespan="off"
+        )
         server = _Server(config)
         task = asyncio.create_task(server.serve())
         self._servers.append((server, task))

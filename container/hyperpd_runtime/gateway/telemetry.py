@@ -12,13 +12,19 @@ log = logging.getLogger("hyperpd.gateway")
 registry = CollectorRegistry()
 
 REQUESTS = Counter(
-    "hyperpd_requests", "Requests by how they were served and how they ended", ["mode", "why", "outcome"], registry=registry
+    "hyperpd_requests",
+    "Requests by how they were served and how they ended",
+    ["mode", "why", "outcome"],
+    registry=registry,
 )
 FAULTS = Counter(
     "hyperpd_faults", "Faults on the way from prefill to decode, each followed by a retry", ["kind"], registry=registry
 )
 RECOMPUTED = Counter(
-    "hyperpd_recomputed_requests", "Prompts that decode computed although prefill was meant to", ["why"], registry=registry
+    "hyperpd_recomputed_requests",
+    "Prompts that decode computed although prefill was meant to",
+    ["why"],
+    registry=registry,
 )
 RELEASED = Counter("hyperpd_released_tickets", "Tickets given back because nobody would decode them", registry=registry)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)

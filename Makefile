@@ -1,0 +1,52 @@
+# make up: a real prefill → decode on this machine.  make test, make check: what CI runs.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet
+
+.PHONY: help up test check clean
+
+help:
+	@echo "make up     install, start prefill + decode + gateway on 127.0.0.1:8080 (UP='--detach' and others)"
+	@echo "make test   install, run every test, the real engines included"
+	@echo "make check  format, lint, types, import contracts, shell and Dockerfile lint"
+	@echo "make clean  remove .venv and caches"
+
+up: .venv/installed
+	@$(BIN)/hyperpd up $(UP)
+
+test: .venv/installed .venv/checks
+	@bash tests/install_os_packages.sh
+	$(BIN)/python -m pytest $(TEST)
+
+check: .venv/installed .venv/checks
+	$(BIN)/ruff format --check sdk container tests
+	$(BIN)/ruff check sdk container tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/shellcheck .ci/run tests/install_os_packages.sh
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+.venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; set PYTHON=python3.11" >&2; exit 1; }
+	@echo "virtual environment …"
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/engine: .venv/python container/engine-cpu.lock container/install_engine.py
+	@$(BIN)/python container/install_engine.py
+	@touch $@
+
+.venv/installed: .venv/engine pyproject.toml
+	@echo "hyperpd …"
+	@$(PIP) install --editable '.[gateway]' 2>&1 | { grep -v 'is ignored: it is neither' || true; }
+	@$(BIN)/python -c 'import hyperpd, hyperpd_runtime'
+	@touch $@
+
+.venv/checks: .venv/installed pyproject.toml
+	@echo "checks …"
+	@$(PIP) install --editable '.[check]' 2>&1 | { grep -v 'is ignored: it is neither' || true; }
+	@$(BIN)/python -c 'import pytest, mypy'
+	@touch $@
