@@ -55,7 +55,9 @@ def _check_machine() -> None:
             f" {platform.python_version()}. Use a Linux container: python:3.11-slim-bookworm with make and git"
         )
     if not _reference():
-        print(f"note: {platform.machine()} with Python {platform.python_version()} is unverified; reference: x86_64, 3.11")
+        print(
+            f"note: {platform.machine()} with Python {platform.python_version()} is unverified; reference: x86_64, 3.11"
+        )
 
 
 def _reference() -> bool:

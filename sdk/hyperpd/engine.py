@@ -82,7 +82,7 @@ def launch(recipe: Recipe, worker: Worker, *, model_path: str, start_id: str = "
         env["OMP_NUM_THREADS"] = "1"
     else:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, worker.gpu_ids))
-    return Launch(tuple([*argv, *_options(spec.engine)]), env)
+    return Launch((*argv, *_options(spec.engine)), env)
 
 
 def _kv_transfer_config(recipe: Recipe, worker: Worker, start_id: str) -> dict[str, object]:

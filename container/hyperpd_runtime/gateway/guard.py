@@ -12,19 +12,12 @@ from hyperpd.errors import Rejected
 How = Literal["disaggregate", "split", "decode_only"]
 
 _COMMON = frozenset(
-    """model stream stream_options max_tokens min_tokens n best_of temperature top_p top_k min_p seed stop
-    stop_token_ids presence_penalty frequency_penalty repetition_penalty length_penalty logit_bias logprobs user
-    ignore_eos skip_special_tokens spaces_between_special_tokens include_stop_str_in_output use_beam_search
-    prompt_logprobs response_format structured_outputs return_token_ids return_tokens_as_token_ids bad_words
-    allowed_token_ids truncate_prompt_tokens add_special_tokens metadata""".split()
+    ["model", "stream", "stream_options", "max_tokens", "min_tokens", "n", "best_of", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "stop_token_ids", "presence_penalty", "frequency_penalty", "repetition_penalty", "length_penalty", "logit_bias", "logprobs", "user", "ignore_eos", "skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "use_beam_search", "prompt_logprobs", "response_format", "structured_outputs", "return_token_ids", "return_tokens_as_token_ids", "bad_words", "allowed_token_ids", "truncate_prompt_tokens", "add_special_tokens", "metadata"]
 )
 ALLOWED = {
     "completions": _COMMON | {"prompt", "echo", "suffix"},
     "chat": _COMMON
-    | set(
-        """messages max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls reasoning_effort
-        add_generation_prompt continue_final_message chat_template_kwargs include_reasoning documents""".split()
-    ),
+    | {"messages", "max_completion_tokens", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort", "add_generation_prompt", "continue_final_message", "chat_template_kwargs", "include_reasoning", "documents"},
 }
 # Refused by name: they choose hosts, blocks, scheduling or cache keys inside the engines.
 FORBIDDEN = {

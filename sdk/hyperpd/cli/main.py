@@ -1,0 +1,46 @@
+"""The `hyperpd` command. Each command's module is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from hyperpd import __version__
+from hyperpd.cli import output
+from hyperpd.errors import HyperpdError
+
+_COMMANDS = ("up", "status", "down", "invoke", "plan")
+
+
+class _Commands(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"hyperpd.cli.{name}"), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Prefill/decode disaggregated LLM inference for Amazon SageMaker HyperPod."""
+
+
+def main() -> None:
+    """Exit codes: 0 ok, 2 wrong input, 3 does not fit, 4 not ready or refused, 5 request failed, 130 Ctrl-C."""
+    try:
+        cli(standalone_mode=False)
+    except HyperpdError as error:
+        output.error(str(error))
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        output.error("interrupted")
+        sys.exit(130)

@@ -1,0 +1,35 @@
+"""Everything the command line prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def line(text: str = "") -> None:
+    """One line for the reader."""
+    print(text, flush=True)
+
+
+def piece(text: str) -> None:
+    """Part of a line, at once."""
+    print(text, end="", flush=True)
+
+
+def document(value: Any) -> None:
+    """One JSON document for a program."""
+    print(json.dumps(value, indent=2), flush=True)
+
+
+def error(text: str) -> None:
+    """What went wrong, to standard error."""
+    print(f"error: {text}", file=sys.stderr, flush=True)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for row in [head, *rows]:
+        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,60 @@
+"""hyperpd plan: where each worker of a recipe runs, and what it execs."""
+
+from __future__ import annotations
+
+import click
+
+from hyperpd.cli import output
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--launch", "launches", is_flag=True, help="Print the argv and environment of every worker.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--port-offset", default=0, type=click.IntRange(0, 50000), help="Added to every port.")
+def plan(recipe: str, launches: bool, as_json: bool, port_offset: int) -> None:
+    """Show the workers of RECIPE (a file, or the name of a shipped recipe)."""
+    from dataclasses import asdict
+
+    from hyperpd.engine import launch
+    from hyperpd.environment import model_path
+    from hyperpd.placement import Ports, place
+    from hyperpd.recipe import load
+
+    file = load(recipe)
+    workers = place(file.recipe, ports=Ports().shifted(port_offset)).workers
+    commands = [launch(file.recipe, worker, model_path=model_path(file.recipe)) for worker in workers]
+    if as_json:
+        output.document(
+            {
+                "recipe": file.recipe.name,
+                "recipe_digest": file.digest,
+                "workers": [
+                    {"name": worker.name, **asdict(worker)}
+                    | ({"argv": command.argv, "env": dict(command.env)} if launches else {})
+                    for worker, command in zip(workers, commands, strict=True)
+                ],
+            }
+        )
+        return
+    output.line(f"{file.recipe.name} (digest {file.digest[:12]})")
+    if launches:
+        output.line("# START in an engine id stands for an id that is new at every start")
+        for worker, command in zip(workers, commands, strict=True):
+            output.line(f"# {worker.name}")
+            output.line(command.shell())
+        return
+    output.table(
+        ("worker", "node", "gpus", "api", "admin", "side channel"),
+        [
+            (
+                worker.name,
+                str(worker.node),
+                ",".join(map(str, worker.gpu_ids)) or "-",
+                str(worker.api_port),
+                str(worker.admin_port),
+                str(worker.side_channel_port),
+            )
+            for worker in workers
+        ],
+    )

