@@ -23,9 +23,10 @@ from hyperpd.environment import Environment, model_path
 from hyperpd.errors import FabricError, HyperpdError, NotReady
 from hyperpd.placement import Placement, Ports, place
 from hyperpd.recipe import RecipeFile, load
-from hyperpd_runtime import preflight
+from hyperpd_runtime import admin, preflight
 from hyperpd_runtime.gateway import discovery
 from hyperpd_runtime.gateway.server import Gateway
+from hyperpd_runtime.listen import Listener
 from hyperpd_runtime.worker import WorkerProcess, adopt_orphans
 
 
@@ -47,6 +48,9 @@ class Node:
         self.workers = [
             WorkerProcess(self.file, worker, path, self.folder / f"{worker.name}.log")
             for worker in self.placement.workers
+        ]
+        self.admins = [
+            Listener(admin.app(process), process.worker.address, process.worker.admin_port) for process in self.workers
         ]
         self.gateway: Gateway | None = None
         self.phase = "starting"
@@ -88,7 +92,7 @@ class Node:
     async def _serve(self) -> None:
         await self._model()
         async with self._step("engines"):
-            await _all(*(worker.start() for worker in self.workers))
+            await _all(*(self._start(*started) for started in zip(self.workers, self.admins, strict=True)))
             self.write()
         if self.settings.role not in ("prefill", "decode"):
             self._phase("warming")
@@ -111,6 +115,12 @@ class Node:
                 worker.state = "failed"
                 raise NotReady(f"{worker.worker.name} ended with exit code {end.result()}\n{worker.explain()}")
 
+    @staticmethod
+    async def _start(process: WorkerProcess, listener: Listener) -> None:
+        process.check()
+        await listener.start()
+        await process.start()
+
     async def _model(self) -> None:
         path = Path(model_path(self.file.recipe))
         if not self.file.recipe.model.generated or (path / "config.json").is_file():
@@ -131,6 +141,7 @@ class Node:
         decode_first = sorted(self.workers, key=lambda worker: worker.worker.role == "prefill")
         for worker in decode_first:
             await worker.stop(grace_s)
+        await asyncio.gather(*(listener.stop() for listener in self.admins))
 
     @contextlib.asynccontextmanager
     async def _step(self, name: str) -> AsyncIterator[None]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 
 from hyperpd.engine import launch
-from hyperpd.errors import NotReady
+from hyperpd.errors import FabricError, NotReady
 from hyperpd.placement import Worker
 from hyperpd.recipe import RecipeFile
 from hyperpd_runtime import preflight
@@ -60,13 +60,17 @@ class WorkerProcess:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
-    async def start(self) -> None:
-        """Check, exec, and wait until the engine answers.
-
-        Raises FabricError when the check fails, NotReady when the engine ends or does not answer.
-        """
+    def check(self) -> None:
+        """Raise FabricError with every reason why it cannot start here."""
         try:
             preflight.check(self.worker, self._model_path)
+        except FabricError:
+            self.state = "failed"
+            raise
+
+    async def start(self) -> None:
+        """Exec, and wait until the engine answers. Raises NotReady when it ends or does not answer."""
+        try:
             began = time.monotonic()
             await self._exec()
             await self._wait_until_ready()

@@ -11,13 +11,21 @@ from hyperpd.errors import Rejected
 
 How = Literal["disaggregate", "split", "decode_only"]
 
-_COMMON = frozenset(
-    ["model", "stream", "stream_options", "max_tokens", "min_tokens", "n", "best_of", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "stop_token_ids", "presence_penalty", "frequency_penalty", "repetition_penalty", "length_penalty", "logit_bias", "logprobs", "user", "ignore_eos", "skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "use_beam_search", "prompt_logprobs", "response_format", "structured_outputs", "return_token_ids", "return_tokens_as_token_ids", "bad_words", "allowed_token_ids", "truncate_prompt_tokens", "add_special_tokens", "metadata"]
-)
+_COMMON = """
+    model stream stream_options max_tokens min_tokens n best_of temperature top_p top_k min_p seed stop
+    stop_token_ids presence_penalty frequency_penalty repetition_penalty length_penalty logit_bias logprobs user
+    ignore_eos skip_special_tokens spaces_between_special_tokens include_stop_str_in_output use_beam_search
+    prompt_logprobs response_format structured_outputs return_token_ids return_tokens_as_token_ids bad_words
+    allowed_token_ids truncate_prompt_tokens add_special_tokens metadata
+"""
+_COMPLETIONS = "prompt echo suffix"
+_CHAT = """
+    messages max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls reasoning_effort
+    add_generation_prompt continue_final_message chat_template_kwargs include_reasoning documents
+"""
 ALLOWED = {
-    "completions": _COMMON | {"prompt", "echo", "suffix"},
-    "chat": _COMMON
-    | {"messages", "max_completion_tokens", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort", "add_generation_prompt", "continue_final_message", "chat_template_kwargs", "include_reasoning", "documents"},
+    "completions": frozenset(f"{_COMMON} {_COMPLETIONS}".split()),
+    "chat": frozenset(f"{_COMMON} {_CHAT}".split()),
 }
 # Refused by name: they choose hosts, blocks, scheduling or cache keys inside the engines.
 FORBIDDEN = {
@@ -93,6 +101,6 @@ def decide(body: dict[str, Any]) -> tuple[How, str]:
     return "disaggregate", "plain"
 
 
-def _unknown(key: str, allowed: frozenset[str] | set[str]) -> str:
+def _unknown(key: str, allowed: frozenset[str]) -> str:
     near = difflib.get_close_matches(key, allowed, 1)
     return f"{key}: unknown" + (f", did you mean {near[0]}?" if near else "")

@@ -5,24 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-import uvicorn
-from fastapi import FastAPI
-
-from hyperpd.errors import FabricError
 from hyperpd.placement import Placement
 from hyperpd.recipe import RecipeFile
 from hyperpd_runtime.gateway import app, pool
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.flow import Flow
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The node owns the signals."""
-        yield
+from hyperpd_runtime.listen import Listener
 
 
 class Gateway:
@@ -34,7 +24,7 @@ class Gateway:
         self._address = address
         self._ports = placement
         self._resources = contextlib.AsyncExitStack()
-        self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
+        self._listeners: list[Listener] = []
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -47,19 +37,8 @@ class Gateway:
             (self._ports.api_port, app.api(flow, self.pool, self._file)),
             (self._ports.admin_port, app.admin(self.pool, self._file)),
         ):
-            await self._listen(asgi, port)
-
-    async def _listen(self, asgi: FastAPI, port: int) -> None:
-        config = uvicorn.Config(
-            asgi, host=self._address, port=port, log_level="warning", access_log=False, lifespan="off"
-        )
-        server = _Server(config)
-        task = asyncio.create_task(server.serve())
-        self._servers.append((server, task))
-        while not server.started:
-            if task.done():
-                raise FabricError(f"gateway cannot listen on {self._address}:{port}")
-            await asyncio.sleep(0.01)
+            self._listeners.append(Listener(asgi, self._address, port))
+            await self._listeners[-1].start()
 
     async def until_ready(self) -> None:
         """Return when a request would be served as the recipe says."""
@@ -68,9 +47,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """Finish what runs, then close."""
-        for server, _ in self._servers:
-            server.should_exit = True
-        await asyncio.gather(*(task for _, task in self._servers))
+        await asyncio.gather(*(listener.stop() for listener in self._listeners))
         if self._watch:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
