@@ -1,0 +1,202 @@
+"""The request path against fake engines, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from hyperpd.recipe import load
+from hyperpd_runtime.gateway import app, flow, pool, telemetry
+from hyperpd_runtime.gateway.discovery import Endpoint
+from hyperpd_runtime.listen import Listener
+from tests.fakes.engine import FakeEngine
+
+
+@dataclass
+class Stack:
+    """A gateway between two fakes."""
+
+    http: httpx.AsyncClient
+    prefill: FakeEngine
+    decode: FakeEngine
+    pool: pool.Pool
+    flow: flow.Flow
+    leases: dict[str, str]
+
+    async def ask(self, **options: Any) -> httpx.Response:
+        return await self.http.post("/v1/completions", json={"prompt": "hello", "max_tokens": 4, **options})
+
+    async def settled(self) -> None:
+        """Return when nothing runs in the background."""
+        while self.flow._background:
+            await asyncio.gather(*self.flow._background)
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[Stack]:
+    leases: dict[str, str] = {}
+    prefill, decode = FakeEngine(leases), FakeEngine(leases)
+    await prefill.start()
+    await decode.start()
+    file = load("tiny-cpu-1p1d")
+    members = pool.Pool([Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with pool.session() as session, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        way = flow.Flow(session, members, file.recipe)
+        listener = Listener(app.api(way, members, file), "127.0.0.1", port)
+        await listener.start()
+        for member in members.members:
+            member.healthy = True
+        for pair in members.pairs:
+            await members._prove(pair, way.canary)
+        assert members.not_ready() is None
+        for engine in (prefill, decode):
+            engine.bodies.clear()
+            engine.arrived.clear()
+        yield Stack(http, prefill, decode, members, way, leases)
+        for engine in (prefill, decode):
+            engine.proceed.set()
+        await listener.stop()
+    await prefill.stop()
+    await decode.stop()
+
+
+def counted(name: str, **labels: str) -> float:
+    return telemetry.registry.get_sample_value(name, labels) or 0.0
+
+
+async def test_the_ticket_travels_and_nothing_else_does(stack: Stack) -> None:
+    answer = await stack.ask(stream_options=None, min_tokens=2)
+    assert answer.json()["choices"][0]["text"] == "after hello"
+    assert stack.decode.bodies[0]["kv_transfer_params"]["remote_block_ids"] == [[1, 2]]
+    assert stack.decode.bodies[0]["min_tokens"] == 2
+    assert stack.leases == {}
+    assert not set(stack.prefill.ids) & set(stack.decode.ids)
+
+
+@pytest.mark.parametrize("fault", ["no_ticket", "500"])
+async def test_a_prefill_fault_is_recomputed_and_counted(stack: Stack, fault: str) -> None:
+    kind = {"no_ticket": "ticket_missing", "500": "prefill_failed"}[fault]
+    faults = counted("hyperpd_faults_total", kind=kind)
+    recomputed = counted("hyperpd_recomputed_requests_total", why="prefill_failed")
+    stack.prefill.fault = fault
+    answer = await stack.ask()
+    assert answer.json()["choices"][0]["text"] == "after hello"
+    assert len(stack.prefill.bodies) == 2  # retried once
+    assert "kv_transfer_params" not in stack.decode.bodies[0]
+    assert counted("hyperpd_faults_total", kind=kind) == faults + 2
+    assert counted("hyperpd_recomputed_requests_total", why="prefill_failed") == recomputed + 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_failed_load_is_retried_without_the_ticket(stack: Stack, stream: bool) -> None:
+    """Streaming it is HTTP 200 with an error event; the client never sees it."""
+    stack.decode.fault = "error_event"
+    answer = await stack.ask(stream=stream)
+    assert answer.status_code == 200
+    assert "error" not in answer.text
+    assert "after" in answer.text
+    assert ["kv_transfer_params" in body for body in stack.decode.bodies[:1]] == [True]
+    assert not stack.pool.pairs[0].proven  # until the next canary
+    assert stack.pool.not_ready() is not None
+    await stack.settled()
+    assert stack.leases == {}
+
+
+async def test_an_old_ticket_is_not_used(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "_TICKET_AGE", 0.0)
+    answer = await stack.ask()
+    assert answer.json()["choices"][0]["text"] == "after hello"
+    await stack.settled()
+    assert stack.leases == {}  # given back
+    assert [body["model"] for body in stack.decode.bodies].count("hyperpd-release") == 1
+    assert all("kv_transfer_params" not in body for body in stack.decode.bodies if body["model"] == "tiny-llama")
+
+
+async def test_decode_that_does_not_answer_within_the_lease_is_left(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
+    late = counted("hyperpd_faults_total", kind="first_event_late")
+    answer = await stack.ask()
+    assert answer.json()["choices"][0]["text"] == "after hello"
+    assert counted("hyperpd_faults_total", kind="first_event_late") == late + 1
+
+
+async def test_client_leaves_during_prefill(stack: Stack) -> None:
+    stack.prefill.fault = "hang"
+    asking = asyncio.create_task(stack.ask())
+    await stack.prefill.arrived.wait()
+    asking.cancel()
+    await asyncio.wait_for(stack.prefill.aborted.wait(), 10)
+    assert stack.decode.bodies == []
+
+
+async def test_client_leaves_before_decode_answered(stack: Stack) -> None:
+    stack.decode.fault = "hang"
+    asking = asyncio.create_task(stack.ask())
+    await stack.decode.arrived.wait()
+    assert len(stack.leases) == 1
+    asking.cancel()
+    await asyncio.wait_for(stack.decode.aborted.wait(), 10)
+    await stack.settled()
+    assert stack.leases == {}
+
+
+async def test_client_leaves_mid_stream(stack: Stack) -> None:
+    stack.decode.fault = "slow"
+    async with stack.http.stream("POST", "/v1/completions", json={"prompt": "hello", "stream": True}) as answer:
+        assert "after" in await anext(answer.aiter_text())
+    await asyncio.wait_for(stack.decode.aborted.wait(), 10)
+
+
+async def test_a_cut_stream_ends_with_an_error_event(stack: Stack) -> None:
+    stack.decode.fault = "cut"
+    answer = await stack.ask(stream=True)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert events[-1]["error"]["code"] == "stream_cut"
+    assert "[DONE]" not in answer.text
+
+
+async def test_a_list_of_prompts_never_shares_a_ticket(stack: Stack) -> None:
+    answer = await stack.ask(prompt=["one", "two", "three"])
+    assert [c["text"] for c in answer.json()["choices"]] == ["after one", "after two", "after three"]
+    assert answer.json()["usage"] == {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15}
+    assert len(stack.prefill.bodies) == 3
+
+
+@pytest.mark.parametrize("options", [{"n": 2}, {"max_tokens": 1}, {"prompt_logprobs": 1}, {"use_beam_search": True}])
+async def test_shapes_that_are_never_disaggregated(stack: Stack, options: dict[str, Any]) -> None:
+    assert (await stack.ask(**options)).status_code == 200
+    assert stack.prefill.bodies == []
+
+
+async def test_no_worker(stack: Stack) -> None:
+    stack.pool.members[1].healthy = False
+    answer = await stack.ask()
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "5"
+    assert answer.json()["error"]["code"] == "no_worker_available"
+    assert (await stack.http.get("/ping")).status_code == 503
+
+
+@pytest.mark.parametrize("field", ["kv_transfer_params", "priority", "cache_salt", "vllm_xargs", "request_id"])
+async def test_clients_steer_nothing(stack: Stack, field: str) -> None:
+    answer = await stack.ask(**{field: {"remote_host": "10.0.0.1"}})
+    assert answer.status_code == 400
+    assert field in answer.json()["error"]["message"]
+    assert stack.prefill.bodies == stack.decode.bodies == []
+
+
+async def test_unknown_fields_are_named(stack: Stack) -> None:
+    error = (await stack.ask(temperatur=0)).json()["error"]
+    assert error["message"] == "temperatur: unknown, did you mean temperature?"

@@ -1,0 +1,118 @@
+"""A wire-faithful stand-in for one vLLM worker: tickets, leases, refusals and faults, no model.
+
+It refuses a prefill leg whose fields are wrong, so a failing test points at the mistake. What it
+answers is a function of the prompt, and, when a ticket is used, of the prompt that was prefilled:
+a ticket given to the wrong request shows as wrong text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import web
+
+
+class FakeEngine:
+    """One worker. `fault` is one of: "", "500", "no_ticket", "error_event", "cut", "hang", "late"."""
+
+    def __init__(self, leases: dict[str, str]) -> None:
+        self.leases = leases  # request id → prompt, shared by the workers of one fleet
+        self.fault = ""
+        self.bodies: list[dict[str, Any]] = []
+        self.ids: list[str] = []
+        self.arrived = asyncio.Event()
+        self.aborted = asyncio.Event()
+        self.proceed = asyncio.Event()
+        self.url = ""
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_get("/health", self._health)
+        for path in ("/v1/completions", "/v1/chat/completions"):
+            app.router.add_post(path, self._infer)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(status=200)
+
+    async def _infer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        self.ids.append(request.headers["X-Request-Id"])
+        self.arrived.set()
+        params = body.get("kv_transfer_params")
+        if body["model"] != "tiny-llama":
+            if params:
+                self.leases.pop(params["remote_request_id"], None)
+            return web.json_response({"error": {"message": "no such model", "code": 404}}, status=404)
+        if self.fault == "hang":
+            try:
+                await self.proceed.wait()
+            except asyncio.CancelledError:
+                self.aborted.set()
+                raise
+        if self.fault == "500":
+            return web.json_response({"error": {"message": "Internal server error"}}, status=500)
+        prompt = body.get("prompt") or body["messages"][-1]["content"]
+        if params and params.get("do_remote_decode"):
+            return self._prefill(body, prompt)
+        return await self._decode(request, body, prompt, params)
+
+    def _prefill(self, body: dict[str, Any], prompt: Any) -> web.Response:
+        limit = body.get("max_completion_tokens", body.get("max_tokens"))
+        if limit != 1 or body.get("n") != 1 or body.get("stream") or "stream_options" in body or "min_tokens" in body:
+            return web.json_response({"error": {"message": f"not a prefill body: {sorted(body)}"}}, status=400)
+        lease = f"cmpl-{len(self.bodies)}"
+        self.leases[lease] = str(prompt)
+        ticket = {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_engine_id": "prefill-0-x",
+            "remote_request_id": lease,
+            "remote_block_ids": [[1, 2]],
+            "remote_host": "127.0.0.1",
+            "remote_port": 5600,
+            "tp_size": 1,
+        }
+        answer = {"choices": [{"index": 0, "text": "x"}]}
+        return web.json_response(answer | ({} if self.fault == "no_ticket" else {"kv_transfer_params": ticket}))
+
+    async def _decode(self, request: web.Request, body: dict[str, Any], prompt: Any, params: Any) -> web.StreamResponse:
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], str) and params:
+            return web.json_response({"error": {"message": "the engine died of a list with one ticket"}}, status=500)
+        seen = self.leases.pop(params["remote_request_id"], "freed blocks") if params else str(prompt)
+        text = f"after {seen}"
+        if not body.get("stream"):
+            if self.fault == "error_event" and params:
+                return web.json_response({"error": {"message": "Internal server error"}}, status=500)
+            usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+            return web.json_response({"id": "1", "choices": [{"index": 0, "text": text}], "usage": usage})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        if self.fault == "error_event" and params:
+            await response.write(b'data: {"error": {"message": "KV load failed", "code": 500}}\n\ndata: [DONE]\n\n')
+            return response
+        try:
+            for word in text.split(" "):
+                event = {"choices": [{"index": 0, "text": word + " "}]}
+                await response.write(f"data: {json.dumps(event)}\n\n".encode())
+                if self.fault == "cut":
+                    assert request.transport is not None
+                    request.transport.close()
+                    return response
+                if self.fault == "slow":
+                    await self.proceed.wait()
+        except asyncio.CancelledError:
+            self.aborted.set()
+            raise
+        await response.write(b"data: [DONE]\n\n")
+        return response
