@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"pydantic", "yaml", "httpx", "rich", "vllm", "torch", "fastapi", "aiohttp", "boto3", "hyperpd_runtime"}
+
+
+def hyperpd(*argv: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | ({"XDG_STATE_HOME": str(home)} if home else {})
+    command = [sys.executable, "-c", "from hyperpd.cli.main import main; main()", *argv]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+
+
+@pytest.mark.parametrize("command", ["", "up", "status", "down", "invoke", "plan"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    argv = [command, "--help"] if command else ["--help"]
+    code = (
+        "import sys\nfrom hyperpd.cli.main import main\n"
+        f"sys.argv = ['hyperpd', *{argv!r}]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage:" in ran.stdout
+    assert HEAVY & set(ran.stdout.splitlines()[-1].split()) == set()
+
+
+def test_plan_prints_what_a_worker_execs() -> None:
+    document = json.loads(hyperpd("plan", "tiny-cpu-1p1d", "--launch", "--json").stdout)
+    assert [worker["name"] for worker in document["workers"]] == ["prefill-0", "decode-0"]
+    assert document["workers"][0]["env"]["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5600"
+    text = hyperpd("plan", "tiny-cpu-1p1d", "--launch").stdout
+    assert document["workers"][1]["env"]["UCX_TLS"] in text
+
+
+def test_wrong_words(tmp_path: Path) -> None:
+    wrong = hyperpd("plan", "tiny-cpu-1p1")
+    assert (wrong.returncode, "did you mean tiny-cpu-1p1d?" in wrong.stderr) == (2, True)
+    assert hyperpd("plan").returncode == 2
+    assert hyperpd("nosuch").returncode == 2
+    assert hyperpd("down", "nosuch", home=tmp_path).returncode == 2
+    unreachable = hyperpd("invoke", "x", "--url", "http://127.0.0.1:9")
+    assert (unreachable.returncode, "hyperpd status" in unreachable.stderr) == (5, True)
+
+
+def test_nothing_runs(tmp_path: Path) -> None:
+    assert "hyperpd up" in hyperpd("status", home=tmp_path).stdout
+    assert json.loads(hyperpd("status", "--json", home=tmp_path).stdout) == {}
+    assert "nothing runs" in hyperpd("down", home=tmp_path).stdout
+
+
+def test_a_node_that_is_gone_is_shown_as_dead(tmp_path: Path) -> None:
+    folder = tmp_path / "hyperpd" / "f"
+    folder.mkdir(parents=True)
+    state = {"pid": 1, "phase": "ready", "url": "u", "recipe_digest": "d", "workers": [], "error": None}
+    (folder / "fleet.json").write_text(json.dumps(state))
+    assert hyperpd("status", home=tmp_path).stdout.startswith("f: dead")

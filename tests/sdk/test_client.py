@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from hyperpd import errors
+from hyperpd.client import Client
+
+
+def client(answer: httpx.Response) -> Client:
+    return Client(model="m", transport=httpx.MockTransport(lambda _: answer))
+
+
+def test_stream_gives_the_text() -> None:
+    content = b'data: {"choices": [{"text": "a"}]}\n\ndata: {"choices": [{"text": "b"}]}\n\ndata: [DONE]\n\n'
+    with client(httpx.Response(200, content=content)) as c:
+        assert list(c.stream("x")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b'data: {"choices": [{"text": "a"}]}\n\n', "stream_cut"), (b'data: {"error": {"message": "no"}}\n\n', "decode_failed")],
+)
+def test_a_broken_stream_is_an_error(content: bytes, code: str) -> None:
+    with client(httpx.Response(200, content=content)) as c, pytest.raises(errors.DecodeFailed) as caught:
+        list(c.stream("x"))
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "invalid_field", errors.Rejected),
+        (429, "overloaded", errors.Overloaded),
+        (502, "prefill_failed", errors.PrefillFailed),
+        (502, "handoff_failed", errors.HandoffFailed),
+        (502, "anything", errors.DecodeFailed),
+        (503, "no_worker_available", errors.NoWorkerAvailable),
+        (500, "x", errors.RequestError),
+    ],
+)
+def test_a_status_becomes_the_error_that_says_the_same(status: int, code: str, kind: type[Any]) -> None:
+    body = {"error": {"message": "why", "code": code}}
+    answer = httpx.Response(status, json=body, headers={"retry-after": "7", "x-request-id": "r1"})
+    with client(answer) as c, pytest.raises(errors.RequestError, match="why") as caught:
+        c.complete("x")
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.request_id, caught.value.retry_after_s) == (status, "r1", 7)
+
+
+def test_nobody_there() -> None:
+    with Client("http://127.0.0.1:9") as c, pytest.raises(errors.RequestError, match="hyperpd status"):
+        c.complete("x")

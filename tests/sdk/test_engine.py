@@ -1,0 +1,91 @@
+"""The engine's argv and environment, derived from recipe and placement."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+
+from hyperpd.engine import Launch, launch
+from hyperpd.placement import place
+from hyperpd.recipe import load, parse
+
+
+def launched(recipe: str, name: str, **options: Any) -> Launch:
+    file = load(recipe)
+    worker = place(file.recipe).worker(name)
+    assert worker is not None
+    return launch(file.recipe, worker, model_path="/models/m", **options)
+
+
+def value(command: Launch, flag: str) -> str:
+    assert command.argv.count(flag) == 1
+    return command.argv[command.argv.index(flag) + 1]
+
+
+@pytest.mark.parametrize(("name", "role"), [("prefill-0", "kv_producer"), ("decode-0", "kv_consumer")])
+def test_the_connector_of_each_role(name: str, role: str) -> None:
+    config = json.loads(value(launched("tiny-cpu-1p1d", name, start_id="s7"), "--kv-transfer-config"))
+    assert config["kv_connector"] == "NixlConnector"
+    assert config["kv_role"] == role
+    assert config["engine_id"] == f"{name}-s7"
+    assert config["kv_buffer_device"] == "cpu"
+    assert config["kv_load_failure_policy"] == "fail"
+    assert config["kv_connector_extra_config"] == {"backends": ["UCX"], "kv_lease_duration": 120}
+
+
+def test_both_roles_of_a_pair_agree_on_what_the_handshake_compares() -> None:
+    prefill, decode = (launched("tiny-cpu-1p1d", name) for name in ("prefill-0", "decode-0"))
+    for flag in ("--model", "--dtype", "--block-size", "--max-model-len", "--tensor-parallel-size"):
+        assert value(prefill, flag) == value(decode, flag)
+    assert value(prefill, "--block-size") == "128"
+    assert value(prefill, "--port") != value(decode, "--port")
+    assert prefill.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5600"
+    assert decode.env["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5601"
+
+
+def test_aggregated_has_no_connector() -> None:
+    command = launched("tiny-cpu-aggregated", "aggregated-0")
+    assert "--kv-transfer-config" not in command.argv
+    assert not [key for key in command.env if "NIXL" in key or key.startswith("UCX")]
+
+
+def test_gpu_workers_see_their_own_gpu() -> None:
+    commands = [launched("tiny-gpu-1p1d", name) for name in ("prefill-0", "decode-0")]
+    assert [command.env["CUDA_VISIBLE_DEVICES"] for command in commands] == ["0", "1"]
+    assert json.loads(value(commands[0], "--kv-transfer-config"))["kv_buffer_device"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("option", "rendered"),
+    [
+        ({"enforce-eager": True}, ["--enforce-eager"]),
+        ({"enable_prefix_caching": False}, ["--no-enable-prefix-caching"]),
+        ({"--max-num-seqs": 32}, ["--max-num-seqs", "32"]),
+        ({"gpu-memory-utilization": 0.5}, ["--gpu-memory-utilization", "0.5"]),
+        ({"compilation-config": {"level": 0}}, ["--compilation-config", '{"level": 0}']),
+        ({"cudagraph-capture-sizes": [1, 2]}, ["--cudagraph-capture-sizes", "1", "2"]),
+    ],
+)
+def test_engine_options_are_passed_through(option: dict[str, Any], rendered: list[str]) -> None:
+    recipe = parse(
+        {
+            "version": 1,
+            "name": "one",
+            "model": {"huggingface": "org/model", "revision": "abc"},
+            "aggregated": {"engine": option},
+        },
+        "test",
+    )
+    command = launch(recipe, place(recipe).workers[0], model_path="org/model")
+    assert list(command.argv[-len(rendered) :]) == rendered
+    assert value(command, "--revision") == "abc"
+    assert value(command, "--served-model-name") == "org/model"
+
+
+def test_the_shell_line_is_the_same_command() -> None:
+    command = launched("tiny-cpu-1p1d", "prefill-0")
+    words = shlex.split(command.shell())
+    assert words == [*(f"{key}={text}" for key, text in command.env.items()), *command.argv]

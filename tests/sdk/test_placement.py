@@ -1,0 +1,79 @@
+"""Placement: nothing that must be unique per machine is given twice."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperpd.placement import Ports, place
+from hyperpd.recipe import Recipe, parse
+
+
+def recipe(prefill: int = 1, decode: int = 1, tensor: int = 1, accelerator: str = "gpu") -> Recipe:
+    role = {"parallel": {"tensor": tensor}}
+    return parse(
+        {
+            "version": 1,
+            "name": "pair",
+            "accelerator": accelerator,
+            "model": {"generated": "tiny-llama"},
+            "prefill": {"replicas": prefill, **role},
+            "decode": {"replicas": decode, **role},
+        },
+        "test",
+    )
+
+
+def test_one_pair_on_one_machine() -> None:
+    placement = place(recipe())
+    prefill, decode = placement.workers
+    assert (prefill.name, prefill.url, prefill.gpu_ids) == ("prefill-0", "http://127.0.0.1:8100", (0,))
+    assert (decode.name, decode.url, decode.gpu_ids) == ("decode-0", "http://127.0.0.1:8101", (1,))
+    assert (prefill.side_channel_port, decode.side_channel_port) == (5600, 5601)
+    assert (prefill.admin_port, decode.admin_port) == (8300, 8301)
+    assert (placement.api_port, placement.admin_port) == (8080, 8081)
+
+
+def test_workers_go_round_the_machines() -> None:
+    placement = place(recipe(prefill=2, decode=2, tensor=4), ("10.0.0.1", "10.0.0.2"))
+    assert [(w.name, w.node, w.address, w.gpu_ids) for w in placement.workers] == [
+        ("prefill-0", 0, "10.0.0.1", (0, 1, 2, 3)),
+        ("prefill-1", 1, "10.0.0.2", (0, 1, 2, 3)),
+        ("decode-0", 0, "10.0.0.1", (4, 5, 6, 7)),
+        ("decode-1", 1, "10.0.0.2", (4, 5, 6, 7)),
+    ]
+
+
+def test_a_cpu_worker_has_no_gpu() -> None:
+    assert all(worker.gpu_ids == () for worker in place(recipe(accelerator="cpu", tensor=2)).workers)
+
+
+def test_workers_are_found_by_role_and_by_name() -> None:
+    placement = place(recipe(prefill=2, decode=1))
+    assert [worker.name for worker in placement.of("prefill")] == ["prefill-0", "prefill-1"]
+    assert placement.worker("decode-0") is placement.of("decode")[0]
+    assert placement.worker("decode-1") is None
+
+
+@given(
+    prefill=st.integers(1, 8),
+    decode=st.integers(1, 8),
+    tensor=st.integers(1, 8),
+    machines=st.integers(1, 5),
+    offset=st.integers(0, 50000),
+)
+def test_no_port_and_no_gpu_is_given_twice(prefill: int, decode: int, tensor: int, machines: int, offset: int) -> None:
+    addresses = [f"10.0.0.{number}" for number in range(machines)]
+    plain = place(recipe(prefill, decode, tensor), addresses)
+    moved = place(recipe(prefill, decode, tensor), addresses, Ports().shifted(offset))
+    assert len({worker.name for worker in plain.workers}) == prefill + decode
+    for node in range(machines):
+        here = [worker for worker in plain.workers if worker.node == node]
+        ports = [port for w in here for port in (w.api_port, w.admin_port, w.side_channel_port)]
+        if node == 0:
+            ports += [plain.api_port, plain.admin_port]
+        gpus = [gpu for worker in here for gpu in worker.gpu_ids]
+        assert len(ports) == len(set(ports))
+        assert gpus == list(range(len(here) * tensor))
+    assert [w.api_port - offset for w in moved.workers] == [w.api_port for w in plain.workers]
+    assert moved.api_port - offset == plain.api_port
