@@ -44,9 +44,9 @@ class Node:
         self.placement = self._placement()
         self.folder = Path(settings.state_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = model_path(self.file.recipe)
+        self.model_path = model_path(self.file.recipe)
         self.workers = [
-            WorkerProcess(self.file, worker, path, self.folder / f"{worker.name}.log")
+            WorkerProcess(self.file, worker, self.model_path, self.folder / f"{worker.name}.log")
             for worker in self.placement.workers
         ]
         self.admins = [
@@ -91,22 +91,19 @@ class Node:
 
     async def _serve(self) -> None:
         await self._model()
+        preflight.check(self.settings.address, self._listens(), self.model_path if self.workers else None)
         async with self._step("engines"):
             await _all(*(self._start(*started) for started in zip(self.workers, self.admins, strict=True)))
             self.write()
-        if self.settings.role not in ("prefill", "decode"):
+        if self._has_gateway:
             self._phase("warming")
             async with self._step("gateway and first handoff"):
-                recipe = self.file.recipe
-                for port in (self.placement.api_port, self.placement.admin_port):
-                    if problem := preflight.port_problem(self.settings.address, port):
-                        raise FabricError(f"gateway cannot start: port {problem}")
                 self.gateway = Gateway(
                     self.file, discovery.static(self.settings, self.placement), self.settings.address, self.placement
                 )
                 await self.gateway.start()
                 await self.gateway.until_ready()
-                print(f"event=gateway_ready recipe={recipe.name} url={self._url()}", flush=True)
+                print(f"event=gateway_ready recipe={self.file.recipe.name} url={self._url()}", flush=True)
         self._phase("ready")
         ends = [asyncio.create_task(worker.ended()) for worker in self.workers]
         await asyncio.wait(ends or [asyncio.create_task(asyncio.Event().wait())], return_when="FIRST_COMPLETED")
@@ -115,14 +112,28 @@ class Node:
                 worker.state = "failed"
                 raise NotReady(f"{worker.worker.name} ended with exit code {end.result()}\n{worker.explain()}")
 
+    @property
+    def _has_gateway(self) -> bool:
+        return self.settings.role not in ("prefill", "decode")
+
+    def _listens(self) -> dict[str, int]:
+        """Every port this process and its engines are about to take, by what it is for."""
+        ports = {}
+        if self._has_gateway:
+            ports |= {"gateway API": self.placement.api_port, "gateway admin": self.placement.admin_port}
+        for worker in self.placement.workers:
+            ports |= {f"{worker.name} API": worker.api_port, f"{worker.name} admin": worker.admin_port}
+            if worker.role != "aggregated":
+                ports[f"{worker.name} NIXL side channel"] = worker.side_channel_port
+        return ports
+
     @staticmethod
     async def _start(process: WorkerProcess, listener: Listener) -> None:
-        process.check()
         await listener.start()
         await process.start()
 
     async def _model(self) -> None:
-        path = Path(model_path(self.file.recipe))
+        path = Path(self.model_path)
         if not self.file.recipe.model.generated or (path / "config.json").is_file():
             return
         async with self._step("tiny model"):

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 from hyperpd.errors import FabricError
-from hyperpd.placement import Worker
 
 
-def check(worker: Worker, model_path: str) -> None:
-    """Raise FabricError with every reason why `worker` cannot start here."""
+def check(address: str, ports: Mapping[str, int], model_path: str | None) -> None:
+    """Raise FabricError with every reason why what listens on `ports` (meaning → number) cannot start here.
+
+    model_path: folder or Hugging Face id; None where no model is read.
+    """
     found = []
-    if (
-        "/" in model_path
-        and model_path.startswith((".", "/", "~"))
-        and not (Path(model_path) / "config.json").is_file()
-    ):
+    local = model_path is not None and model_path.startswith((".", "/", "~"))
+    if local and not (Path(str(model_path)) / "config.json").is_file():
         found.append(f"model path {model_path}: no config.json there; give the folder of a Hugging Face model")
-    for meaning, port in (
-        ("API", worker.api_port),
-        ("admin", worker.admin_port),
-        ("NIXL side channel", worker.side_channel_port),
-    ):
-        if problem := port_problem(worker.address, port):
-            found.append(f"{meaning} port {problem}")
+    found += [f"{meaning} port {problem}" for meaning, port in ports.items() if (problem := _taken(address, port))]
     if found:
-        raise FabricError("\n".join([f"{worker.name} cannot start:", *(f"  - {problem}" for problem in found)]))
+        raise FabricError("\n".join(["cannot start here:", *(f"  - {problem}" for problem in found)]))
 
 
-def port_problem(address: str, port: int) -> str | None:
+def _taken(address: str, port: int) -> str | None:
     """Why `address`:`port` cannot be listened on, or None."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -15,10 +15,9 @@ from pathlib import Path
 import aiohttp
 
 from hyperpd.engine import launch
-from hyperpd.errors import FabricError, NotReady
+from hyperpd.errors import NotReady
 from hyperpd.placement import Worker
 from hyperpd.recipe import RecipeFile
-from hyperpd_runtime import preflight
 
 START_TIMEOUT_S = 900  # loading large weights takes minutes; a dead engine is reported at once
 _LAST_LINES = 12
@@ -59,14 +58,6 @@ class WorkerProcess:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
-
-    def check(self) -> None:
-        """Raise FabricError with every reason why it cannot start here."""
-        try:
-            preflight.check(self.worker, self._model_path)
-        except FabricError:
-            self.state = "failed"
-            raise
 
     async def start(self) -> None:
         """Exec, and wait until the engine answers. Raises NotReady when it ends or does not answer."""

@@ -56,8 +56,12 @@ class Client:
         self._http.close()
 
     def models(self) -> list[str]:
-        """Names of the models served."""
-        return [entry["id"] for entry in self._send("GET", "/v1/models")["data"]]
+        """Names of the models served. Raises RequestError."""
+        answer = self._send("GET", "/v1/models")
+        try:
+            return [str(entry["id"]) for entry in answer["data"]]
+        except (KeyError, TypeError):
+            raise self._not_openai("/v1/models", "no list of models") from None
 
     def complete(self, prompt: str | Sequence[str], **options: Any) -> dict[str, Any]:
         """A completion; `options` are the API's own (max_tokens, temperature, …). Raises RequestError."""
@@ -78,7 +82,10 @@ class Client:
 
     def _body(self, body: Mapping[str, Any]) -> dict[str, Any]:
         if self._model is None:
-            self._model = self.models()[0]
+            names = self.models()
+            if not names:
+                raise self._not_openai("/v1/models", "an empty list; give the model's name")
+            self._model = names[0]
         return {"model": self._model, **body}
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -89,7 +96,12 @@ class Client:
             raise self._unreachable(error) from error
         if answer.status_code != 200:
             raise _error(answer)
-        result: dict[str, Any] = answer.json()
+        try:
+            result = answer.json()
+        except ValueError:  # also bytes that are not text
+            result = None
+        if not isinstance(result, dict):
+            raise self._not_openai(path, f"{answer.headers.get('content-type', 'no content type')}, no JSON object")
         return result
 
     def _stream(
@@ -107,13 +119,18 @@ class Client:
                             return
                         event = json.loads(data)
                         if "error" in event:
-                            raise DecodeFailed(str(event["error"].get("message", event["error"])))
+                            raise DecodeFailed(_message(event["error"]))
                         for choice in event["choices"]:
                             if piece := text(choice):
                                 yield piece
+        except (ValueError, KeyError, TypeError):  # also bytes that are not text
+            raise self._not_openai(path, "an event that is no completion chunk") from None
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         raise DecodeFailed("the stream ended before its last event; ask again", code="stream_cut")
+
+    def _not_openai(self, path: str, found: str) -> RequestError:
+        return RequestError(f"{self.url}{path} does not speak OpenAI's API: {found}", code="not_openai")
 
     def _unreachable(self, error: httpx.HTTPError) -> RequestError:
         reason = str(error) or type(error).__name__
@@ -125,8 +142,9 @@ def _error(answer: httpx.Response) -> RequestError:
     try:
         error = answer.json()["error"]
     except (ValueError, KeyError, TypeError):
-        error = {"message": answer.text[:200] or answer.reason_phrase}
-    status, code = answer.status_code, str(error.get("code") or "")
+        error = answer.text[:200] or answer.reason_phrase
+    status = answer.status_code
+    code = str(error.get("code") or "") if isinstance(error, dict) else ""
     kind: type[RequestError] = RequestError
     if status == 429:
         kind = Overloaded
@@ -138,9 +156,13 @@ def _error(answer: httpx.Response) -> RequestError:
         kind = _BAD_GATEWAY.get(code, DecodeFailed)
     retry_after = answer.headers.get("retry-after", "")
     return kind(
-        str(error.get("message")),
+        _message(error),
         status=status,
         code=code or None,
         request_id=answer.headers.get("x-request-id"),
         retry_after_s=int(retry_after) if retry_after.isdigit() else None,
     )
+
+
+def _message(error: Any) -> str:
+    return str(error.get("message") or error) if isinstance(error, dict) else str(error)

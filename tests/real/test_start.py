@@ -22,12 +22,15 @@ def node(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_port_in_use(tmp_path: Path) -> None:
-    with socket.socket() as taken:
+    with socket.socket() as taken, socket.socket() as also:
         taken.bind(("127.0.0.1", 11101))
         taken.listen()
+        also.bind(("127.0.0.1", 11080))
+        also.listen()
         ended = node(tmp_path, "--recipe", "tiny-cpu-1p1d", "--port-offset", "3000")
     assert ended.returncode == 4
-    assert "API port 11101 on 127.0.0.1: Address already in use" in ended.stderr
+    assert "decode-0 API port 11101 on 127.0.0.1: Address already in use" in ended.stderr
+    assert "gateway API port 11080" in ended.stderr  # every one of them, at once
     assert "--port-offset" in ended.stderr
 
 

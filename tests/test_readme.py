@@ -1,0 +1,26 @@
+"""The README's tables are the code's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyperpd.environment import Environment
+from hyperpd.recipe import parse, shipped
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
+def test_settings_table() -> None:
+    for name, field in Environment.model_fields.items():
+        default = "required" if field.is_required() else str(field.default)
+        assert f"| {name.replace('_', '-')} | {default} | {field.description} |".replace("|  |", "| |") in README
+
+
+def test_shipped_recipes_are_named() -> None:
+    assert [name for name in shipped() if f"`{name}`" not in README] == []
+
+
+def test_the_recipe_shown_is_valid() -> None:
+    import yaml
+
+    parse(yaml.safe_load(README.split("```yaml")[1].split("```")[0]), "README.md")
