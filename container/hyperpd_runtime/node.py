@@ -118,7 +118,7 @@ class Node:
 
     def _listens(self) -> dict[str, int]:
         """Every port this process and its engines are about to take, by what it is for."""
-        ports = {}
+        ports: dict[str, int] = {}
         if self._has_gateway:
             ports |= {"gateway API": self.placement.api_port, "gateway admin": self.placement.admin_port}
         for worker in self.placement.workers:
