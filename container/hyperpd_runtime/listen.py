@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 
 import uvicorn
@@ -20,21 +21,25 @@ class _Server(uvicorn.Server):
 
 
 class Listener:
-    """One listening port, until `stop`."""
+    """One listening port, until `stop`. drain_s: how long running requests may take after that."""
 
-    def __init__(self, app: FastAPI, address: str, port: int) -> None:
-        self._where = f"{address}:{port}"
+    def __init__(self, app: FastAPI, address: str, port: int, drain_s: int = 0) -> None:
+        self._address = (address, port)
         self._server = _Server(
-            uvicorn.Config(app, host=address, port=port, log_level="warning", access_log=False, lifespan="off")
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=drain_s
+            )
         )
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Return when it listens. Raises FabricError when it cannot."""
-        self._task = asyncio.create_task(self._server.serve())
+        try:  # here and not in uvicorn, which would end the whole process
+            listening = socket.create_server(self._address, backlog=2048)
+        except OSError as error:
+            raise FabricError(f"cannot listen on {self._address[0]}:{self._address[1]}: {error.strerror}") from None
+        self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
         while not self._server.started:
-            if self._task.done():
-                raise FabricError(f"cannot listen on {self._where}")
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:

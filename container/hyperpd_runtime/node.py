@@ -14,20 +14,23 @@ import os
 import signal
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hyperpd.environment import Environment, model_path
-from hyperpd.errors import FabricError, HyperpdError, NotReady
-from hyperpd.placement import Placement, Ports, place
+from hyperpd.engine import launch
+from hyperpd.environment import Environment, model_path, this_machine
+from hyperpd.errors import HyperpdError, NotReady
+from hyperpd.placement import Placement, Ports, place, place_one
 from hyperpd.recipe import RecipeFile, load
-from hyperpd_runtime import admin, preflight
+from hyperpd_runtime import admin, preflight, process
 from hyperpd_runtime.gateway import discovery
 from hyperpd_runtime.gateway.server import Gateway
 from hyperpd_runtime.listen import Listener
-from hyperpd_runtime.worker import WorkerProcess, adopt_orphans
+from hyperpd_runtime.process import Starter, adopt_orphans
+from hyperpd_runtime.worker import WorkerProcess
 
 
 class Node:
@@ -35,22 +38,23 @@ class Node:
 
     def __init__(self, settings: Environment) -> None:
         self.settings = settings
-        self.file: RecipeFile = load(settings.recipe)
-        if settings.model:
-            source = self.file.recipe.model.model_copy(
-                update={"generated": None, "huggingface": None, "path": settings.model}
-            )
-            self.file = replace(self.file, recipe=self.file.recipe.model_copy(update={"model": source}))
+        self.file: RecipeFile = load(settings.recipe).serving(settings.model)
         self.placement = self._placement()
         self.folder = Path(settings.state_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model_path = model_path(self.file.recipe)
         self.workers = [
-            WorkerProcess(self.file, worker, self.model_path, self.folder / f"{worker.name}.log")
+            WorkerProcess(
+                self.file,
+                worker,
+                launch(self.file.recipe, worker, model_path=self.model_path, start_id=uuid.uuid4().hex[:12]),
+                self.folder / f"{worker.name}.log",
+            )
             for worker in self.placement.workers
         ]
         self.admins = [
-            Listener(admin.app(process), process.worker.address, process.worker.admin_port) for process in self.workers
+            Listener(admin.app(worker, self.model_path), worker.worker.address, worker.worker.admin_port)
+            for worker in self.workers
         ]
         self.gateway: Gateway | None = None
         self.phase = "starting"
@@ -59,15 +63,12 @@ class Node:
 
     def _placement(self) -> Placement:
         settings, recipe = self.settings, self.file.recipe
-        whole = place(recipe, (settings.address,), Ports().shifted(settings.port_offset))
+        machine, ports = this_machine(settings.address), Ports().shifted(settings.port_offset)
         if settings.role == "node":
-            return whole
+            return place(recipe, (machine,), ports)
         if settings.role == "gateway":
-            return replace(whole, workers=())
-        wanted = [worker for worker in whole.of(settings.role) if worker.ordinal == settings.ordinal]
-        if not wanted:
-            raise FabricError(f"recipe {recipe.name} has no worker {settings.role}-{settings.ordinal}")
-        return replace(whole, workers=tuple(wanted))
+            return replace(place(recipe, (machine,), ports), workers=())
+        return place_one(recipe, settings.role, settings.ordinal, machine, ports)
 
     async def run(self) -> int:
         """Start, serve until SIGTERM or SIGINT, stop. Returns the exit code."""
@@ -77,24 +78,39 @@ class Node:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         serving = asyncio.create_task(self._serve())
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({serving, stopping}, return_when="FIRST_COMPLETED")
-        if serving.done() and isinstance(error := serving.exception(), HyperpdError):
+        try:
+            await asyncio.wait({serving, stopping}, return_when="FIRST_COMPLETED")
+            if serving.done():
+                serving.result()
+        except HyperpdError as error:
             self.error = error
             print(error, file=sys.stderr, flush=True)
-        self._phase("failed" if self.error else "stopping")
-        serving.cancel()
-        with contextlib.suppress(asyncio.CancelledError, HyperpdError):
-            await serving
-        await self._stop()
-        self._phase("failed" if self.error else "stopped")
+        finally:
+            self._phase("failed" if self.error else "stopping")
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            await self._stop()
+            self._phase("failed" if self.error else "stopped")
         return self.error.exit_code if self.error else 0
 
     async def _serve(self) -> None:
         await self._model()
         preflight.check(self.settings.address, self._listens(), self.model_path if self.workers else None)
-        async with self._step("engines"):
-            await _all(*(self._start(*started) for started in zip(self.workers, self.admins, strict=True)))
-            self.write()
+        async with self._step("engines"), self._starter() as starter:
+            await _all(*(self._start(*one, starter) for one in zip(self.workers, self.admins, strict=True)))
+        await _all(self._front(), *(worker.watch() for worker in self.workers))
+
+    @contextlib.asynccontextmanager
+    async def _starter(self) -> AsyncIterator[Starter]:
+        """Several CPU engines share one import of vLLM; one engine, or one with GPUs, is plainly executed."""
+        if self.file.recipe.accelerator == "cpu" and len(self.workers) > 1:
+            shared = process.shared([worker.command.env for worker in self.workers])
+            async with process.Warm(shared, self.folder / "warm.log") as warm:
+                yield warm
+        else:
+            yield process.Exec()
+
+    async def _front(self) -> None:
         if self._has_gateway:
             self._phase("warming")
             async with self._step("gateway and first handoff"):
@@ -105,12 +121,7 @@ class Node:
                 await self.gateway.until_ready()
                 print(f"event=gateway_ready recipe={self.file.recipe.name} url={self._url()}", flush=True)
         self._phase("ready")
-        ends = [asyncio.create_task(worker.ended()) for worker in self.workers]
-        await asyncio.wait(ends or [asyncio.create_task(asyncio.Event().wait())], return_when="FIRST_COMPLETED")
-        for worker, end in zip(self.workers, ends, strict=True):
-            if end.done():
-                worker.state = "failed"
-                raise NotReady(f"{worker.worker.name} ended with exit code {end.result()}\n{worker.explain()}")
+        await asyncio.Event().wait()
 
     @property
     def _has_gateway(self) -> bool:
@@ -128,20 +139,20 @@ class Node:
         return ports
 
     @staticmethod
-    async def _start(process: WorkerProcess, listener: Listener) -> None:
+    async def _start(worker: WorkerProcess, listener: Listener, starter: Starter) -> None:
         await listener.start()
-        await process.start()
+        await worker.start(starter)
 
     async def _model(self) -> None:
         path = Path(self.model_path)
         if not self.file.recipe.model.generated or (path / "config.json").is_file():
             return
         async with self._step("tiny model"):
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "hyperpd_runtime.tiny_model", str(path), stderr=asyncio.subprocess.PIPE
+            generator = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "hyperpd_runtime.tiny_model", path.name, str(path), stderr=asyncio.subprocess.PIPE
             )
-            _, stderr = await process.communicate()
-            if process.returncode:
+            _, stderr = await generator.communicate()
+            if generator.returncode:
                 raise NotReady(f"generating {path} failed: {stderr.decode().strip().splitlines()[-1]}")
 
     async def _stop(self) -> None:
@@ -191,15 +202,15 @@ class Node:
             "exit_code": self.error.exit_code if self.error else None,
             "workers": [
                 {
-                    "name": process.worker.name,
-                    "role": process.worker.role,
-                    "state": process.state,
-                    "pid": process.pid,
-                    "url": process.worker.url,
-                    "log": str(process.log),
-                    "elapsed_s": round(process.elapsed_s, 1),
+                    "name": worker.worker.name,
+                    "role": worker.worker.role,
+                    "state": worker.state,
+                    "pid": worker.pid,
+                    "url": worker.worker.url,
+                    "log": str(worker.log),
+                    "elapsed_s": round(worker.elapsed_s, 1),
                 }
-                for process in self.workers
+                for worker in self.workers
             ],
             "steps": self.steps,
         }

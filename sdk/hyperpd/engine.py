@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hyperpd import fabric
 from hyperpd.placement import Worker
-from hyperpd.recipe import EngineOption, Recipe
+from hyperpd.recipe import CONNECTOR, EngineOption, Recipe
 
 # vLLM's module; its `vllm` script is absent from the CPU distribution.
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
@@ -29,15 +29,20 @@ KEEP_ALIVE_S = 75
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a worker execs. `env` is added to the environment of the container."""
+    """What a worker execs. `env` is added to the environment of the container; `cpus` empty: all."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    cpus: tuple[int, ...] = ()
 
     def shell(self) -> str:
         """One line for a shell that starts the same process."""
         return " ".join(
-            [*(f"{key}={shlex.quote(value)}" for key, value in self.env.items()), *map(shlex.quote, self.argv)]
+            [
+                *(f"{key}={shlex.quote(value)}" for key, value in self.env.items()),
+                *(("taskset", "--cpu-list", ",".join(map(str, self.cpus))) if self.cpus else ()),
+                *map(shlex.quote, self.argv),
+            ]
         )
 
 
@@ -69,12 +74,15 @@ def launch(recipe: Recipe, worker: Worker, *, model_path: str, start_id: str = "
     env = {
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S),
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_API_KEY": "",  # one found in the container would shut the gateway out
         "PYTHONHASHSEED": "0",
     }
     if worker.role != "aggregated":
         argv += ["--kv-transfer-config", json.dumps(_kv_transfer_config(recipe, worker, start_id))]
         env["VLLM_NIXL_SIDE_CHANNEL_HOST"] = worker.address
         env["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(worker.side_channel_port)
+        if transfer.kv_layout:
+            env["VLLM_KV_CACHE_LAYOUT"] = transfer.kv_layout
         env |= fabric.settings(transfer.backend, recipe.accelerator)
     if recipe.accelerator == "cpu":
         # Engines share the cores of one machine here; binding would pin them all to the first ones.
@@ -82,12 +90,12 @@ def launch(recipe: Recipe, worker: Worker, *, model_path: str, start_id: str = "
         env["OMP_NUM_THREADS"] = "1"
     else:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, worker.gpu_ids))
-    return Launch((*argv, *_options(spec.engine)), env)
+    return Launch((*argv, *_options(spec.engine)), env, worker.cpu_ids)
 
 
 def _kv_transfer_config(recipe: Recipe, worker: Worker, start_id: str) -> dict[str, object]:
     return {
-        "kv_connector": "NixlConnector",
+        "kv_connector": CONNECTOR,
         "kv_role": _KV_ROLE[worker.role],
         "engine_id": f"{worker.name}-{start_id}",
         "kv_buffer_device": "cpu" if recipe.accelerator == "cpu" else "cuda",
@@ -105,7 +113,7 @@ def _options(engine: Mapping[str, EngineOption]) -> list[str]:
     """vLLM's own options as argv: true → --key, false → --no-key, a mapping → JSON, a list → values."""
     argv: list[str] = []
     for key, value in engine.items():
-        flag = "--" + key.removeprefix("--").replace("_", "-")
+        flag = "--" + key
         match value:
             case True:
                 argv.append(flag)

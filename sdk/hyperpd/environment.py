@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hyperpd.placement import Machine
 from hyperpd.recipe import Recipe
 
 PREFIX = "HYPERPD_"
@@ -33,6 +34,11 @@ class Environment(BaseModel):
     prefill: str = Field("", description="gateway: comma-separated URLs of prefill workers")
     decode: str = Field("", description="gateway: comma-separated URLs of decode workers")
     aggregated: str = Field("", description="gateway: comma-separated URLs of aggregated workers")
+
+
+def this_machine(address: str = "127.0.0.1") -> Machine:
+    """The machine this process runs on, with the CPUs it may use."""
+    return Machine(address, cpus=tuple(sorted(os.sched_getaffinity(0))))
 
 
 def model_path(recipe: Recipe) -> str:

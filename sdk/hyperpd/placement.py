@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
+from hyperpd.errors import CapacityError, RecipeError
 from hyperpd.recipe import Recipe, Role
 
 
@@ -37,6 +39,15 @@ class Ports:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """What a placement has to know of one node. `cpus` and `gpus` are None where nobody has looked."""
+
+    address: str = "127.0.0.1"
+    cpus: tuple[int, ...] | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """One vLLM process group that serves one role."""
 
@@ -45,6 +56,7 @@ class Worker:
     node: int  # ordinal of the machine
     address: str  # what peers and the gateway connect to
     gpu_ids: tuple[int, ...]  # on that machine; empty on CPU
+    cpu_ids: tuple[int, ...]  # its own; empty where there are too few, and workers share all
     api_port: int
     admin_port: int
     side_channel_port: int
@@ -75,30 +87,71 @@ class Placement:
         return next((worker for worker in self.workers if worker.name == name), None)
 
 
-def place(recipe: Recipe, addresses: Sequence[str] = ("127.0.0.1",), ports: Ports = Ports()) -> Placement:
-    """Place every worker of `recipe` over the machines at `addresses`, round robin.
+def place(recipe: Recipe, machines: Sequence[Machine] = (Machine(),), ports: Ports = Ports()) -> Placement:
+    """Place every worker of `recipe`, each whole on one machine, round robin over those with room.
 
-    GPU ids and ports are counted per machine, so two workers never share one.
+    GPU ids, CPU ids and ports are counted per machine, so two workers never share one. Raises
+    CapacityError when a worker's GPUs fit on no machine.
     """
+    identities = [(role, ordinal) for role, spec in recipe.roles().items() for ordinal in range(spec.replicas)]
+    return _place(recipe, identities, machines, ports)
+
+
+def place_one(recipe: Recipe, role: Role, ordinal: int, machine: Machine, ports: Ports = Ports()) -> Placement:
+    """One worker with a machine of its own: a container. Raises RecipeError when the recipe has no such worker."""
+    if role not in recipe.roles() or ordinal >= recipe.role(role).replicas:
+        have = ", ".join(f"{role} 0 to {spec.replicas - 1}" for role, spec in recipe.roles().items())
+        raise RecipeError("settings", [f"recipe {recipe.name} has no {role} worker {ordinal}; it has {have}"])
+    return _place(recipe, [(role, ordinal)], [machine], ports)
+
+
+def _place(
+    recipe: Recipe, identities: Sequence[tuple[Role, int]], machines: Sequence[Machine], ports: Ports
+) -> Placement:
     workers: list[Worker] = []
-    workers_on = [0] * len(addresses)
-    gpus_on = [0] * len(addresses)
-    for role, spec in recipe.roles().items():
-        for ordinal in range(spec.replicas):
-            node = len(workers) % len(addresses)
-            gpus = spec.parallel.size if recipe.accelerator == "gpu" else 0
-            workers.append(
-                Worker(
-                    role=role,
-                    ordinal=ordinal,
-                    node=node,
-                    address=addresses[node],
-                    gpu_ids=tuple(range(gpus_on[node], gpus_on[node] + gpus)),
-                    api_port=ports.worker_api + workers_on[node],
-                    admin_port=ports.worker_admin + workers_on[node],
-                    side_channel_port=ports.side_channel + workers_on[node],
-                )
+    workers_on = [0] * len(machines)
+    gpus_on = [0] * len(machines)
+    turn = 0
+    for role, ordinal in identities:
+        gpus = recipe.role(role).parallel.size if recipe.accelerator == "gpu" else 0
+        free = [None if m.gpus is None else m.gpus - used for m, used in zip(machines, gpus_on, strict=True)]
+        order = [(turn + step) % len(machines) for step in range(len(machines))]
+        node = next((n for n in order if (room := free[n]) is None or room >= gpus), None)
+        if node is None:
+            rooms = ", ".join(f"{m.address} {room}" for m, room in zip(machines, free, strict=True))
+            raise CapacityError(f"{role}-{ordinal} needs {gpus} GPUs of one machine; free: {rooms}")
+        turn = node + 1
+        workers.append(
+            Worker(
+                role=role,
+                ordinal=ordinal,
+                node=node,
+                address=machines[node].address,
+                gpu_ids=tuple(range(gpus_on[node], gpus_on[node] + gpus)),
+                cpu_ids=(),
+                api_port=ports.worker_api + workers_on[node],
+                admin_port=ports.worker_admin + workers_on[node],
+                side_channel_port=ports.side_channel + workers_on[node],
             )
-            workers_on[node] += 1
-            gpus_on[node] += gpus
+        )
+        workers_on[node] += 1
+        gpus_on[node] += gpus
+    for node, machine in enumerate(machines):
+        _give_cpus(recipe, workers, node, machine.cpus or ())
     return Placement(workers=tuple(workers), api_port=ports.gateway_api, admin_port=ports.gateway_admin)
+
+
+def _give_cpus(recipe: Recipe, workers: list[Worker], node: int, cpus: Sequence[int]) -> None:
+    """Split `cpus` among the workers of a machine by the processes they have, if each process gets one.
+
+    An engine is an API process, a core and one process per rank. Sharing a core between prefill and
+    decode stalled decode for 31 s (cpu_engine.py says how).
+    """
+    here = [index for index, worker in enumerate(workers) if worker.node == node]
+    processes = [2 + recipe.role(workers[index].role).parallel.size for index in here]
+    total = sum(processes)
+    if len(here) < 2 or len(cpus) < total:
+        return
+    ends = [len(cpus) * upto // total for upto in accumulate(processes)]
+    for index, start, end in zip(here, [0, *ends], ends, strict=False):
+        workers[index] = replace(workers[index], cpu_ids=tuple(cpus[start:end]))

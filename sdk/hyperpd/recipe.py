@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from hyperpd.errors import RecipeError
+from hyperpd.pairing import Fingerprint, Identity, compatible
 
 Role = Literal["prefill", "decode", "aggregated"]
 Accelerator = Literal["cpu", "gpu"]
+CONNECTOR = "NixlConnector"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")]
+KVLayout = Literal["LBHNC", "LBNHC", "LHBNC", "BLHNC", "BLNHC", "BHLNC"]  # VLLM_KV_CACHE_LAYOUT of vLLM 0.32
 EngineOption = bool | int | float | str | list[Any] | dict[str, Any]
 
 # Options of vLLM that hyperpd derives itself. A recipe that sets one is refused: two sources for
-# one value would disagree one day.
+# one value would disagree one day. So is a beginning of one (`block-siz`), which vLLM's parser
+# completes, and a part of one (`kv-transfer-config.engine_id`).
 OWNED_FLAGS: Mapping[str, str] = {
     "model": "model:",
     "served-model-name": "model.name",
@@ -43,6 +48,17 @@ OWNED_FLAGS: Mapping[str, str] = {
     "config": "engine:",
     "disable-access-log-for-endpoints": "hyperpd",
     "disable-fastapi-docs": "hyperpd",
+    "pipeline-parallel-size": "parallel: (tensor only, so far)",
+    "data-parallel-size": "parallel: (tensor only, so far)",
+    "data-parallel-size-local": "parallel: (tensor only, so far)",
+    "data-parallel-address": "parallel: (tensor only, so far)",
+    "nnodes": "the placement (a worker is whole on one machine)",
+    "node-rank": "the placement (a worker is whole on one machine)",
+    "api-server-count": "hyperpd",
+    "headless": "hyperpd",
+    "ssl-keyfile": "the gateway",
+    "ssl-certfile": "the gateway",
+    "ssl-ca-certs": "the gateway",
 }
 
 
@@ -55,7 +71,9 @@ class Block(BaseModel):
 class ModelSource(Block):
     """Which model; exactly one of `generated`, `path` and `huggingface`."""
 
-    generated: Literal["tiny-llama"] | None = Field(None, description="A model hyperpd generates, seeded")
+    generated: Literal["tiny-llama", "tiny-moe", "tiny-gpt-oss"] | None = Field(
+        None, description="A model hyperpd generates, seeded"
+    )
     path: str | None = Field(None, description="Folder of a Hugging Face model, the same on every machine")
     huggingface: str | None = Field(None, description="Hugging Face id, as in org/model")
     revision: str | None = Field(None, description="Revision of the Hugging Face model")
@@ -96,16 +114,25 @@ class RoleSpec(Block):
     parallel: Parallel = Parallel()
     engine: dict[str, EngineOption] = Field({}, description="vLLM's own options, passed through by name")
 
-    @model_validator(mode="after")
-    def _no_owned_flags(self) -> RoleSpec:
+    @field_validator("engine")
+    @classmethod
+    def _options(cls, engine: dict[str, EngineOption]) -> dict[str, EngineOption]:
+        """The options as vLLM spells them, without leading dashes."""
         clashes = []
-        for key in self.engine:
-            flag = key.replace("_", "-").removeprefix("--").removeprefix("no-")
-            if flag in OWNED_FLAGS:
-                clashes.append(f"engine.{key} is set by hyperpd from {OWNED_FLAGS[flag]}; remove it here")
+        spelled: dict[str, EngineOption] = {}
+        for key, value in engine.items():
+            option, dot, part = key.removeprefix("--").partition(".")
+            option = option.replace("_", "-")
+            flag = option.removeprefix("no-")
+            owned = next((name for name in OWNED_FLAGS if name == flag or name.startswith(flag)), None)
+            if owned:
+                clashes.append(f"engine.{key} is set by hyperpd from {OWNED_FLAGS[owned]}; remove it here")
+            elif option + dot + part in spelled:
+                clashes.append(f"engine.{key} is given twice; remove one")
+            spelled[option + dot + part] = value
         if clashes:
             raise ValueError("; ".join(clashes))
-        return self
+        return spelled
 
 
 class KVTransfer(Block):
@@ -114,6 +141,7 @@ class KVTransfer(Block):
     backend: Literal["UCX"] = Field("UCX", description="NIXL backend")
     lease_s: int = Field(120, ge=10, le=3600, description="How long prefill keeps a finished prompt's blocks")
     block_size_tokens: Literal[16, 32, 64, 128] = Field(128, description="KV-cache block size, equal on both roles")
+    kv_layout: KVLayout | None = Field(None, description="Order of the KV cache's axes; default: the connector's")
 
 
 class GatewaySpec(Block):
@@ -145,6 +173,8 @@ class Recipe(Block):
         elif not (self.prefill and self.decode):
             missing = [role for role in ("prefill", "decode") if not getattr(self, role)]
             raise ValueError(f"no {' and no '.join(missing)} block; add it, or give one aggregated block instead")
+        elif broken := compatible(self.fingerprint("prefill"), self.fingerprint("decode")):
+            raise ValueError("prefill and decode cannot exchange KV: " + "; ".join(broken))
         return self
 
     def roles(self) -> dict[Role, RoleSpec]:
@@ -160,6 +190,33 @@ class Recipe(Block):
         """The block of one role this recipe has."""
         return self.roles()[role]
 
+    def fingerprint(self, role: Role, model_path: str = "", engine: str = "") -> Fingerprint:
+        """What a worker of `role` says of itself, as far as the recipe decides it.
+
+        model_path: what vLLM is given as --model; engine: the engine's distribution and version.
+        """
+        spec, options = self.role(role), self.role(role).engine
+        speculative = options.get("speculative-config")
+        if isinstance(speculative, dict) and speculative.get("method") in ("ngram", "suffix"):
+            speculative = None  # these read no hidden state, so nothing of theirs is transferred
+        return Fingerprint(
+            identity=Identity(
+                engine=engine,
+                model=model_path or self.model.name,
+                revision=self.model.revision or "",
+                dtype=self.model.dtype,
+                connector=CONNECTOR,
+                kv_cache_dtype=str(options.get("kv-cache-dtype", "auto")),
+                attention_backend=str(options.get("attention-backend", "auto")),
+                hybrid_kv_cache=str(not options.get("disable-hybrid-kv-cache-manager", False)),
+                speculative=json.dumps(speculative, sort_keys=True) if speculative else "",
+            ),
+            direction="producer" if role == "prefill" else "consumer",
+            tensor=spec.parallel.tensor,
+            block_size_tokens=self.kv_transfer.block_size_tokens,
+            kv_layout=self.kv_transfer.kv_layout or "connector",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RecipeFile:
@@ -168,6 +225,16 @@ class RecipeFile:
     recipe: Recipe
     path: Path
     digest: str  # SHA-256 of the file, hex
+
+    def serving(self, model: str | None) -> RecipeFile:
+        """The same with another model: a folder (anything that begins like one, or exists) or a Hugging Face id."""
+        if not model:
+            return self
+        local = model.startswith((".", "/", "~")) or Path(model).is_dir()
+        source = {"path": str(Path(model).expanduser().resolve())} if local else {"huggingface": model}
+        update = {"generated": None, "path": None, "huggingface": None, "revision": None, **source}
+        changed = self.recipe.model.model_copy(update=update)
+        return replace(self, recipe=self.recipe.model_copy(update={"model": changed}))
 
 
 def shipped() -> list[str]:

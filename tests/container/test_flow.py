@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -114,12 +114,11 @@ async def test_a_failed_load_is_retried_without_the_ticket(stack: Stack, stream:
 
 async def test_an_old_ticket_is_not_used(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow, "_TICKET_AGE", 0.0)
+    recomputed = counted("hyperpd_recomputed_requests_total", why="ticket_old")
     answer = await stack.ask()
     assert answer.json()["choices"][0]["text"] == "after hello"
-    await stack.settled()
-    assert stack.leases == {}  # given back
-    assert [body["model"] for body in stack.decode.bodies].count("hyperpd-release") == 1
-    assert all("kv_transfer_params" not in body for body in stack.decode.bodies if body["model"] == "tiny-llama")
+    assert all("kv_transfer_params" not in body for body in stack.decode.bodies)
+    assert counted("hyperpd_recomputed_requests_total", why="ticket_old") == recomputed + 1
 
 
 async def test_decode_that_does_not_answer_within_the_lease_is_left(
@@ -127,9 +126,27 @@ async def test_decode_that_does_not_answer_within_the_lease_is_left(
 ) -> None:
     monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
     late = counted("hyperpd_faults_total", kind="first_event_late")
-    answer = await stack.ask()
-    assert answer.json()["choices"][0]["text"] == "after hello"
+    answer = await stack.ask(stream=True)
+    assert "after" in answer.text
     assert counted("hyperpd_faults_total", kind="first_event_late") == late + 1
+    assert stack.decode.bodies[-1]["cache_salt"]  # whatever a late read may have cached is not found
+
+
+@pytest.mark.parametrize("expired", [0, 1])
+async def test_a_whole_answer_may_take_longer_than_a_lease_that_held(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, expired: int
+) -> None:
+    monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
+    recomputed = counted("hyperpd_recomputed_requests_total", why="handoff_failed")
+    stack.decode.fault = "hang"
+    asking = asyncio.create_task(stack.ask())
+    while not stack.prefill.metrics_read:
+        await asyncio.sleep(0.01)
+    stack.prefill.expired += expired
+    stack.decode.proceed.set()
+    answer = await asking
+    assert answer.json()["choices"][0]["text"] == "after hello"
+    assert counted("hyperpd_recomputed_requests_total", why="handoff_failed") == recomputed + expired
 
 
 async def test_client_leaves_during_prefill(stack: Stack) -> None:
@@ -195,6 +212,51 @@ async def test_clients_steer_nothing(stack: Stack, field: str) -> None:
     assert answer.status_code == 400
     assert field in answer.json()["error"]["message"]
     assert stack.prefill.bodies == stack.decode.bodies == []
+
+
+@pytest.mark.parametrize("stream", ["false", 1, "true"])
+async def test_stream_is_a_boolean(stack: Stack, stream: Any) -> None:
+    answer = await stack.ask(stream=stream)
+    assert (answer.status_code, "stream: must be true or false" in answer.text) == (400, True)
+
+
+async def test_every_pair_has_its_turn(stack: Stack) -> None:
+    members = pool.Pool(
+        [Endpoint(role, f"{role}-{n}", f"http://127.0.0.1:{n}") for role in ("prefill", "decode") for n in range(2)]
+    )
+    for member in members.members:
+        member.healthy = True
+    for pair in members.pairs:
+        pair.proven = True
+    chosen = set()
+    for _ in range(4):
+        decode = members.pick()
+        taken = members.pair_for(decode)
+        assert taken
+        chosen.add((taken.prefill.name, decode.name))
+        assert members.not_ready() is None
+    assert len(chosen) == 4
+
+
+async def test_a_pair_that_cannot_exchange_kv_is_never_tried(stack: Stack) -> None:
+    pair = stack.pool.pairs[0]
+    recipe = load("tiny-cpu-1p1d").recipe
+    pair.prefill.fingerprint = recipe.fingerprint("prefill")
+    pair.decode.fingerprint = replace(recipe.fingerprint("decode"), block_size_tokens=64)
+    pair.doubt("restarted")
+    await stack.pool._prove(pair, stack.flow.canary)
+    assert not pair.proven
+    assert pair.why.startswith("block_size_multiple: decode's 64 tokens")
+    assert stack.prefill.bodies == []
+
+
+async def test_wrong_ways_are_openai_errors(stack: Stack) -> None:
+    for method, path, status, code in (
+        ("GET", "/v1/completions", 405, "method_not_allowed"),
+        ("GET", "/x", 404, "not_found"),
+    ):
+        answer = await stack.http.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
 async def test_unknown_fields_are_named(stack: Stack) -> None:

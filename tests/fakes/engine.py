@@ -20,6 +20,8 @@ class FakeEngine:
     def __init__(self, leases: dict[str, str]) -> None:
         self.leases = leases  # request id → prompt, shared by the workers of one fleet
         self.fault = ""
+        self.metrics_read = 0
+        self.expired = 0  # leases that ended unread
         self.bodies: list[dict[str, Any]] = []
         self.ids: list[str] = []
         self.arrived = asyncio.Event()
@@ -30,6 +32,7 @@ class FakeEngine:
     async def start(self) -> None:
         app = web.Application()
         app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
         for path in ("/v1/completions", "/v1/chat/completions"):
             app.router.add_post(path, self._infer)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
@@ -44,6 +47,10 @@ class FakeEngine:
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=200)
 
+    async def _metrics(self, _: web.Request) -> web.Response:
+        self.metrics_read += 1
+        return web.Response(text=f'vllm:nixl_num_kv_expired_reqs_total{{engine="0"}} {self.expired}.0\n')
+
     async def _infer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.bodies.append(body)
@@ -54,7 +61,7 @@ class FakeEngine:
             if params:
                 self.leases.pop(params["remote_request_id"], None)
             return web.json_response({"error": {"message": "no such model", "code": 404}}, status=404)
-        if self.fault == "hang":
+        if self.fault == "hang" and body.get("prompt") != [1]:  # not the gateway's step
             try:
                 await self.proceed.wait()
             except asyncio.CancelledError:

@@ -10,8 +10,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
-from hyperpd.errors import RequestError
+from hyperpd.errors import Rejected, RequestError
 from hyperpd.recipe import RecipeFile
 from hyperpd_runtime.gateway import guard, telemetry
 from hyperpd_runtime.gateway.flow import Answer, Flow
@@ -35,13 +37,16 @@ def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
             error.request_id = record.request_id
             record.end(error.code)
             raise
+        except ClientDisconnect:
+            record.end("client_left")
+            return Response(status_code=_CLIENT_LEFT)
         if answer is None:
             record.end("client_left")
             return Response(status_code=_CLIENT_LEFT)
         if answer.rest is None:
             record.end("ok" if answer.status == 200 else f"engine_{answer.status}")
             return Response(answer.first, answer.status, headers, answer.content_type)
-        return StreamingResponse(_chained(answer), answer.status, headers, answer.content_type)
+        return _Relayed(answer, headers)
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
@@ -103,8 +108,27 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         what = f"{request.method} {request.url.path}: {error.detail}"
-        body = RequestError(what, status=error.status_code, code="not_found").body()
-        return JSONResponse(body, error.status_code, error.headers)
+        code = str(error.detail).lower().replace(" ", "_")  # not_found, method_not_allowed
+        return JSONResponse(Rejected(what, code=code).body(), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, error: Exception) -> Response:
+        message = f"a defect in the gateway: {type(error).__name__}; its log has the traceback"
+        return JSONResponse(RequestError(message).body(), 500)
+
+
+class _Relayed(StreamingResponse):
+    """A stream that closes its decode leg however it ends, also when the client left before it began."""
+
+    def __init__(self, answer: Answer, headers: dict[str, str]) -> None:
+        super().__init__(_chained(answer), answer.status, headers, answer.content_type)
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answer.close()
 
 
 async def _unless_client_leaves(request: Request, running: Any) -> Answer | None:
@@ -130,9 +154,6 @@ async def _client_leaves(request: Request) -> None:
 
 async def _chained(answer: Answer) -> Any:
     assert answer.rest is not None
-    try:
-        yield answer.first
-        async for chunk in answer.rest:
-            yield chunk
-    finally:
-        await answer.rest.aclose()  # type: ignore[attr-defined]  # ends the decode leg when the client left
+    yield answer.first
+    async for chunk in answer.rest:
+        yield chunk

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from hyperpd.environment import Environment
 from hyperpd.errors import RecipeError
-from hyperpd.placement import Placement
+from hyperpd.placement import Placement, Ports
 from hyperpd.recipe import Role
 
 _ROLES: tuple[Role, ...] = ("prefill", "decode", "aggregated")
@@ -19,6 +20,12 @@ class Endpoint:
     role: Role
     name: str
     url: str
+
+    @property
+    def admin_url(self) -> str:
+        """Where its supervisor answers: as far above the worker's port as in every placement."""
+        at = urlsplit(self.url)
+        return f"http://{at.hostname}:{(at.port or 80) + Ports().worker_admin - Ports().worker_api}"
 
 
 def static(settings: Environment, placement: Placement) -> tuple[Endpoint, ...]:

@@ -7,13 +7,13 @@ import json
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
-from hyperpd.errors import DecodeFailed, HandoffFailed, PrefillFailed
+from hyperpd.errors import DecodeFailed, HandoffFailed, PrefillFailed, RequestError
 from hyperpd.recipe import Recipe
 from hyperpd.sse import Decoder, encode
 from hyperpd_runtime.gateway import handoff, split, telemetry
@@ -27,6 +27,8 @@ from hyperpd_runtime.gateway.telemetry import Record
 _TICKET_AGE = 0.6  # of the lease: an older ticket is not used
 _FIRST_EVENT = 0.9  # of the lease: decode must have answered by then
 _CANARY_TIMEOUT_S = 60
+_STEP_TIMEOUT_S = 30
+_EXPIRED_LEASES = "vllm:nixl_num_kv_expired_reqs_total"
 _DONE = b"data: [DONE]"
 _NETWORK = (aiohttp.ClientError, TimeoutError, ConnectionError)
 
@@ -41,12 +43,16 @@ class EngineRefused(Exception):
 
 @dataclass(slots=True)
 class Answer:
-    """What goes back: `first` has been read and looked at, `rest` is relayed unparsed."""
+    """What goes back: `first` has been read and looked at, `rest` is relayed unparsed.
+
+    Whoever takes an answer with a `rest` calls `close`, also when it never began to read.
+    """
 
     status: int
     content_type: str
     first: bytes
     rest: AsyncIterator[bytes] | None = None
+    close: Callable[[], None] = lambda: None
 
 
 class Flow:
@@ -57,8 +63,13 @@ class Flow:
         self._pool = pool
         self._model = recipe.model.name
         self._lease_s = recipe.kv_transfer.lease_s
-        self._canary_tokens = recipe.kv_transfer.block_size_tokens * 3 // 2
+        # More than one block, where a prompt may be that long.
+        self._canary_tokens = min(recipe.kv_transfer.block_size_tokens * 3 // 2, recipe.model.max_len_tokens - 2)
         self._background: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Wait for the tickets that are being given back."""
+        await asyncio.gather(*self._background)
 
     async def run(self, request: Admitted, record: Record) -> Answer:
         """Answer one request. Raises RequestError; cancelling it cancels what runs upstream."""
@@ -75,7 +86,12 @@ class Flow:
 
     async def _split(self, request: Admitted, record: Record) -> Answer:
         parts = split.split(request)
-        answers = await asyncio.gather(*(self.run(part, record) for part in parts))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(self.run(part, record)) for part in parts]
+        except* RequestError as failed:  # the others are cancelled by then
+            raise failed.exceptions[0] from None
+        answers = [task.result() for task in running]
         record.why = request.why
         for answer in answers:
             if answer.status != 200:
@@ -92,24 +108,27 @@ class Flow:
             record.mode = "decode_only"
             return None, None
         pair: Pair | None = None
+        why = "no_proven_pair"
         for _ in range(2):
             pair = self._pool.pair_for(decode, avoid=pair)
             if pair is None:
                 break
             record.prefill = pair.prefill.name
+            why = "prefill_failed"
             try:
-                ticket = await self._prefill_leg(request.path, request.body, request.chat, pair.prefill)
+                async with asyncio.timeout(_TICKET_AGE * self._lease_s):
+                    ticket = await self._prefill_leg(request.path, request.body, request.chat, pair.prefill)
+            except TimeoutError:  # an old ticket is not used, so there is no point in waiting for one
+                why = "ticket_old"
+                record.fault(why, f"no prefill answer within {_TICKET_AGE * self._lease_s:.0f} s")
+                break
             except (PrefillFailed, HandoffFailed, *_NETWORK) as error:
                 record.fault(getattr(error, "code", "prefill_unreachable"), str(error) or type(error).__name__)
                 continue
             record.prefill_s = time.monotonic() - ticket.sent_s
             telemetry.PREFILL_S.observe(record.prefill_s)
-            if record.prefill_s <= _TICKET_AGE * self._lease_s:
-                return pair, ticket
-            self._release(ticket, decode)
-            record.fault("ticket_old", f"{record.prefill_s:.1f} s")
-            break
-        record.recompute("no_proven_pair" if pair is None else "prefill_failed")
+            return pair, ticket
+        record.recompute(why)
         return None, None
 
     async def _prefill_leg(self, path: str, body: dict[str, Any], chat: bool, prefill: Member) -> Ticket:
@@ -120,31 +139,76 @@ class Flow:
                 raise EngineRefused(Answer(response.status, response.content_type, raw))
             if response.status != 200:
                 raise PrefillFailed(f"{prefill.name} answered {response.status}")
-            return handoff.ticket(json.loads(raw), sent_s)
+            try:
+                answer = json.loads(raw)
+            except ValueError:
+                raise PrefillFailed(f"{prefill.name} answered no JSON") from None
+            return handoff.ticket(answer, sent_s)
 
     async def _decode(
         self, request: Admitted, decode: Member, pair: Pair | None, ticket: Ticket | None, record: Record
     ) -> Answer:
+        body = request.body
         if ticket and pair:
-            deadline_s = _FIRST_EVENT * self._lease_s - ticket.age_s(time.monotonic())
             try:
-                async with asyncio.timeout(deadline_s):
-                    return await self._decode_leg(request, decode, ticket, record)
+                return await self._decode_with(ticket, request, decode, pair, record)
             except (DecodeFailed, *_NETWORK) as error:
                 # Same decode without the ticket first: that works even when the pair is dead.
                 record.fault("first_event_late" if isinstance(error, TimeoutError) else "decode_failed", str(error))
                 pair.doubt(f"handoff failed: {error or type(error).__name__}")
                 self._release(ticket, decode)
                 record.recompute("handoff_failed")
+                # A salt of its own: should a late read have cached wrong blocks, they are not found.
+                body = {**body, "cache_salt": uuid.uuid4().hex}
         try:
-            return await self._decode_leg(request, decode, None, record)
+            return await self._decode_leg(request, body, decode, None, record)
         except _NETWORK as error:
             raise DecodeFailed(f"{decode.name}: {error or type(error).__name__}; try again") from error
 
-    async def _decode_leg(self, request: Admitted, decode: Member, ticket: Ticket | None, record: Record) -> Answer:
+    async def _decode_with(
+        self, ticket: Ticket, request: Admitted, decode: Member, pair: Pair, record: Record
+    ) -> Answer:
+        """Decode with a ticket. Raises when its first event may have come from blocks of an expired lease."""
+        deadline_s = _FIRST_EVENT * self._lease_s - ticket.age_s(time.monotonic())
+        leg = self._decode_leg(request, request.body, decode, ticket, record)
+        if request.stream:
+            async with asyncio.timeout(deadline_s):
+                return await leg
+        # A whole answer has no first event. One that takes longer is good if no lease of this
+        # prefill worker expired meanwhile; the lease itself has not, at this moment.
+        running = asyncio.create_task(leg)
+        try:
+            done, _ = await asyncio.wait({running}, timeout=deadline_s)
+            if done:
+                return running.result()
+            before = await self._expired_leases(pair.prefill)
+            while not done:
+                done, _ = await asyncio.wait({running}, timeout=1)
+                if not (pair.prefill.healthy and decode.healthy):
+                    raise DecodeFailed("a worker of the pair was lost")
+            if await self._expired_leases(pair.prefill) != before:
+                raise DecodeFailed("a lease expired before decode had answered")
+            return running.result()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def _expired_leases(self, prefill: Member) -> float:
+        """How many leases have expired at `prefill`. It notices only when it steps, so it is given a step first."""
+        body = {"model": self._model, "prompt": [1], "max_tokens": 3}
+        async with asyncio.timeout(_STEP_TIMEOUT_S):
+            async with self._post(prefill, "/v1/completions", body) as response:
+                await response.read()
+            async with self._session.get(f"{prefill.url}/metrics") as response:
+                lines = (await response.text()).splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(_EXPIRED_LEASES))
+
+    async def _decode_leg(
+        self, request: Admitted, body: dict[str, Any], decode: Member, ticket: Ticket | None, record: Record
+    ) -> Answer:
         """Open decode and look at its first event. An early cancel gives the ticket back."""
         try:
-            response = await self._post(decode, request.path, handoff.decode_body(request.body, ticket))
+            response = await self._post(decode, request.path, handoff.decode_body(body, ticket))
         except asyncio.CancelledError:
             if ticket:
                 self._release(ticket, decode)
@@ -161,7 +225,12 @@ class Flow:
             response.close()
             raise
         if stream:
-            return Answer(200, response.content_type, first, _relay(response, first, record))
+
+            def close() -> None:
+                response.close()
+                record.end("client_left")
+
+            return Answer(200, response.content_type, first, _relay(response, first, record), close)
         return Answer(200, response.content_type, first)
 
     def _post(self, member: Member, path: str, body: dict[str, Any]) -> Any:
@@ -196,7 +265,11 @@ class Flow:
         try:
             async with asyncio.timeout(_CANARY_TIMEOUT_S):
                 ticket = await self._prefill_leg(request.path, body, False, prefill)
-                await self._decode_leg(request, decode, ticket, record)
+                try:
+                    await self._decode_leg(request, body, decode, ticket, record)
+                except (DecodeFailed, *_NETWORK):
+                    self._release(ticket, decode)
+                    raise
         except EngineRefused as refused:
             raise DecodeFailed(f"canary refused with {refused.answer.status}") from None
 
@@ -226,18 +299,15 @@ async def _relay(response: aiohttp.ClientResponse, first: bytes, record: Record)
     """The rest of a stream, unparsed. One that ends without its last event is told as an error event."""
     tail = first[-64:]
     try:
-        try:
-            async for chunk in response.content.iter_any():
-                tail = (tail + chunk)[-64:]
-                yield chunk
-        except _NETWORK as error:
-            record.fault("stream_cut", str(error))
-        if _DONE in tail:
-            record.end("ok")
-        else:
-            record.fault("stream_cut", "no terminal event")
-            record.end("decode_failed")
-            yield encode(json.dumps(DecodeFailed("the stream was cut; ask again", code="stream_cut").body()))
-    finally:
-        response.close()
-        record.end("client_left")
+        async for chunk in response.content.iter_any():
+            tail = (tail + chunk)[-64:]
+            yield chunk
+    except _NETWORK as error:
+        record.fault("stream_cut", str(error))
+    if _DONE in tail:
+        record.end("ok")
+    else:
+        record.fault("stream_cut", "no terminal event")
+        record.end("decode_failed")
+        # The blank line ends whatever event was cut.
+        yield b"\n\n" + encode(json.dumps(DecodeFailed("the stream was cut; ask again", code="stream_cut").body()))

@@ -71,6 +71,8 @@ def admit(raw: bytes, kind: Literal["completions", "chat", "any"], model: str) -
     needed, allowed = ("messages", ALLOWED["chat"]) if chat else ("prompt", ALLOWED["completions"])
     wrong = [f"{key}: not accepted, {FORBIDDEN[key]}" for key in body if key in FORBIDDEN]
     wrong += [_unknown(key, allowed) for key in body if key not in allowed and key not in FORBIDDEN]
+    if not isinstance(body.get("stream"), bool | None):
+        wrong.append(f"stream: must be true or false (found {body['stream']!r})")
     if body.get(needed) in (None, "", []):
         wrong.append(f"{needed}: missing or empty")
     if wrong:

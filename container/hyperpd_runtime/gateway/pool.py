@@ -8,15 +8,18 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any
 
 import aiohttp
 
+from hyperpd import pairing
 from hyperpd.errors import HyperpdError, NoWorkerAvailable
+from hyperpd.pairing import Fingerprint
 from hyperpd_runtime.gateway.discovery import Endpoint
 
 log = logging.getLogger("hyperpd.gateway")
-_PROBE_EVERY_S = 1.0
+_PROBE_EVERY_S = 0.5
 _PROBE_TIMEOUT_S = 3.0
 _RETRY_PAIR_S = 5.0  # an unproven pair is tried again after this long
 
@@ -30,6 +33,9 @@ class Member:
         self.name = endpoint.name
         self.role = endpoint.role
         self.url = endpoint.url
+        self.admin_url = endpoint.admin_url
+        self.fingerprint: Fingerprint | None = None  # what the worker says of itself; a plain engine says nothing
+        self.recipe_digest = ""
         self.healthy = False
         self.why = "not probed yet"
 
@@ -58,39 +64,40 @@ class Pool:
         decodes = [member for member in self.members if member.role == "decode"]
         self.pairs = [Pair(prefill, decode) for prefill in prefills for decode in decodes]
         self.disaggregated = bool(self.pairs)
-        self._turn = itertools.count()
+        self._decode_turn = itertools.count()
+        self._prefill_turn = {member.name: itertools.count() for member in self.members}
 
     def pick(self) -> Member:
         """The worker that will decode. Raises NoWorkerAvailable."""
-        ready = [member for member in self.members if member.role != "prefill" and member.healthy]
+        ready = self._decodes()
         if not ready:
-            states = "; ".join(f"{member.name}: {member.why}" for member in self.members)
-            raise NoWorkerAvailable(f"no worker can decode ({states}); see hyperpd status", retry_after_s=5)
-        return ready[next(self._turn) % len(ready)]
+            raise NoWorkerAvailable(f"{self.not_ready()}; see hyperpd status", retry_after_s=5)
+        return ready[next(self._decode_turn) % len(ready)]
+
+    def _decodes(self) -> list[Member]:
+        return [member for member in self.members if member.role != "prefill" and member.healthy]
 
     def pair_for(self, decode: Member, avoid: Pair | None = None) -> Pair | None:
         """A proven pair that ends at `decode`, another than `avoid` where there is one; None when there is none."""
         proven = [pair for pair in self.pairs if pair.decode is decode and pair.proven and pair.prefill.healthy]
         proven = [pair for pair in proven if pair is not avoid] or proven
-        return proven[next(self._turn) % len(proven)] if proven else None
+        return proven[next(self._prefill_turn[decode.name]) % len(proven)] if proven else None
 
     def not_ready(self) -> str | None:
         """Why a request would not be served as the recipe says, or None."""
-        try:
-            self.pick()
-        except NoWorkerAvailable as error:
-            return str(error)
+        if not self._decodes():
+            return "no worker can decode: " + "; ".join(f"{member.name}: {member.why}" for member in self.members)
         if self.disaggregated and not any(pair.proven for pair in self.pairs):
             return "no pair proven: " + "; ".join(f"{p.prefill.name} → {p.decode.name}: {p.why}" for p in self.pairs)
         return None
 
     async def watch(self, session: aiohttp.ClientSession, canary: Canary) -> None:
-        """Probe every worker and prove every pair, for ever."""
-        while True:
-            await asyncio.gather(*(self._probe(session, member) for member in self.members))
-            due = [pair for pair in self.pairs if self._due(pair)]
-            await asyncio.gather(*(self._prove(pair, canary) for pair in due))
-            await asyncio.sleep(_PROBE_EVERY_S)
+        """Probe every worker and prove every pair, for ever; one that hangs holds up no other."""
+        async with asyncio.TaskGroup() as tasks:
+            for member in self.members:
+                tasks.create_task(_forever(partial(self._probe, session, member)))
+            for pair in self.pairs:
+                tasks.create_task(_forever(partial(self._prove, pair, canary)))
 
     async def _probe(self, session: aiohttp.ClientSession, member: Member) -> None:
         try:
@@ -101,17 +108,34 @@ class Pool:
             healthy, why = False, f"{type(error).__name__} at {member.url}/health"
         if healthy != member.healthy:
             log.info("event=worker worker=%s healthy=%s why=%r", member.name, healthy, why)
+            if healthy:
+                await self._identify(session, member)
         member.healthy, member.why = healthy, why
         if not healthy:
             for pair in self.pairs:
                 if member in (pair.prefill, pair.decode):
                     pair.doubt(f"{member.name} is not healthy")
 
-    def _due(self, pair: Pair) -> bool:
-        healthy = pair.prefill.healthy and pair.decode.healthy
-        return healthy and not pair.proven and time.monotonic() >= pair.try_after_s
+    async def _identify(self, session: aiohttp.ClientSession, member: Member) -> None:
+        member.fingerprint = None
+        try:
+            timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
+            async with session.get(f"{member.admin_url}/hyperpd/fingerprint", timeout=timeout) as answer:
+                document = await answer.json()
+                member.fingerprint = pairing.read(document)
+                member.recipe_digest = str(document.get("recipe_digest", ""))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            log.warning("event=no_fingerprint worker=%s detail=%r", member.name, str(error) or type(error).__name__)
 
     async def _prove(self, pair: Pair, canary: Canary) -> None:
+        healthy = pair.prefill.healthy and pair.decode.healthy
+        if not healthy or pair.proven or time.monotonic() < pair.try_after_s:
+            return
+        left, right = pair.prefill.fingerprint, pair.decode.fingerprint
+        if left and right and (broken := pairing.compatible(left, right)):
+            pair.doubt("; ".join(broken))
+            pair.try_after_s = time.monotonic() + _RETRY_PAIR_S
+            return
         try:
             await canary(pair.prefill, pair.decode)
         except (HyperpdError, aiohttp.ClientError, TimeoutError) as error:
@@ -128,13 +152,28 @@ class Pool:
         """Workers and pairs as JSON."""
         return {
             "workers": [
-                {"name": m.name, "role": m.role, "url": m.url, "healthy": m.healthy, "why": m.why} for m in self.members
+                {
+                    "name": m.name,
+                    "role": m.role,
+                    "url": m.url,
+                    "healthy": m.healthy,
+                    "why": m.why,
+                    "recipe_digest": m.recipe_digest,
+                    "engine_digest": m.fingerprint.identity.digest if m.fingerprint else None,
+                }
+                for m in self.members
             ],
             "pairs": [
                 {"prefill": p.prefill.name, "decode": p.decode.name, "proven": p.proven, "why": p.why}
                 for p in self.pairs
             ],
         }
+
+
+async def _forever(step: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await step()
+        await asyncio.sleep(_PROBE_EVERY_S)
 
 
 @contextlib.asynccontextmanager

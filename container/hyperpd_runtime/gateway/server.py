@@ -7,12 +7,15 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
+from hyperpd.errors import NotReady
 from hyperpd.placement import Placement
 from hyperpd.recipe import RecipeFile
 from hyperpd_runtime.gateway import app, pool
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.flow import Flow
 from hyperpd_runtime.listen import Listener
+
+WARM_UP_TIMEOUT_S = 120  # first contact of a pair took up to 28 s on a loaded machine
 
 
 class Gateway:
@@ -32,18 +35,23 @@ class Gateway:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         session = await self._resources.enter_async_context(pool.session())
         flow = Flow(session, self.pool, self._file.recipe)
+        self._resources.push_async_callback(flow.close)
         self._watch = asyncio.create_task(self.pool.watch(session, flow.canary))
         for port, asgi in (
             (self._ports.api_port, app.api(flow, self.pool, self._file)),
             (self._ports.admin_port, app.admin(self.pool, self._file)),
         ):
-            self._listeners.append(Listener(asgi, self._address, port))
+            self._listeners.append(Listener(asgi, self._address, port, self._file.recipe.drain_s))
             await self._listeners[-1].start()
 
     async def until_ready(self) -> None:
-        """Return when a request would be served as the recipe says."""
-        while self.pool.not_ready():
-            await asyncio.sleep(0.05)
+        """Return when a request would be served as the recipe says. Raises NotReady."""
+        try:
+            async with asyncio.timeout(WARM_UP_TIMEOUT_S):
+                while self.pool.not_ready():
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise NotReady(f"not ready after {WARM_UP_TIMEOUT_S} s: {self.pool.not_ready()}") from None
 
     async def stop(self) -> None:
         """Finish what runs, then close."""

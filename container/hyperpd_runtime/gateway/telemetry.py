@@ -62,7 +62,8 @@ class Record:
 
     def first_event(self) -> None:
         self.first_event_s = time.monotonic() - self.began_s
-        FIRST_EVENT_S.observe(self.first_event_s)
+        if self.mode != "canary":
+            FIRST_EVENT_S.observe(self.first_event_s)
 
     def end(self, outcome: str) -> None:
         if self.ended:

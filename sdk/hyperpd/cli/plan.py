@@ -11,18 +11,19 @@ from hyperpd.cli import output
 @click.argument("recipe")
 @click.option("--launch", "launches", is_flag=True, help="Print the argv and environment of every worker.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@click.option("--model", help="Model folder or Hugging Face id to serve instead of the recipe's.")
 @click.option("--port-offset", default=0, type=click.IntRange(0, 50000), help="Added to every port.")
-def plan(recipe: str, launches: bool, as_json: bool, port_offset: int) -> None:
+def plan(recipe: str, launches: bool, as_json: bool, model: str | None, port_offset: int) -> None:
     """Show the workers of RECIPE (a file, or the name of a shipped recipe)."""
     from dataclasses import asdict
 
     from hyperpd.engine import launch
-    from hyperpd.environment import model_path
+    from hyperpd.environment import model_path, this_machine
     from hyperpd.placement import Ports, place
     from hyperpd.recipe import load
 
-    file = load(recipe)
-    workers = place(file.recipe, ports=Ports().shifted(port_offset)).workers
+    file = load(recipe).serving(model)
+    workers = place(file.recipe, (this_machine(),), Ports().shifted(port_offset)).workers
     commands = [launch(file.recipe, worker, model_path=model_path(file.recipe)) for worker in workers]
     if as_json:
         output.document(
@@ -31,7 +32,7 @@ def plan(recipe: str, launches: bool, as_json: bool, port_offset: int) -> None:
                 "recipe_digest": file.digest,
                 "workers": [
                     {"name": worker.name, **asdict(worker)}
-                    | ({"argv": command.argv, "env": dict(command.env)} if launches else {})
+                    | ({"argv": command.argv, "env": dict(command.env), "cpus": command.cpus} if launches else {})
                     for worker, command in zip(workers, commands, strict=True)
                 ],
             }
@@ -47,12 +48,13 @@ def plan(recipe: str, launches: bool, as_json: bool, port_offset: int) -> None:
         return
     output.line(title)
     output.table(
-        ("worker", "node", "gpus", "api", "admin", "side channel"),
+        ("worker", "node", "gpus", "cpus", "api", "admin", "side channel"),
         [
             (
                 worker.name,
                 str(worker.node),
                 ",".join(map(str, worker.gpu_ids)) or "-",
+                ",".join(map(str, worker.cpu_ids)) or "shared",
                 str(worker.api_port),
                 str(worker.admin_port),
                 str(worker.side_channel_port),

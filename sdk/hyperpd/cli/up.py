@@ -23,7 +23,7 @@ _POLL_S = 0.1
 @click.option(
     "--recipe", help="Recipe file or name of a shipped one (default: tiny-cpu-1p1d, with the GPU engine tiny-gpu-1p1d)."
 )
-@click.option("--model", help="Model folder to serve instead of the recipe's.")
+@click.option("--model", help="Model folder or Hugging Face id to serve instead of the recipe's.")
 @click.option("--detach", is_flag=True, help="Return when ready; stop it with hyperpd down.")
 @click.option("--port-offset", default=0, type=click.IntRange(0, 50000), help="Added to every port.")
 def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) -> None:
@@ -33,7 +33,8 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
     file = load(recipe or _default())
     fleet = LocalFleet(file.recipe.name + (f"+{port_offset}" if port_offset else ""))
     output.line(f"{file.recipe.name}: {file.recipe.description} (recipe digest {file.digest[:12]})")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     node = fleet.start(file.path, port_offset, model)
     try:
         _wait_until_ready(fleet, node)

@@ -1,0 +1,166 @@
+"""Operating-system processes of engines: started by exec or by fork, waited for, ended as a group."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from hyperpd.engine import CPU_MODULE, Launch
+from hyperpd.errors import NotReady
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of every orphaned descendant, so that none can escape."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+class EngineProcess:
+    """The leader of one engine's process group, a child of this process, its own or adopted."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._descriptor = os.pidfd_open(pid)
+        asyncio.get_running_loop().add_reader(self._descriptor, self._ended)
+
+    def _ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        _, status = os.waitpid(self.pid, 0)
+        self._exit.set_result(os.waitstatus_to_exitcode(status))
+
+    async def wait(self) -> int:
+        """Exit code, negative for a signal."""
+        return await asyncio.shield(self._exit)
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM, wait up to `grace_s` seconds, then kill the whole group and collect it."""
+        if not self._exit.done():
+            os.kill(self.pid, signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.wait(), grace_s)
+        # The API process may be gone while its core and workers live on: end the group, not the process.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        await self.wait()
+        # All of the group are orphans by now, that is, ours.
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-self.pid, 0)
+
+
+class Starter(Protocol):
+    """A way to start an engine."""
+
+    async def start(self, command: Launch, log: Path) -> EngineProcess:
+        """Start `command`, its output appended to `log`. Raises NotReady."""
+
+
+class Exec:
+    """Starts an engine as what `hyperpd plan --launch` prints."""
+
+    async def start(self, command: Launch, log: Path) -> EngineProcess:
+        def prepare() -> None:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if command.cpus:
+                os.sched_setaffinity(0, command.cpus)
+
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command.argv,
+                env={**os.environ, **command.env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=prepare,
+            )
+        process.returncode = 0  # EngineProcess waits for it
+        return EngineProcess(process.pid)
+
+
+class Warm:
+    """Forks CPU engines from one process that has imported vLLM. An async context; what it started outlives it.
+
+    env: what all engines share. It has to be there before the interpreter starts (PYTHONHASHSEED).
+    """
+
+    def __init__(self, env: Mapping[str, str], log: Path) -> None:
+        self._env = env
+        self._log = log
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Warm:
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", CPU_MODULE),
+                env={**os.environ, **self._env},
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                preexec_fn=lambda: _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        await self._process.wait()
+
+    async def start(self, command: Launch, log: Path) -> EngineProcess:
+        assert self._process.stdin
+        assert self._process.stdout
+        order = {
+            "argv": command.argv[command.argv.index(CPU_MODULE) + 1 :],
+            "env": dict(command.env),
+            "cpus": command.cpus,
+            "log": str(log),
+        }
+        async with self._turn:
+            with contextlib.suppress(ConnectionError):
+                self._process.stdin.write(json.dumps(order).encode() + b"\n")
+                await self._process.stdin.drain()
+            pid = await self._process.stdout.readline()
+        if not pid:
+            raise NotReady(f"the process that imports vLLM ended\n{explain(self._log)}")
+        return EngineProcess(int(pid))
+
+
+_LAST_LINES = 12
+_HINTS = {
+    "address already in use": "the port is in use: stop what uses it, or use another --port-offset",
+    "no available memory": "too little memory for the KV cache: lower kv-cache-memory-bytes",
+    "out of memory": "too little memory: lower kv-cache-memory-bytes or max_len_tokens",
+    "unrecognized arguments": "vLLM does not know an option of the recipe's engine: block",
+    "does not appear to have a file": "the model path is not a Hugging Face model",
+    "no module named 'vllm": "the engine is not installed; run: make up",
+    "no module named 'nixl": "NIXL is not installed; run: make up",
+}
+
+
+def explain(log: Path) -> str:
+    """The last lines of an engine's log and what to try."""
+    with log.open(errors="replace") as file:
+        lines = deque((line.rstrip() for line in file if line.strip()), 200)
+    text = "\n".join(lines).lower()
+    hints = [f"try: {hint}" for sign, hint in _HINTS.items() if sign in text]
+    return "\n".join([*hints, f"last lines of {log}:", *(f"  {line}" for line in list(lines)[-_LAST_LINES:])])
+
+
+def shared(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """What all of `environments` say."""
+    return dict(set(environments[0].items()).intersection(*(environment.items() for environment in environments)))
