@@ -76,7 +76,6 @@ def _serve(argv: list[str]) -> None:
 
 def _take_orders() -> None:
     """Fork an engine for every line of standard input, until it ends."""
-    import vllm.entrypoints.launchers.api_server.entry
 
     for module in _WARM:
         importlib.import_module(module)

@@ -23,7 +23,7 @@ class _Server(uvicorn.Server):
 class Listener:
     """One listening port, until `stop`. drain_s: how long running requests may take after that."""
 
-    def __init__(self, app: FastAPI, address: str, port: int, drain_s: int = 0) -> None:
+    def __init__(self, app: FastAPI, address: str, port: int, drain_s: int = 5) -> None:
         self._address = (address, port)
         self._server = _Server(
             uvicorn.Config(

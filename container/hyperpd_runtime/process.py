@@ -60,7 +60,7 @@ class EngineProcess:
         # All of the group are orphans by now, that is, ours.
         with contextlib.suppress(ChildProcessError):
             while True:
-                os.waitpid(-self.pid, 0)
+                os.waitpid(-self.pid, 0)  # noqa: ASYNC222  killed processes end at once
 
 
 class Starter(Protocol):
@@ -80,7 +80,7 @@ class Exec:
                 os.sched_setaffinity(0, command.cpus)
 
         with log.open("ab") as output:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: ASYNC220  returns as soon as it is executed
                 command.argv,
                 env={**os.environ, **command.env},
                 stdin=subprocess.DEVNULL,

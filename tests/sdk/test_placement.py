@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperpd.placement import Ports, place
+from hyperpd.errors import CapacityError, RecipeError
+from hyperpd.placement import Machine, Ports, place, place_one
 from hyperpd.recipe import Recipe, parse
 
 
@@ -35,7 +37,7 @@ def test_one_pair_on_one_machine() -> None:
 
 
 def test_workers_go_round_the_machines() -> None:
-    placement = place(recipe(prefill=2, decode=2, tensor=4), ("10.0.0.1", "10.0.0.2"))
+    placement = place(recipe(prefill=2, decode=2, tensor=4), (Machine("10.0.0.1"), Machine("10.0.0.2")))
     assert [(w.name, w.node, w.address, w.gpu_ids) for w in placement.workers] == [
         ("prefill-0", 0, "10.0.0.1", (0, 1, 2, 3)),
         ("prefill-1", 1, "10.0.0.2", (0, 1, 2, 3)),
@@ -46,6 +48,21 @@ def test_workers_go_round_the_machines() -> None:
 
 def test_a_cpu_worker_has_no_gpu() -> None:
     assert all(worker.gpu_ids == () for worker in place(recipe(accelerator="cpu", tensor=2)).workers)
+
+
+def test_a_worker_that_fits_on_no_machine() -> None:
+    machines = (Machine("10.0.0.1", gpus=8), Machine("10.0.0.2", gpus=3))
+    assert [worker.node for worker in place(recipe(tensor=4), machines).workers] == [0, 0]
+    with pytest.raises(CapacityError, match=r"prefill-2 needs 4 GPUs of one machine; free: 10.0.0.1 0, 10.0.0.2 3"):
+        place(recipe(prefill=3, decode=1, tensor=4), machines)
+
+
+def test_a_container_is_a_machine_of_its_own() -> None:
+    (worker,) = place_one(recipe(prefill=2, decode=2, tensor=4), "decode", 1, Machine("10.0.0.9")).workers
+    assert (worker.name, worker.address, worker.gpu_ids) == ("decode-1", "10.0.0.9", (0, 1, 2, 3))
+    assert (worker.api_port, worker.side_channel_port) == (8100, 5600)
+    with pytest.raises(RecipeError, match="no decode worker 2; it has prefill 0 to 1, decode 0 to 1"):
+        place_one(recipe(prefill=2, decode=2), "decode", 2, Machine())
 
 
 def test_workers_are_found_by_role_and_by_name() -> None:
@@ -63,7 +80,8 @@ def test_workers_are_found_by_role_and_by_name() -> None:
     offset=st.integers(0, 50000),
 )
 def test_no_port_and_no_gpu_is_given_twice(prefill: int, decode: int, tensor: int, machines: int, offset: int) -> None:
-    addresses = [f"10.0.0.{number}" for number in range(machines)]
+    cpus = tuple(range(8, 8 + 64))
+    addresses = [Machine(f"10.0.0.{number}", cpus=cpus) for number in range(machines)]
     plain = place(recipe(prefill, decode, tensor), addresses)
     moved = place(recipe(prefill, decode, tensor), addresses, Ports().shifted(offset))
     assert len({worker.name for worker in plain.workers}) == prefill + decode
@@ -74,6 +92,13 @@ def test_no_port_and_no_gpu_is_given_twice(prefill: int, decode: int, tensor: in
             ports += [plain.api_port, plain.admin_port]
         gpus = [gpu for worker in here for gpu in worker.gpu_ids]
         assert len(ports) == len(set(ports))
+        given = [cpu for worker in here for cpu in worker.cpu_ids]
+        assert len(given) == len(set(given))
+        if len(here) > 1 and len(here) * (2 + tensor) <= len(cpus):
+            assert sorted(given) == list(cpus)
+            assert all(len(worker.cpu_ids) >= 2 + tensor for worker in here)
+        else:
+            assert given == []
         assert gpus == list(range(len(here) * tensor))
     assert [w.api_port - offset for w in moved.workers] == [w.api_port for w in plain.workers]
     assert moved.api_port - offset == plain.api_port

@@ -44,7 +44,9 @@ def test_the_message_names_the_file_and_every_problem() -> None:
     assert "did you mean prefill?" in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["block-size", "block_size", "--block-size"])
+@pytest.mark.parametrize(
+    "key", ["block-size", "block_size", "--block-size", "block-siz", "no-block-size", "block-size.x"]
+)
 def test_an_owned_flag_is_refused_by_name_however_it_is_spelled(key: str) -> None:
     (problem,) = problems(minimal(prefill={"engine": {key: 16}}))
     assert problem.startswith("prefill:")
