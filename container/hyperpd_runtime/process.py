@@ -141,6 +141,7 @@ class Warm:
 
 
 _LAST_LINES = 12
+_NOISE = ("nanobind: ", " - leaked ", " - ... skipped")  # Triton's farewell in every ending process
 _HINTS = {
     "address already in use": "the port is in use: stop what uses it, or use another --port-offset",
     "no available memory": "too little memory for the KV cache: lower kv-cache-memory-bytes",
@@ -155,7 +156,7 @@ _HINTS = {
 def explain(log: Path) -> str:
     """The last lines of an engine's log and what to try."""
     with log.open(errors="replace") as file:
-        lines = deque((line.rstrip() for line in file if line.strip()), 200)
+        lines = deque((line.rstrip() for line in file if line.strip() and not line.startswith(_NOISE)), 200)
     text = "\n".join(lines).lower()
     hints = [f"try: {hint}" for sign, hint in _HINTS.items() if sign in text]
     return "\n".join([*hints, f"last lines of {log}:", *(f"  {line}" for line in list(lines)[-_LAST_LINES:])])

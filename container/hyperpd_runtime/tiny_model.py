@@ -8,7 +8,7 @@
 All have a tokenizer of one token per byte. The weights are scaled so that greedy output is varied
 and depends on the whole prompt: a wrong KV block shows as other text. Measured for tiny-llama at
 these scales: changing one of 500 tokens changed the next 8 tokens 12 times of 12, and float32
-rounding moved the logits by 2e-4 where their spread is 15.
+rounding moved the logits by 2e-4 where their spread is 15; tiny-moe and tiny-gpt-oss: 8 times of 8.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 _SEED = 0
 _STD = 0.06
 _SHARPEN = 2.0  # queries and keys: attention that depends on content, not only on position
+_QK_NORM = 2.0  # the same where queries and keys are normalised (tiny-moe)
 _MIX = 4.0  # attention output: what was attended to outweighs the token itself
 
 _CHAT_TEMPLATE = (
@@ -85,6 +86,8 @@ def _weights(name: str, folder: Path) -> None:
     model = _model(name)
     with torch.no_grad():
         for parameter, weight in model.named_parameters():
+            if "q_norm" in parameter or "k_norm" in parameter:
+                weight.fill_(_QK_NORM)
             if "norm" in parameter:
                 continue
             scale = 1.0 if "embed" in parameter or "lm_head" in parameter or "sinks" in parameter else _STD

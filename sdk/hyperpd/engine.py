@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hyperpd import fabric
 from hyperpd.placement import Worker
-from hyperpd.recipe import CONNECTOR, EngineOption, Recipe
+from hyperpd.recipe import CONNECTOR, EngineOption, KVTiers, Recipe
 
 # vLLM's module; its `vllm` script is absent from the CPU distribution.
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
@@ -78,7 +78,7 @@ def launch(recipe: Recipe, worker: Worker, *, model_path: str, start_id: str = "
         "PYTHONHASHSEED": "0",
     }
     if worker.role != "aggregated":
-        argv += ["--kv-transfer-config", json.dumps(_kv_transfer_config(recipe, worker, start_id))]
+        argv += ["--kv-transfer-config", json.dumps(_kv_transfer_config(recipe, worker, model_path, start_id))]
         env["VLLM_NIXL_SIDE_CHANNEL_HOST"] = worker.address
         env["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(worker.side_channel_port)
         if transfer.kv_layout:
@@ -90,23 +90,54 @@ def launch(recipe: Recipe, worker: Worker, *, model_path: str, start_id: str = "
         env["OMP_NUM_THREADS"] = "1"
     else:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, worker.gpu_ids))
+    if not recipe.hybrid_kv_cache(worker.role) and "disable-hybrid-kv-cache-manager" not in spec.engine:
+        argv.append("--disable-hybrid-kv-cache-manager")
     return Launch((*argv, *_options(spec.engine)), env, worker.cpu_ids)
 
 
-def _kv_transfer_config(recipe: Recipe, worker: Worker, start_id: str) -> dict[str, object]:
-    return {
+def _kv_transfer_config(recipe: Recipe, worker: Worker, model_path: str, start_id: str) -> dict[str, object]:
+    role = _KV_ROLE[worker.role]
+    nixl: dict[str, object] = {
         "kv_connector": CONNECTOR,
-        "kv_role": _KV_ROLE[worker.role],
-        "engine_id": f"{worker.name}-{start_id}",
+        "kv_role": role,
         "kv_buffer_device": "cpu" if recipe.accelerator == "cpu" else "cuda",
-        # `fail` keeps a broken pair visible: the gateway counts it and retries without the ticket.
-        # It has to stand here: inside the extra config vLLM ignores it without a word.
-        "kv_load_failure_policy": "fail",
         "kv_connector_extra_config": {
             "backends": [recipe.kv_transfer.backend],
             "kv_lease_duration": recipe.kv_transfer.lease_s,
         },
     }
+    tiers = recipe.role(worker.role).kv_tiers
+    if tiers:
+        # NIXL first: what comes from another worker is taken before what lies on a tier.
+        # A folder for each engine digest: blocks of another model under the same name would be wrong.
+        digest = recipe.fingerprint(worker.role, model_path).identity.digest[:16]
+        children = [nixl, _tiers(tiers, recipe, f"{tiers.disk}/{digest}" if tiers.disk else None)]
+        nixl = {
+            "kv_connector": "MultiConnector",
+            "kv_role": role,
+            "kv_connector_extra_config": {"connectors": children},
+        }
+    return nixl | {
+        "engine_id": f"{worker.name}-{start_id}",
+        # `fail` keeps a broken pair visible: the gateway counts it and retries without the ticket.
+        # It has to stand here: inside the extra config vLLM ignores it without a word.
+        "kv_load_failure_policy": "fail",
+    }
+
+
+def _tiers(tiers: KVTiers, recipe: Recipe, disk: str | None) -> dict[str, object]:
+    if recipe.accelerator == "cpu":
+        # vLLM's offloading connector needs a GPU. Its example connector writes whole prompts, and
+        # ignores cache salts: good to try the layout with, and no more.
+        return {
+            "kv_connector": "ExampleConnector",
+            "kv_role": "kv_both",
+            "kv_connector_extra_config": {"shared_storage_path": disk},
+        }
+    extra: dict[str, object] = {"cpu_bytes_to_use": int((tiers.memory_gib or 0) * 2**30)}
+    if disk:
+        extra |= {"spec_name": "TieringOffloadingSpec", "secondary_tiers": [{"type": "fs", "root_dir": disk}]}
+    return {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}
 
 
 def _options(engine: Mapping[str, EngineOption]) -> list[str]:

@@ -13,22 +13,34 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1}
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the KV cache's size depends on."""
+    """What the KV cache's size depends on. `sliding_layers` of the `layers` see only the last `window_tokens`."""
 
     layers: int
     kv_heads: int
     head_size: int
     dtype: str
+    sliding_layers: int = 0
+    window_tokens: int = 0
 
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of KV cache for one token over all layers and heads (keys and values)."""
-        return 2 * self.layers * self.kv_heads * self.head_size * _BYTES[self.dtype]
+        return self.layers * self._layer_bytes
+
+    @property
+    def _layer_bytes(self) -> int:
+        return 2 * self.kv_heads * self.head_size * _BYTES[self.dtype]
 
     def kv_bytes(self, tokens: int, block_size_tokens: int) -> int:
-        """Bytes that a transfer of `tokens` moves: whole blocks, since blocks are what is read."""
+        """Bytes that a transfer of `tokens` moves: whole blocks, since blocks are what is read.
+
+        Of a sliding layer only the window's blocks are left, one more than it fills, since it rarely
+        begins at a block's border. Measured with vLLM 0.32 for 60 to 1,400 tokens.
+        """
         blocks = -(-tokens // block_size_tokens)
-        return blocks * block_size_tokens * self.kv_bytes_per_token
+        window_blocks = min(blocks, -(-self.window_tokens // block_size_tokens) + 1)
+        layer_blocks = (self.layers - self.sliding_layers) * blocks + self.sliding_layers * window_blocks
+        return layer_blocks * block_size_tokens * self._layer_bytes
 
 
 def load(folder: Path, dtype: str) -> Model:
@@ -39,14 +51,18 @@ def load(folder: Path, dtype: str) -> Model:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text())
+        heads = config["num_attention_heads"]
+        return Model(
+            layers=config["num_hidden_layers"],
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_size=config.get("head_dim") or config["hidden_size"] // heads,
+            dtype=dtype,
+            sliding_layers=(config.get("layer_types") or []).count("sliding_attention"),
+            window_tokens=config.get("sliding_window") or 0,
+        )
     except FileNotFoundError:
         raise RecipeError(str(folder), ["no config.json here; give the folder of a Hugging Face model"]) from None
+    except KeyError as error:
+        raise RecipeError(str(path), [f"{error.args[0]}: missing; only decoder models are known"]) from None
     except (OSError, ValueError) as error:
         raise RecipeError(str(path), [f"cannot be read: {error}"]) from None
-    heads = config["num_attention_heads"]
-    return Model(
-        layers=config["num_hidden_layers"],
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_size=config.get("head_dim") or config["hidden_size"] // heads,
-        dtype=dtype,
-    )

@@ -107,11 +107,19 @@ class Parallel(Block):
         return self.tensor
 
 
+class KVTiers(Block):
+    """Where a prefill worker keeps KV blocks that leave the accelerator's memory."""
+
+    memory_gib: float | None = Field(None, gt=0, description="Host memory; needed with GPUs, not used on a CPU")
+    disk: str | None = Field(None, description="Folder on a local disk; made if missing")
+
+
 class RoleSpec(Block):
     """The workers of one role."""
 
     replicas: int = Field(1, ge=1, le=1024, description="How many workers")
     parallel: Parallel = Parallel()
+    kv_tiers: KVTiers | None = Field(None, description="prefill: a prefix cache beyond the accelerator's memory")
     engine: dict[str, EngineOption] = Field({}, description="vLLM's own options, passed through by name")
 
     @field_validator("engine")
@@ -173,8 +181,27 @@ class Recipe(Block):
         elif not (self.prefill and self.decode):
             missing = [role for role in ("prefill", "decode") if not getattr(self, role)]
             raise ValueError(f"no {' and no '.join(missing)} block; add it, or give one aggregated block instead")
-        elif broken := compatible(self.fingerprint("prefill"), self.fingerprint("decode")):
+        elif self.decode and self.decode.kv_tiers:
+            raise ValueError("kv_tiers goes with prefill: decode has no prompt to look up")
+        elif self.prefill and self.prefill.kv_tiers:
+            tiers, needed = self.prefill.kv_tiers, "memory_gib" if self.accelerator == "gpu" else "disk"
+            if getattr(tiers, needed) is None or (self.accelerator == "cpu" and tiers.memory_gib):
+                raise ValueError(
+                    f"kv_tiers: give {needed}{' alone' if needed == 'disk' else ''} on a {self.accelerator}"
+                )
+        if (
+            self.prefill
+            and self.decode
+            and (broken := compatible(self.fingerprint("prefill"), self.fingerprint("decode")))
+        ):
             raise ValueError("prefill and decode cannot exchange KV: " + "; ".join(broken))
+        if self.accelerator == "cpu":
+            expert_parallel = [name for name, spec in self.roles().items() if spec.engine.get("enable-expert-parallel")]
+            if expert_parallel:
+                # vLLM 0.32, fused_moe/experts/cpu_moe.py: `apply` takes an expert_map and ignores it,
+                # so the kernel reads beyond the experts a rank has.
+                names = " and ".join(expert_parallel)
+                raise ValueError(f"{names}: enable-expert-parallel kills vLLM's CPU engine; remove it or use GPUs")
         return self
 
     def roles(self) -> dict[Role, RoleSpec]:
@@ -189,6 +216,14 @@ class Recipe(Block):
     def role(self, role: Role) -> RoleSpec:
         """The block of one role this recipe has."""
         return self.roles()[role]
+
+    def hybrid_kv_cache(self, role: Role) -> bool:
+        """Whether workers of `role` may keep several groups of KV cache (sliding window beside full attention).
+
+        The disk tier of a CPU cannot, and both workers of a pair must be alike.
+        """
+        tiered = self.accelerator == "cpu" and self.prefill is not None and self.prefill.kv_tiers is not None
+        return not (tiered or self.role(role).engine.get("disable-hybrid-kv-cache-manager", False))
 
     def fingerprint(self, role: Role, model_path: str = "", engine: str = "") -> Fingerprint:
         """What a worker of `role` says of itself, as far as the recipe decides it.
@@ -208,7 +243,7 @@ class Recipe(Block):
                 connector=CONNECTOR,
                 kv_cache_dtype=str(options.get("kv-cache-dtype", "auto")),
                 attention_backend=str(options.get("attention-backend", "auto")),
-                hybrid_kv_cache=str(not options.get("disable-hybrid-kv-cache-manager", False)),
+                hybrid_kv_cache=str(self.hybrid_kv_cache(role)),
                 speculative=json.dumps(speculative, sort_keys=True) if speculative else "",
             ),
             direction="producer" if role == "prefill" else "consumer",

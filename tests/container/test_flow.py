@@ -130,7 +130,7 @@ async def test_decode_that_does_not_answer_within_the_lease_is_left(
     assert "after" in answer.text
     assert counted("hyperpd_faults_total", kind="first_event_late") == late + 1
     # Whatever a late read may have cached is not found.
-    assert [body["cache_salt"] for body in stack.decode.bodies if "kv_transfer_params" not in body][0]
+    assert next(body["cache_salt"] for body in stack.decode.bodies if "kv_transfer_params" not in body)
 
 
 @pytest.mark.parametrize("expired", [0, 1])

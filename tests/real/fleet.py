@@ -93,3 +93,12 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:1]
+
+
+def memory_gb(fleet: Fleet) -> float:
+    """Proportional set size of all workers' processes together."""
+    kib = 0
+    for pid in descendants(fleet.process.pid):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            kib += int(line.split()[1]) if line.startswith("Pss:") else 0
+    return kib * 1024 / 1e9

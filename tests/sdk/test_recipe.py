@@ -49,7 +49,7 @@ def test_the_message_names_the_file_and_every_problem() -> None:
 )
 def test_an_owned_flag_is_refused_by_name_however_it_is_spelled(key: str) -> None:
     (problem,) = problems(minimal(prefill={"engine": {key: 16}}))
-    assert problem.startswith("prefill:")
+    assert problem.startswith("prefill.engine:")
     assert f"engine.{key} is set by hyperpd from kv_transfer.block_size_tokens" in problem
 
 
