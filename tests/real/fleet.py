@@ -18,12 +18,22 @@ START_TIMEOUT_S = 300
 
 
 class Fleet:
-    """One `python -m hyperpd_runtime --role node` process."""
+    """One `python -m hyperpd_runtime` process; settings after the port offset win, `--role` too."""
 
-    def __init__(self, recipe: str, folder: Path, port_offset: int) -> None:
+    def __init__(self, recipe: str, folder: Path, port_offset: int, *settings: str) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        argv = ["--role", "node", "--recipe", recipe, "--state-dir", str(folder), "--port-offset", str(port_offset)]
+        argv = [
+            "--role",
+            "node",
+            "--recipe",
+            recipe,
+            "--state-dir",
+            str(folder),
+            "--port-offset",
+            str(port_offset),
+            *settings,
+        ]
         with (folder / "node.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "hyperpd_runtime", *argv], stdout=log, stderr=log, start_new_session=True

@@ -60,6 +60,8 @@ def check(file: str, folder: Path, baseline: Fleet, http: httpx.Client) -> None:
         facts = model.load(Path(model_path(shape)), shape.model.dtype)
         decode, admin = fleet.worker("decode-0"), fleet.state()["admin_url"]
         ok = {"mode": "pd", "outcome": "ok"}
+        while not all(pair["proven"] for pair in http.get(f"{admin}/status").json()["pairs"]):
+            pass  # the gateway is ready with the first pair; a canary of another would be counted below
         before = (
             fleet.metric(decode, "vllm:nixl_bytes_transferred_sum"),
             fleet.metric(admin, "hyperpd_requests_total", ok),

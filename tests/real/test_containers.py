@@ -1,0 +1,78 @@
+"""Single roles, as containers run them: one gateway before workers that were started one by one.
+
+Only workers that can exchange KV are paired; for each of the others the status names the difference,
+and their engines are never asked to try.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from hyperpd.recipe import load
+from tests.real.fleet import Fleet
+from tests.real.prompts import complete, prompt
+
+pytestmark = pytest.mark.real
+
+
+def changed(folder: Path, name: str, **model: Any) -> str:
+    """tiny-cpu-1p1d with another block, as a file."""
+    document = yaml.safe_load(load("tiny-cpu-1p1d").path.read_text())
+    document["kv_transfer"]["block_size_tokens"] = model.pop("block_size_tokens", 128)
+    tensor = model.pop("tensor", 1)
+    document["prefill"] = {**document["prefill"], "parallel": {"tensor": tensor}}
+    document["decode"] = {**document["decode"], "parallel": {"tensor": tensor}}
+    document["model"] |= model
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return str(path)
+
+
+def test_only_workers_that_can_exchange_kv_are_paired(tmp_path: Path, http: httpx.Client) -> None:
+    workers = {
+        "prefill tp2": ("prefill", changed(tmp_path, "tp2", tensor=2)),
+        "decode": ("decode", "tiny-cpu-1p1d"),
+        "decode dtype": ("decode", changed(tmp_path, "dtype", dtype="bfloat16")),
+        "decode block": ("decode", changed(tmp_path, "block", block_size_tokens=64)),
+        "decode model": ("decode", changed(tmp_path, "moe", generated="tiny-moe")),
+        "prefill": ("prefill", "tiny-cpu-1p1d"),
+    }
+    with contextlib.ExitStack() as stack:
+        fleets = {}
+        for number, (name, (role, recipe)) in enumerate(workers.items()):
+            fleets[name] = Fleet(recipe, tmp_path / name, 5000 + number, "--role", role)
+            stack.callback(fleets[name].stop)
+        urls = {name: fleet.wait().state()["workers"][0]["url"] for name, fleet in fleets.items()}
+        gateway = Fleet(
+            "tiny-cpu-1p1d",
+            tmp_path / "gateway",
+            5100,
+            *("--role", "gateway", "--prefill", f"{urls['prefill']},{urls['prefill tp2']}"),
+            *("--decode", ",".join(url for name, url in urls.items() if name.startswith("decode"))),
+        )
+        stack.callback(gateway.stop)
+        gateway.wait()
+        assert complete(http, gateway.url, prompt(300, 1))["choices"][0]["text"]
+
+        admin = gateway.state()["admin_url"]
+        while any(pair["why"] == "not tried yet" for pair in http.get(f"{admin}/status").json()["pairs"]):
+            pass
+        status = http.get(f"{admin}/status").json()
+        why = {(pair["prefill"], pair["decode"]): pair["why"] for pair in status["pairs"]}
+        assert why["prefill-0", "decode-0"] == "canary came through"
+        assert why["prefill-0", "decode-1"] == "engine_digest: dtype is 'float32' on prefill, 'bfloat16' on decode"
+        assert why["prefill-0", "decode-2"].startswith("block_size_multiple: decode's 64 tokens")
+        assert why["prefill-0", "decode-3"].startswith("engine_digest: model is ")
+        assert why["prefill-1", "decode-0"] == "tensor_fan_in: prefill TP2 is above decode TP1"
+        digests = {worker["name"]: worker["engine_digest"] for worker in status["workers"]}
+        assert digests["prefill-0"] == digests["decode-0"] == digests["decode-2"] != digests["decode-1"]
+        for name, url in urls.items():
+            tried = fleets[name].metric(url, "vllm:request_success_total")
+            assert (tried > 0) == (name in ("prefill", "decode")), name
+            assert fleets[name].metric(url, "vllm:nixl_num_failed_transfers_total") == 0
