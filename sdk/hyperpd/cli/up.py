@@ -17,6 +17,7 @@ from hyperpd.cli.fleet import LocalFleet
 from hyperpd.errors import HyperpdError, NotReady
 
 _POLL_S = 0.1
+_STOPPED = "stopped by hyperpd down or a signal"
 
 
 @click.command()
@@ -37,7 +38,9 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
         signal.signal(number, _interrupt)
     node = fleet.start(file.path, port_offset, model)
     try:
-        _wait_until_ready(fleet, node)
+        if not _wait_until_ready(fleet, node):
+            output.line(_STOPPED)
+            return
         _show(fleet.state(), port_offset)
         if detach:
             output.line(f"stop it with: {_hyperpd()} down {fleet.name}")
@@ -52,7 +55,7 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
         return
     if fleet.state().get("phase") != "stopped":
         raise _ended(fleet, node)
-    output.line("stopped by hyperpd down or a signal")
+    output.line(_STOPPED)
 
 
 def _interrupt(*_: Any) -> None:
@@ -70,7 +73,8 @@ def _default() -> str:
     return "tiny-gpu-1p1d"
 
 
-def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> bool:
+    """Show every step. False when somebody stopped the fleet meanwhile; raises what ended it."""
     told: dict[str, str] = {}
     while True:
         ended = node.poll() is not None
@@ -81,8 +85,10 @@ def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> None:
                 seconds = "" if step["state"] == "running" else f" in {step['elapsed_s']} s"
                 output.line(f"{step['name']} {'…' if step['state'] == 'running' else step['state'] + seconds}")
         if state.get("phase") == "ready":
-            return
+            return True
         if ended:
+            if state.get("phase") == "stopped":
+                return False
             raise _ended(fleet, node)
         time.sleep(_POLL_S)
 
