@@ -198,6 +198,12 @@ async def test_shapes_that_are_never_disaggregated(stack: Stack, options: dict[s
     assert stack.prefill.bodies == []
 
 
+async def test_what_the_engine_refuses_is_told_and_not_tried_again(stack: Stack) -> None:
+    answer = await stack.ask(temperature=9)
+    assert (answer.status_code, "too high" in answer.text) == (400, True)
+    assert (len(stack.prefill.bodies), len(stack.decode.bodies)) == (1, 0)
+
+
 async def test_no_worker(stack: Stack) -> None:
     stack.pool.members[1].healthy = False
     answer = await stack.ask()

@@ -69,6 +69,8 @@ class FakeEngine:
                 raise
         if self.fault == "500":
             return web.json_response({"error": {"message": "Internal server error"}}, status=500)
+        if body.get("temperature") == 9:
+            return web.json_response({"error": {"message": "temperature is too high"}}, status=400)
         prompt = body.get("prompt") or body["messages"][-1]["content"]
         if params and params.get("do_remote_decode"):
             return self._prefill(body, prompt)
