@@ -15,17 +15,17 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hyperpd.engine import launch
+from hyperpd.engine import Launch, launch
 from hyperpd.environment import Environment, model_path, this_machine
 from hyperpd.errors import HyperpdError, NotReady
 from hyperpd.placement import Placement, Ports, place, place_one
 from hyperpd.recipe import RecipeFile, load
-from hyperpd_runtime import admin, preflight, process
+from hyperpd_runtime import admin, preflight, process, transport
 from hyperpd_runtime.gateway import discovery
 from hyperpd_runtime.gateway.server import Gateway
 from hyperpd_runtime.listen import Listener
@@ -44,13 +44,7 @@ class Node:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model_path = model_path(self.file.recipe)
         self.workers = [
-            WorkerProcess(
-                self.file,
-                worker,
-                launch(self.file.recipe, worker, model_path=self.model_path, start_id=uuid.uuid4().hex[:12]),
-                self.folder / f"{worker.name}.log",
-            )
-            for worker in self.placement.workers
+            WorkerProcess(self.file, worker, self.folder / f"{worker.name}.log") for worker in self.placement.workers
         ]
         self.admins = [
             Listener(admin.app(worker, self.model_path), worker.worker.address, worker.worker.admin_port)
@@ -96,15 +90,35 @@ class Node:
     async def _serve(self) -> None:
         await self._model()
         preflight.check(self.settings.address, self._listens(), self.model_path if self.workers else None)
-        async with self._step("engines"), self._starter() as starter:
-            await _all(*(self._start(*one, starter) for one in zip(self.workers, self.admins, strict=True)))
+        if self.workers:
+            commands = self._commands()
+            async with self._step("engines"), self._starter(commands) as starter:
+                ready = zip(self.workers, self.admins, commands, strict=True)
+                await _all(*(self._start(*one, starter) for one in ready))
         await _all(self._front(), *(worker.watch() for worker in self.workers))
 
+    def _commands(self) -> list[Launch]:
+        recipe = self.file.recipe
+        decision = None
+        if not recipe.aggregated:
+            decision = transport.decide(recipe, self.settings)
+            print(decision.block(), flush=True)
+        return [
+            launch(
+                recipe,
+                worker.worker,
+                model_path=self.model_path,
+                start_id=uuid.uuid4().hex[:12],
+                decision=decision,
+            )
+            for worker in self.workers
+        ]
+
     @contextlib.asynccontextmanager
-    async def _starter(self) -> AsyncIterator[Starter]:
+    async def _starter(self, commands: Sequence[Launch]) -> AsyncIterator[Starter]:
         """Several CPU engines share one import of vLLM; one engine, or one with GPUs, is plainly executed."""
         if self.file.recipe.accelerator == "cpu" and len(self.workers) > 1:
-            shared = process.shared([worker.command.env for worker in self.workers])
+            shared = process.shared([command.env for command in commands])
             async with process.Warm(shared, self.folder / "warm.log") as warm:
                 yield warm
         else:
@@ -139,9 +153,9 @@ class Node:
         return ports
 
     @staticmethod
-    async def _start(worker: WorkerProcess, listener: Listener, starter: Starter) -> None:
+    async def _start(worker: WorkerProcess, listener: Listener, command: Launch, starter: Starter) -> None:
         await listener.start()
-        await worker.start(starter)
+        await worker.start(command, starter)
 
     async def _model(self) -> None:
         path = Path(self.model_path)

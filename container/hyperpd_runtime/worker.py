@@ -21,10 +21,9 @@ START_TIMEOUT_S = 900  # loading large weights takes minutes; a dead engine is r
 class WorkerProcess:
     """The engine of one worker. `state` is starting, ready, stopping, stopped or failed."""
 
-    def __init__(self, recipe: RecipeFile, worker: Worker, command: Launch, log: Path) -> None:
+    def __init__(self, recipe: RecipeFile, worker: Worker, log: Path) -> None:
         self.recipe = recipe
         self.worker = worker
-        self.command = command
         self.log = log
         self.state = "starting"
         self.elapsed_s = 0.0
@@ -34,13 +33,13 @@ class WorkerProcess:
     def pid(self) -> int | None:
         return self._engine.pid if self._engine else None
 
-    async def start(self, starter: Starter) -> None:
+    async def start(self, command: Launch, starter: Starter) -> None:
         """Return when the engine answers. Raises NotReady when it ends or does not answer."""
         began = time.monotonic()
-        head = f"# {self.worker.name} recipe_digest={self.recipe.digest}\n# {self.command.shell()}\n"
+        head = f"# {self.worker.name} recipe_digest={self.recipe.digest}\n# {command.shell()}\n"
         self.log.write_text(head)
         try:
-            self._engine = await starter.start(self.command, self.log)
+            self._engine = await starter.start(command, self.log)
             await self._wait_until_ready()
         except BaseException:
             self.state = "failed"

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperpd import fabric
 from hyperpd.placement import Worker
-from hyperpd.recipe import CONNECTOR, EngineOption, KVTiers, Recipe
+from hyperpd.recipe import EngineOption, KVTiers, Recipe
 
 # vLLM's module; its `vllm` script is absent from the CPU distribution.
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
@@ -46,14 +46,25 @@ class Launch:
         )
 
 
-def launch(recipe: Recipe, worker: Worker, *, model_path: str, start_id: str = "START") -> Launch:
+def launch(
+    recipe: Recipe,
+    worker: Worker,
+    *,
+    model_path: str,
+    start_id: str = "START",
+    decision: fabric.Decision | None = None,
+    options: Sequence[str] = (),
+) -> Launch:
     """The command of `worker`.
 
     model_path: folder or Hugging Face id, the same text on every worker of a pair (it is part of
                 the connector's handshake).
     start_id:   new at every start; the connector's engine id ends with it, so that a ticket of an
                 earlier start is refused by name.
+    decision:   what fabric.decide found on the machine; default: all that the recipe wants is there.
+    options:    further vLLM arguments, after all others.
     """
+    decision = decision or fabric.plan(recipe.fabric, recipe.accelerator)
     model, transfer, spec = recipe.model, recipe.kv_transfer, recipe.role(worker.role)
     argv = [
         *(sys.executable, "-m", CPU_MODULE if recipe.accelerator == "cpu" else VLLM_MODULE),
@@ -78,12 +89,15 @@ def launch(recipe: Recipe, worker: Worker, *, model_path: str, start_id: str = "
         "PYTHONHASHSEED": "0",
     }
     if worker.role != "aggregated":
-        argv += ["--kv-transfer-config", json.dumps(_kv_transfer_config(recipe, worker, model_path, start_id))]
+        argv += [
+            "--kv-transfer-config",
+            json.dumps(_kv_transfer_config(recipe, worker, decision, model_path, start_id)),
+        ]
         env["VLLM_NIXL_SIDE_CHANNEL_HOST"] = worker.address
         env["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(worker.side_channel_port)
         if transfer.kv_layout:
             env["VLLM_KV_CACHE_LAYOUT"] = transfer.kv_layout
-        env |= fabric.settings(transfer.backend, recipe.accelerator)
+        env |= decision.environment
     if recipe.accelerator == "cpu":
         # Engines share the cores of one machine here; binding would pin them all to the first ones.
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
@@ -92,17 +106,19 @@ def launch(recipe: Recipe, worker: Worker, *, model_path: str, start_id: str = "
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, worker.gpu_ids))
     if not recipe.hybrid_kv_cache(worker.role) and "disable-hybrid-kv-cache-manager" not in spec.engine:
         argv.append("--disable-hybrid-kv-cache-manager")
-    return Launch((*argv, *_options(spec.engine)), env, worker.cpu_ids)
+    return Launch((*argv, *_options(spec.engine), *options), env, worker.cpu_ids)
 
 
-def _kv_transfer_config(recipe: Recipe, worker: Worker, model_path: str, start_id: str) -> dict[str, object]:
+def _kv_transfer_config(
+    recipe: Recipe, worker: Worker, decision: fabric.Decision, model_path: str, start_id: str
+) -> dict[str, object]:
     role = _KV_ROLE[worker.role]
     nixl: dict[str, object] = {
-        "kv_connector": CONNECTOR,
+        "kv_connector": decision.connector,
         "kv_role": role,
         "kv_buffer_device": "cpu" if recipe.accelerator == "cpu" else "cuda",
         "kv_connector_extra_config": {
-            "backends": [recipe.kv_transfer.backend],
+            "backends": [decision.backend],
             "kv_lease_duration": recipe.kv_transfer.lease_s,
         },
     }

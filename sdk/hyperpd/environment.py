@@ -31,6 +31,8 @@ class Environment(BaseModel):
     address: str = Field("127.0.0.1", description="IP address that peers connect to; never a hostname")
     port_offset: int = Field(0, ge=0, le=50000, description="Added to every port: a second fleet on one machine")
     model: str = Field("", description="Model folder or id to serve instead of the recipe's")
+    instance_type: str = Field("", description="As in ml.p5.48xlarge: how many EFA devices there have to be")
+    net_devices: str = Field("", description="TCP: network devices, comma-separated; default: the one with address")
     prefill: str = Field("", description="gateway: comma-separated URLs of prefill workers")
     decode: str = Field("", description="gateway: comma-separated URLs of decode workers")
     aggregated: str = Field("", description="gateway: comma-separated URLs of aggregated workers")

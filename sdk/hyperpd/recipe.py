@@ -18,12 +18,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from hyperpd import fabric
 from hyperpd.errors import RecipeError
 from hyperpd.pairing import Fingerprint, Identity, compatible
 
 Role = Literal["prefill", "decode", "aggregated"]
 Accelerator = Literal["cpu", "gpu"]
-CONNECTOR = "NixlConnector"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")]
 KVLayout = Literal["LBHNC", "LBNHC", "LHBNC", "BLHNC", "BLNHC", "BHLNC"]  # VLLM_KV_CACHE_LAYOUT of vLLM 0.32
 EngineOption = bool | int | float | str | list[Any] | dict[str, Any]
@@ -146,7 +146,10 @@ class RoleSpec(Block):
 class KVTransfer(Block):
     """How the KV cache moves from prefill to decode."""
 
-    backend: Literal["UCX"] = Field("UCX", description="NIXL backend")
+    fabric: Literal["efa", "local", "infiniband", "tcp"] | None = Field(
+        None, description="What carries it; default: efa with GPUs, tcp on a CPU"
+    )
+    allow_tcp: bool = Field(False, description="Take TCP where the fabric cannot be used, instead of refusing")
     lease_s: int = Field(120, ge=10, le=3600, description="How long prefill keeps a finished prompt's blocks")
     block_size_tokens: Literal[16, 32, 64, 128] = Field(128, description="KV-cache block size, equal on both roles")
     kv_layout: KVLayout | None = Field(None, description="Order of the KV cache's axes; default: the connector's")
@@ -195,6 +198,8 @@ class Recipe(Block):
             and (broken := compatible(self.fingerprint("prefill"), self.fingerprint("decode")))
         ):
             raise ValueError("prefill and decode cannot exchange KV: " + "; ".join(broken))
+        if self.accelerator == "cpu" and self.fabric != "tcp":
+            raise ValueError(f"kv_transfer.fabric: {self.fabric} needs GPUs; on a CPU it is tcp")
         if self.accelerator == "cpu":
             expert_parallel = [name for name, spec in self.roles().items() if spec.engine.get("enable-expert-parallel")]
             if expert_parallel:
@@ -216,6 +221,11 @@ class Recipe(Block):
     def role(self, role: Role) -> RoleSpec:
         """The block of one role this recipe has."""
         return self.roles()[role]
+
+    @property
+    def fabric(self) -> str:
+        """What carries the KV cache; one of fabric.FABRICS."""
+        return self.kv_transfer.fabric or ("tcp" if self.accelerator == "cpu" else "efa")
 
     def hybrid_kv_cache(self, role: Role) -> bool:
         """Whether workers of `role` may keep several groups of KV cache (sliding window beside full attention).
@@ -240,7 +250,7 @@ class Recipe(Block):
                 model=model_path or self.model.name,
                 revision=self.model.revision or "",
                 dtype=self.model.dtype,
-                connector=CONNECTOR,
+                connector=fabric.plan(self.fabric, self.accelerator).connector,
                 kv_cache_dtype=str(options.get("kv-cache-dtype", "auto")),
                 attention_backend=str(options.get("attention-backend", "auto")),
                 hybrid_kv_cache=str(self.hybrid_kv_cache(role)),
