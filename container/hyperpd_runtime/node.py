@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperpd.engine import Launch, launch
-from hyperpd.environment import Environment, model_path, this_machine
+from hyperpd.environment import model_path, this_machine
 from hyperpd.errors import HyperpdError, NotReady
 from hyperpd.placement import Placement, Ports, place, place_one
 from hyperpd.recipe import RecipeFile, load
@@ -30,15 +30,17 @@ from hyperpd_runtime.gateway import discovery
 from hyperpd_runtime.gateway.server import Gateway
 from hyperpd_runtime.listen import Listener
 from hyperpd_runtime.process import Starter, adopt_orphans
+from hyperpd_runtime.settings import Settings
 from hyperpd_runtime.worker import WorkerProcess
 
 
 class Node:
     """The workers and the gateway of one process, from start to the last child's end."""
 
-    def __init__(self, settings: Environment) -> None:
-        self.settings = settings
-        self.file: RecipeFile = load(settings.recipe).serving(settings.model)
+    def __init__(self, told: Settings) -> None:
+        self.settings = settings = told.environment
+        self.api_port = told.api_port
+        self.file: RecipeFile = load(settings.recipe).serving(settings.model).with_options(told.options)
         self.placement = self._placement()
         self.folder = Path(settings.state_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +60,8 @@ class Node:
     def _placement(self) -> Placement:
         settings, recipe = self.settings, self.file.recipe
         machine, ports = this_machine(settings.address), Ports().shifted(settings.port_offset)
+        if self.api_port:
+            ports = replace(ports, gateway_api=self.api_port)
         if settings.role == "node":
             return place(recipe, (machine,), ports)
         if settings.role == "gateway":
@@ -100,6 +104,7 @@ class Node:
     def _commands(self) -> list[Launch]:
         recipe = self.file.recipe
         decision = None
+        preflight.engine(self.settings.unknown_engine)
         if not recipe.aggregated:
             decision = transport.decide(recipe, self.settings)
             print(decision.block(), flush=True)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from hyperpd import versions
 from hyperpd.errors import FabricError
 
 
@@ -21,6 +22,19 @@ def check(address: str, ports: Mapping[str, int], model_path: str | None) -> Non
     found += [f"{meaning} port {problem}" for meaning, port in ports.items() if (problem := _taken(address, port))]
     if found:
         raise FabricError("\n".join(["cannot start here:", *(f"  - {problem}" for problem in found)]))
+
+
+def engine(unknown_is_fine: bool) -> None:
+    """Raise FabricError when the installed engine is none that hyperpd was tried with."""
+    found = versions.installed()
+    if not found:
+        raise FabricError("no engine is installed here; run: make up, or use an image that has one")
+    if not versions.known(found) and not unknown_is_fine:
+        have = ", ".join(engine.vllm for engine in versions.ENGINES)
+        raise FabricError(
+            f"{found} is unknown; hyperpd was tried with vLLM {have}. Its connector may speak another protocol,"
+            " which shows as failed or wrong answers. HYPERPD_UNKNOWN_ENGINE=true starts it all the same"
+        )
 
 
 def _taken(address: str, port: int) -> str | None:

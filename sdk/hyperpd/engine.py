@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyperpd import fabric
@@ -53,7 +53,6 @@ def launch(
     model_path: str,
     start_id: str = "START",
     decision: fabric.Decision | None = None,
-    options: Sequence[str] = (),
 ) -> Launch:
     """The command of `worker`.
 
@@ -62,7 +61,6 @@ def launch(
     start_id:   new at every start; the connector's engine id ends with it, so that a ticket of an
                 earlier start is refused by name.
     decision:   what fabric.decide found on the machine; default: all that the recipe wants is there.
-    options:    further vLLM arguments, after all others.
     """
     decision = decision or fabric.plan(recipe.fabric, recipe.accelerator)
     model, transfer, spec = recipe.model, recipe.kv_transfer, recipe.role(worker.role)
@@ -106,7 +104,7 @@ def launch(
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, worker.gpu_ids))
     if not recipe.hybrid_kv_cache(worker.role) and "disable-hybrid-kv-cache-manager" not in spec.engine:
         argv.append("--disable-hybrid-kv-cache-manager")
-    return Launch((*argv, *_options(spec.engine), *options), env, worker.cpu_ids)
+    return Launch((*argv, *_options(spec.engine)), env, worker.cpu_ids)
 
 
 def _kv_transfer_config(

@@ -1,16 +1,22 @@
 """The container's environment contract: every variable, its type, default, meaning and reader.
 
 `Environment` is the one table. Each field NAME is the variable HYPERPD_NAME and the argument
-`--name` (argv wins). Scalars only: nothing needs JSON quoting.
+`--name`. Scalars only: nothing needs JSON quoting. Other platforms' words are understood too:
+
+    --name  >  HYPERPD_NAME  >  SM_VLLM_MODEL  >  HF_MODEL_ID  >  /opt/ml/model  >  the recipe
+
+SM_VLLM_<OPTION> is vLLM's option, like what follows `--` in argv (which wins). SAGEMAKER_BIND_TO_PORT
+is the port of the API.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hyperpd.placement import Machine
 from hyperpd.recipe import Recipe
@@ -33,9 +39,16 @@ class Environment(BaseModel):
     model: str = Field("", description="Model folder or id to serve instead of the recipe's")
     instance_type: str = Field("", description="As in ml.p5.48xlarge: how many EFA devices there have to be")
     net_devices: str = Field("", description="TCP: network devices, comma-separated; default: the one with address")
+    unknown_engine: bool = Field(False, description="Start an engine version that hyperpd has not been tried with")
     prefill: str = Field("", description="gateway: comma-separated URLs of prefill workers")
     decode: str = Field("", description="gateway: comma-separated URLs of decode workers")
     aggregated: str = Field("", description="gateway: comma-separated URLs of aggregated workers")
+
+    @field_validator("address")
+    @classmethod
+    def _is_an_address(cls, address: str) -> str:
+        ipaddress.ip_address(address)  # a hostname may mean another network on a peer, or nothing
+        return address
 
 
 def this_machine(address: str = "127.0.0.1") -> Machine:

@@ -62,6 +62,28 @@ OWNED_FLAGS: Mapping[str, str] = {
 }
 
 
+def engine_options(options: Mapping[str, EngineOption], shown: str = "") -> dict[str, EngineOption]:
+    """Options as vLLM spells them, without leading dashes.
+
+    Raises ValueError naming every one that hyperpd sets itself or that is given twice.
+    """
+    clashes = []
+    spelled: dict[str, EngineOption] = {}
+    for key, value in options.items():
+        option, dot, part = key.removeprefix("--").partition(".")
+        option = option.replace("_", "-")
+        flag = option.removeprefix("no-")
+        owned = next((name for name in OWNED_FLAGS if name.startswith(flag)), None)
+        if owned:
+            clashes.append(f"{shown}{key} is set by hyperpd from {OWNED_FLAGS[owned]}; remove it here")
+        elif option + dot + part in spelled:
+            clashes.append(f"{shown}{key} is given twice; remove one")
+        spelled[option + dot + part] = value
+    if clashes:
+        raise ValueError("; ".join(clashes))
+    return spelled
+
+
 class Block(BaseModel):
     """A strict, frozen part of a recipe."""
 
@@ -125,22 +147,7 @@ class RoleSpec(Block):
     @field_validator("engine")
     @classmethod
     def _options(cls, engine: dict[str, EngineOption]) -> dict[str, EngineOption]:
-        """The options as vLLM spells them, without leading dashes."""
-        clashes = []
-        spelled: dict[str, EngineOption] = {}
-        for key, value in engine.items():
-            option, dot, part = key.removeprefix("--").partition(".")
-            option = option.replace("_", "-")
-            flag = option.removeprefix("no-")
-            owned = next((name for name in OWNED_FLAGS if name == flag or name.startswith(flag)), None)
-            if owned:
-                clashes.append(f"engine.{key} is set by hyperpd from {OWNED_FLAGS[owned]}; remove it here")
-            elif option + dot + part in spelled:
-                clashes.append(f"engine.{key} is given twice; remove one")
-            spelled[option + dot + part] = value
-        if clashes:
-            raise ValueError("; ".join(clashes))
-        return spelled
+        return engine_options(engine, "engine.")
 
 
 class KVTransfer(Block):
@@ -280,6 +287,15 @@ class RecipeFile:
         update = {"generated": None, "path": None, "huggingface": None, "revision": None, **source}
         changed = self.recipe.model.model_copy(update=update)
         return replace(self, recipe=self.recipe.model_copy(update={"model": changed}))
+
+    def with_options(self, options: Mapping[str, EngineOption]) -> RecipeFile:
+        """The same with more vLLM options in every role; they win over the recipe's."""
+        recipe = self.recipe
+        roles: dict[str, Any] = {
+            name: spec.model_copy(update={"engine": {**spec.engine, **options}})
+            for name, spec in recipe.roles().items()
+        }
+        return replace(self, recipe=recipe.model_copy(update=roles)) if options else self
 
 
 def shipped() -> list[str]:

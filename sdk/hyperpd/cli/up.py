@@ -63,14 +63,10 @@ def _interrupt(*_: Any) -> None:
 
 
 def _default() -> str:
-    """The recipe for the engine that is installed: vLLM's CPU build is a distribution of another name."""
-    from importlib import metadata
+    """The recipe for the engine that is installed."""
+    from hyperpd.versions import installed
 
-    try:
-        metadata.version("vllm")
-    except metadata.PackageNotFoundError:
-        return "tiny-cpu-1p1d"
-    return "tiny-gpu-1p1d"
+    return "tiny-gpu-1p1d" if installed().startswith("vllm ") else "tiny-cpu-1p1d"
 
 
 def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> bool:
