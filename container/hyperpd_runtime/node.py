@@ -33,6 +33,8 @@ from hyperpd_runtime.process import Starter, adopt_orphans
 from hyperpd_runtime.settings import Settings
 from hyperpd_runtime.worker import WorkerProcess
 
+_NOTICE_S = 2.0  # gateways ask every 0.5 s whether a worker is ready
+
 
 class Node:
     """The workers and the gateway of one process, from start to the last child's end."""
@@ -42,6 +44,7 @@ class Node:
         self.api_port = told.api_port
         self.file: RecipeFile = load(settings.recipe).serving(settings.model).with_options(told.options)
         self.placement = self._placement()
+        self._ended = asyncio.Event()
         self.folder = Path(settings.state_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model_path = model_path(self.file.recipe)
@@ -49,7 +52,9 @@ class Node:
             WorkerProcess(self.file, worker, self.folder / f"{worker.name}.log") for worker in self.placement.workers
         ]
         self.admins = [
-            Listener(admin.app(worker, self.model_path), worker.worker.address, worker.worker.admin_port)
+            Listener(
+                admin.app(worker, self.model_path, self._ended.set), worker.worker.address, worker.worker.admin_port
+            )
             for worker in self.workers
         ]
         self.gateway: Gateway | None = None
@@ -71,11 +76,10 @@ class Node:
     async def run(self) -> int:
         """Start, serve until SIGTERM or SIGINT, stop. Returns the exit code."""
         adopt_orphans()
-        stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
         serving = asyncio.create_task(self._serve())
-        stopping = asyncio.create_task(stop.wait())
+        stopping = asyncio.create_task(self._ended.wait())
         try:
             await asyncio.wait({serving, stopping}, return_when="FIRST_COMPLETED")
             if serving.done():
@@ -85,6 +89,8 @@ class Node:
             print(error, file=sys.stderr, flush=True)
         finally:
             self._phase("failed" if self.error else "stopping")
+            if not self.error:
+                await self._drain()
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             await self._stop()
@@ -133,9 +139,8 @@ class Node:
         if self._has_gateway:
             self._phase("warming")
             async with self._step("gateway and first handoff"):
-                self.gateway = Gateway(
-                    self.file, discovery.static(self.settings, self.placement), self.settings.address, self.placement
-                )
+                endpoints = discovery.static(self.settings, self.placement)
+                self.gateway = Gateway(self.file, endpoints, self.settings.address, self.placement, self._ended.set)
                 await self.gateway.start()
                 await self.gateway.until_ready()
                 print(f"event=gateway_ready recipe={self.file.recipe.name} url={self._url()}", flush=True)
@@ -173,6 +178,16 @@ class Node:
             _, stderr = await generator.communicate()
             if generator.returncode:
                 raise NotReady(f"generating {path} failed: {stderr.decode().strip().splitlines()[-1]}")
+
+    async def _drain(self) -> None:
+        """Say on every way that asks that no more may come, and finish what runs; engines drain by themselves."""
+        if self.gateway:
+            await self.gateway.drain()
+        ready = [worker for worker in self.workers if worker.state == "ready"]
+        for worker in ready:
+            worker.state = "draining"
+        if ready and not self.gateway:
+            await asyncio.sleep(_NOTICE_S)
 
     async def _stop(self) -> None:
         if self.gateway:

@@ -19,7 +19,7 @@ START_TIMEOUT_S = 900  # loading large weights takes minutes; a dead engine is r
 
 
 class WorkerProcess:
-    """The engine of one worker. `state` is starting, ready, stopping, stopped or failed."""
+    """The engine of one worker. `state` is starting, ready, draining, stopping, stopped or failed."""
 
     def __init__(self, recipe: RecipeFile, worker: Worker, log: Path) -> None:
         self.recipe = recipe

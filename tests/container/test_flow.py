@@ -266,6 +266,37 @@ async def test_wrong_ways_are_openai_errors(stack: Stack) -> None:
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
+async def test_draining(stack: Stack) -> None:
+    """/ping says so at once; what runs is finished, and counted until its last byte."""
+    stack.decode.fault = "slow"
+    async with stack.http.stream("POST", "/v1/completions", json={"prompt": "hello", "stream": True}) as answer:
+        stack.pool.draining = True
+        assert (await stack.http.get("/ping")).json()["reason"] == "draining"
+        assert stack.pool.in_flight == 1
+        stack.decode.proceed.set()
+        assert (await answer.aread()).endswith(b"data: [DONE]\n\n")
+    while stack.pool.in_flight:
+        await asyncio.sleep(0.01)
+    for body in ({}, {"prompt": "x"}):  # refused and answered requests leave as well
+        await stack.http.post("/v1/completions", json=body)
+    assert stack.pool.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("attributes", "body", "status"),
+    [
+        ("", {"prompt": "x"}, 200),
+        ("", {"messages": [{"role": "user", "content": "x"}]}, 200),
+        ("route=/v1/completions", {"prompt": "x"}, 200),
+        ("trace=1, route=/v1/chat/completions", {"prompt": "x"}, 400),
+        ("route=/tokenize", {"prompt": "x"}, 400),
+    ],
+)
+async def test_invocations(stack: Stack, attributes: str, body: dict[str, Any], status: int) -> None:
+    headers = {"X-Amzn-SageMaker-Custom-Attributes": attributes}
+    assert (await stack.http.post("/invocations", json=body, headers=headers)).status_code == status
+
+
 async def test_unknown_fields_are_named(stack: Stack) -> None:
     error = (await stack.ask(temperatur=0)).json()["error"]
     assert error["message"] == "temperatur: unknown, did you mean temperature?"

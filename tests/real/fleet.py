@@ -50,6 +50,9 @@ class Fleet:
                 break
         raise AssertionError(f"fleet did not start:\n{(self.folder / 'node.log').read_text()}")
 
+    def log(self) -> str:
+        return (self.folder / "node.log").read_text()
+
     def state(self) -> dict[str, Any]:
         try:
             state: dict[str, Any] = json.loads((self.folder / "fleet.json").read_text())

@@ -76,3 +76,12 @@ def test_only_workers_that_can_exchange_kv_are_paired(tmp_path: Path, http: http
             tried = fleets[name].metric(url, "vllm:request_success_total")
             assert (tried > 0) == (name in ("prefill", "decode")), name
             assert fleets[name].metric(url, "vllm:nixl_num_failed_transfers_total") == 0
+
+        # A worker that is asked to drain is out of the pool before its engine is gone.
+        at = httpx.URL(urls["prefill"])
+        drained = http.post(f"http://{at.host}:{(at.port or 0) + 200}/drain")
+        assert drained.status_code == 202
+        assert fleets["prefill"].process.wait(timeout=60) == 0
+        status = http.get(f"{admin}/status").json()
+        assert not status["ready"]
+        assert "event=worker worker=prefill-0 healthy=False why='draining'" in gateway.log()

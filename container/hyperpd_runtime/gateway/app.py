@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -15,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from hyperpd.errors import Rejected, RequestError
 from hyperpd.recipe import RecipeFile
-from hyperpd_runtime.gateway import guard, telemetry
+from hyperpd_runtime.gateway import guard, sagemaker, telemetry
 from hyperpd_runtime.gateway.flow import Answer, Flow
 from hyperpd_runtime.gateway.pool import Pool
 
@@ -27,9 +28,14 @@ def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
     app = FastAPI(title="hyperpd", docs_url=None, redoc_url=None, openapi_url=None)
     model = file.recipe.model
 
+    def left() -> None:
+        pool.in_flight -= 1
+
     async def infer(request: Request, kind: Literal["completions", "chat", "any"]) -> Response:
         record = telemetry.Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:128])
         headers = {"x-request-id": record.request_id}
+        pool.in_flight += 1
+        record.on_end = left
         try:
             admitted = guard.admit(await request.body(), kind, model.name)
             answer = await _unless_client_leaves(request, flow.run(admitted, record))
@@ -40,6 +46,9 @@ def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
         except ClientDisconnect:
             record.end("client_left")
             return Response(status_code=_CLIENT_LEFT)
+        except Exception:
+            record.end("defect")
+            raise
         if answer is None:
             record.end("client_left")
             return Response(status_code=_CLIENT_LEFT)
@@ -58,7 +67,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
 
     @app.post("/invocations")
     async def invocations(request: Request) -> Response:
-        return await infer(request, "any")
+        return await infer(request, sagemaker.route(request.headers))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -75,8 +84,8 @@ def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
     return app
 
 
-def admin(pool: Pool, file: RecipeFile) -> FastAPI:
-    """What operators see: status and metrics."""
+def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None]) -> FastAPI:
+    """What operators see: status, metrics, and drain, which begins an orderly end of this process."""
     app = FastAPI(title="hyperpd admin", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/metrics")
@@ -92,6 +101,11 @@ def admin(pool: Pool, file: RecipeFile) -> FastAPI:
             "why": pool.not_ready(),
             **pool.status(),
         }
+
+    @app.post("/drain", status_code=202)
+    async def drain_gateway() -> dict[str, str]:
+        drain()
+        return {"state": "draining"}
 
     _errors(app)
     return app

@@ -64,6 +64,8 @@ class Pool:
         decodes = [member for member in self.members if member.role == "decode"]
         self.pairs = [Pair(prefill, decode) for prefill in prefills for decode in decodes]
         self.disaggregated = bool(self.pairs)
+        self.draining = False
+        self.in_flight = 0  # requests whose last byte has not been sent
         self._decode_turn = itertools.count()
         self._prefill_turn = {member.name: itertools.count() for member in self.members}
 
@@ -85,6 +87,8 @@ class Pool:
 
     def not_ready(self) -> str | None:
         """Why a request would not be served as the recipe says, or None."""
+        if self.draining:
+            return "draining"
         if not self._decodes():
             return "no worker can decode: " + "; ".join(f"{member.name}: {member.why}" for member in self.members)
         if self.disaggregated and not any(pair.proven for pair in self.pairs):
@@ -104,7 +108,11 @@ class Pool:
             timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
             async with session.get(f"{member.url}/health", timeout=timeout) as answer:
                 healthy, why = answer.status == 200, f"/health answers {answer.status}"
-        except (aiohttp.ClientError, TimeoutError) as error:
+            if healthy and member.fingerprint:  # it has a supervisor, who knows what the engine does not
+                async with session.get(f"{member.admin_url}/ready", timeout=timeout) as answer:
+                    if answer.status != 200:
+                        healthy, why = False, str((await answer.json()).get("state"))
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             healthy, why = False, f"{type(error).__name__} at {member.url}/health"
         if healthy != member.healthy:
             log.info("event=worker worker=%s healthy=%s why=%r", member.name, healthy, why)

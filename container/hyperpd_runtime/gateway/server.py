@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from hyperpd.errors import NotReady
 from hyperpd.placement import Placement
@@ -21,10 +21,18 @@ WARM_UP_TIMEOUT_S = 120  # first contact of a pair took up to 28 s on a loaded m
 class Gateway:
     """Serve until `stop`."""
 
-    def __init__(self, file: RecipeFile, endpoints: Iterable[Endpoint], address: str, placement: Placement) -> None:
+    def __init__(
+        self,
+        file: RecipeFile,
+        endpoints: Iterable[Endpoint],
+        address: str,
+        placement: Placement,
+        drain: Callable[[], None],
+    ) -> None:
         self.pool = pool.Pool(endpoints)
         self._file = file
         self._address = address
+        self._begin_drain = drain
         self._ports = placement
         self._resources = contextlib.AsyncExitStack()
         self._listeners: list[Listener] = []
@@ -39,7 +47,7 @@ class Gateway:
         self._watch = asyncio.create_task(self.pool.watch(session, flow.canary))
         for port, asgi in (
             (self._ports.api_port, app.api(flow, self.pool, self._file)),
-            (self._ports.admin_port, app.admin(self.pool, self._file)),
+            (self._ports.admin_port, app.admin(self.pool, self._file, self._begin_drain)),
         ):
             self._listeners.append(Listener(asgi, self._address, port, self._file.recipe.drain_s))
             await self._listeners[-1].start()
@@ -52,6 +60,14 @@ class Gateway:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise NotReady(f"not ready after {WARM_UP_TIMEOUT_S} s: {self.pool.not_ready()}") from None
+
+    async def drain(self) -> None:
+        """Answer 503 to /ping, and wait until nothing runs, at most as long as the recipe allows."""
+        self.pool.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._file.recipe.drain_s):
+                while self.pool.in_flight:
+                    await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Finish what runs, then close."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -49,6 +50,7 @@ class Record:
     first_event_s: float | None = None
     began_s: float = field(default_factory=time.monotonic)
     ended: bool = False
+    on_end: Callable[[], None] = lambda: None
 
     def fault(self, kind: str, detail: str) -> None:
         """Count and log something that went wrong and will be retried."""
@@ -69,6 +71,7 @@ class Record:
         if self.ended:
             return
         self.ended = True
+        self.on_end()
         total_s = time.monotonic() - self.began_s
         TOTAL_S.observe(total_s)
         REQUESTS.labels(self.mode, self.why, outcome).inc()
