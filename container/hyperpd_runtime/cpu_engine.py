@@ -91,10 +91,10 @@ def _take_orders() -> None:
                 _become(order, middle=os.getppid())
             os.write(write, str(engine).encode())
             os._exit(0)
-        os.waitpid(middle, 0)  # from here on the engine has its new parent
-        print(os.read(read, 32).decode(), flush=True)
-        os.close(read)
         os.close(write)
+        os.waitpid(middle, 0)  # from here on the engine has its new parent
+        print(os.read(read, 32).decode() or 0, flush=True)  # 0: it could not be forked
+        os.close(read)
 
 
 def _become(order: dict[str, Any], middle: int) -> NoReturn:

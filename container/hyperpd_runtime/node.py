@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -87,8 +88,11 @@ class Node:
         except HyperpdError as error:
             self.error = error
             print(error, file=sys.stderr, flush=True)
+        except Exception as error:
+            traceback.print_exc()
+            self.error = NotReady(f"a defect in hyperpd: {type(error).__name__}: {error}; see the traceback in the log")
         finally:
-            self._phase("failed" if self.error else "stopping")
+            self._phase("stopping")
             if not self.error:
                 await self._drain()
             serving.cancel()
@@ -175,9 +179,14 @@ class Node:
             generator = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "hyperpd_runtime.tiny_model", path.name, str(path), stderr=asyncio.subprocess.PIPE
             )
-            _, stderr = await generator.communicate()
+            try:
+                _, stderr = await generator.communicate()
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    generator.kill()
             if generator.returncode:
-                raise NotReady(f"generating {path} failed: {stderr.decode().strip().splitlines()[-1]}")
+                lines = stderr.decode().strip().splitlines() or [f"exit code {generator.returncode}"]
+                raise NotReady(f"generating {path} failed: {lines[-1]}")
 
     async def _drain(self) -> None:
         """Say on every way that asks that no more may come, and finish what runs; engines drain by themselves."""
@@ -194,9 +203,9 @@ class Node:
             await self.gateway.stop()
         grace_s = self.file.recipe.drain_s + 5
         # Decode first: what it still reads from prefill stays there until then.
-        decode_first = sorted(self.workers, key=lambda worker: worker.worker.role == "prefill")
-        for worker in decode_first:
-            await worker.stop(grace_s)
+        for prefill in (False, True):
+            ending = [worker for worker in self.workers if (worker.worker.role == "prefill") == prefill]
+            await asyncio.gather(*(worker.stop(grace_s) for worker in ending))
         await asyncio.gather(*(listener.stop() for listener in self.admins))
 
     @contextlib.asynccontextmanager
@@ -232,6 +241,7 @@ class Node:
             "url": self._url(),
             "admin_url": f"http://{self.settings.address}:{self.placement.admin_port}",
             "model": self.file.recipe.model.name,
+            "drain_s": self.file.recipe.drain_s,
             "error": str(self.error) if self.error else None,
             "exit_code": self.error.exit_code if self.error else None,
             "workers": [

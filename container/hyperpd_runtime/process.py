@@ -122,22 +122,32 @@ class Warm:
         await self._process.wait()
 
     async def start(self, command: Launch, log: Path) -> EngineProcess:
-        assert self._process.stdin
-        assert self._process.stdout
         order = {
             "argv": command.argv[command.argv.index(CPU_MODULE) + 1 :],
             "env": dict(command.env),
             "cpus": command.cpus,
             "log": str(log),
         }
+        placing = asyncio.create_task(self._place(json.dumps(order).encode() + b"\n"))
+        try:
+            pid = await asyncio.shield(placing)
+        except asyncio.CancelledError:
+            if pid := await placing:  # the engine is there already, and nobody else would know of it
+                await EngineProcess(pid).stop(grace_s=0)
+            raise
+        if not pid:
+            raise NotReady(f"the process that imports vLLM could not start an engine\n{explain(self._log)}")
+        return EngineProcess(pid)
+
+    async def _place(self, order: bytes) -> int:
+        """The pid of the engine that was ordered, or 0."""
+        assert self._process.stdin
+        assert self._process.stdout
         async with self._turn:
             with contextlib.suppress(ConnectionError):
-                self._process.stdin.write(json.dumps(order).encode() + b"\n")
+                self._process.stdin.write(order)
                 await self._process.stdin.drain()
-            pid = await self._process.stdout.readline()
-        if not pid:
-            raise NotReady(f"the process that imports vLLM ended\n{explain(self._log)}")
-        return EngineProcess(int(pid))
+            return int(await self._process.stdout.readline() or 0)
 
 
 _LAST_LINES = 12

@@ -48,7 +48,10 @@ def plugin(backend: str) -> Check:
     library = Path(spec.origin).parents[1] / "nixl_cu12.libs" / "nixl" / f"libplugin_{backend}.so"
     # The package's own libraries first, as the agent does.
     code = f"import nixl_cu12._bindings, ctypes; ctypes.CDLL({str(library)!r})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_LOAD_TIMEOUT_S)
+    try:
+        loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_LOAD_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return Check(name, "failed", f"not loaded after {_LOAD_TIMEOUT_S} s", "it loads", fix)
     if loaded.returncode == 0:
         return Check(name, "ok", "it loads", "it loads", "")
     lines = loaded.stderr.strip().splitlines()

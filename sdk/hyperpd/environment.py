@@ -62,4 +62,4 @@ def model_path(recipe: Recipe) -> str:
     if source.generated:
         cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         return str(Path(cache) / "hyperpd" / "models" / source.generated)
-    return source.path or str(source.huggingface)
+    return str(Path(source.path).expanduser()) if source.path else str(source.huggingface)

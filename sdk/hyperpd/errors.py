@@ -14,8 +14,9 @@
         ├── HandoffFailed      502
         └── DecodeFailed       502
 
-A message says what happened (with the value), where, and what to try. Errors are caught in two
-places only: the command line's `main` and the gateway's error handler.
+A message says what happened (with the value), where, and what to try. Those that
+end a command or a request are caught in three places only: the command line's `main`, the node's
+`run` and the gateway's error handler.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def look(root: Path = Path("/")) -> Present:
     )
 
 
-def plan(wanted: str, accelerator: str, allow_tcp: bool = False) -> Decision:
+def plan(wanted: str, accelerator: str) -> Decision:
     """What a worker uses where everything that is wanted is present: what a plan shows.
 
     wanted: one of FABRICS. accelerator: "cpu" or "gpu". Raises ValueError for another word.

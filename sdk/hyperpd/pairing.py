@@ -42,6 +42,7 @@ class Fingerprint:
     tensor: int
     block_size_tokens: int
     kv_layout: str
+    lease_s: int
 
     def document(self) -> dict[str, Any]:
         """As JSON, with the engine digest."""
@@ -58,6 +59,7 @@ def read(document: Mapping[str, Any]) -> Fingerprint:
             tensor=int(document["tensor"]),
             block_size_tokens=int(document["block_size_tokens"]),
             kv_layout=str(document["kv_layout"]),
+            lease_s=int(document["lease_s"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a fingerprint: {error!r}") from None
@@ -83,4 +85,7 @@ def compatible(prefill: Fingerprint, decode: Fingerprint) -> list[str]:
         )
     if prefill.kv_layout != decode.kv_layout:
         broken.append(f"kv_layout: {prefill.kv_layout} on prefill, {decode.kv_layout} on decode")
+    # Decode renews a lease every sixth of its own; each time prefill adds two thirds of its own.
+    if decode.lease_s / 6 >= prefill.lease_s * 2 / 3:
+        broken.append(f"lease: decode renews every {decode.lease_s / 6:.0f} s, prefill keeps {prefill.lease_s} s")
     return broken

@@ -191,7 +191,9 @@ class Recipe(Block):
         elif not (self.prefill and self.decode):
             missing = [role for role in ("prefill", "decode") if not getattr(self, role)]
             raise ValueError(f"no {' and no '.join(missing)} block; add it, or give one aggregated block instead")
-        elif self.decode and self.decode.kv_tiers:
+        if self.aggregated and self.aggregated.kv_tiers:
+            raise ValueError("kv_tiers goes with prefill; an aggregated worker takes vLLM's own options")
+        if self.decode and self.decode.kv_tiers:
             raise ValueError("kv_tiers goes with prefill: decode has no prompt to look up")
         elif self.prefill and self.prefill.kv_tiers:
             tiers, needed = self.prefill.kv_tiers, "memory_gib" if self.accelerator == "gpu" else "disk"
@@ -267,6 +269,7 @@ class Recipe(Block):
             tensor=spec.parallel.tensor,
             block_size_tokens=self.kv_transfer.block_size_tokens,
             kv_layout=self.kv_transfer.kv_layout or "connector",
+            lease_s=self.kv_transfer.lease_s,
         )
 
 
@@ -290,12 +293,10 @@ class RecipeFile:
 
     def with_options(self, options: Mapping[str, EngineOption]) -> RecipeFile:
         """The same with more vLLM options in every role; they win over the recipe's."""
-        recipe = self.recipe
-        roles: dict[str, Any] = {
-            name: spec.model_copy(update={"engine": {**spec.engine, **options}})
-            for name, spec in recipe.roles().items()
-        }
-        return replace(self, recipe=recipe.model_copy(update=roles)) if options else self
+        document = self.recipe.model_dump()
+        for role in self.recipe.roles():
+            document[role]["engine"] |= options
+        return replace(self, recipe=parse(document, f"{self.path} with {', '.join(options)}")) if options else self
 
 
 def shipped() -> list[str]:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 
 class FakeEngine:
-    """One worker. `fault` is one of: "", "500", "no_ticket", "error_event", "cut", "hang", "late"."""
+    """One worker. `fault` is one of: "", "500", "no_ticket", "error_event", "cut", "hang", "slow", "late_error"."""
 
     def __init__(self, leases: dict[str, str]) -> None:
         self.leases = leases  # request id → prompt, shared by the workers of one fleet
@@ -65,6 +65,8 @@ class FakeEngine:
             try:
                 await self.proceed.wait()
             except asyncio.CancelledError:
+                if params and params.get("do_remote_prefill"):
+                    self.leases.pop(params["remote_request_id"], None)  # decode tells prefill
                 self.aborted.set()
                 raise
         if self.fault == "500":
@@ -118,6 +120,9 @@ class FakeEngine:
                     assert request.transport is not None
                     request.transport.close()
                     return response
+                if self.fault == "late_error":
+                    await response.write(b'data: {"error": {"message": "KV load failed", "code": 500}}\n\n')
+                    break
                 if self.fault == "slow":
                     await self.proceed.wait()
         except asyncio.CancelledError:

@@ -8,13 +8,22 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 START_TIMEOUT_S = 300
+
+
+def until(seen: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Wait for something another process does; fails when it does not."""
+    end_s = time.monotonic() + timeout_s
+    while not seen():
+        assert time.monotonic() < end_s, f"did not happen within {timeout_s} s"
+        threading.Event().wait(0.1)
 
 
 class Fleet:

@@ -15,7 +15,7 @@ import yaml
 from hyperpd import model
 from hyperpd.environment import model_path
 from hyperpd.recipe import load
-from tests.real.fleet import Fleet, memory_gb
+from tests.real.fleet import Fleet, memory_gb, until
 from tests.real.prompts import LENGTHS, complete, differences, prompt
 
 pytestmark = pytest.mark.real
@@ -60,8 +60,8 @@ def check(file: str, folder: Path, baseline: Fleet, http: httpx.Client) -> None:
         facts = model.load(Path(model_path(shape)), shape.model.dtype)
         decode, admin = fleet.worker("decode-0"), fleet.state()["admin_url"]
         ok = {"mode": "pd", "outcome": "ok"}
-        while not all(pair["proven"] for pair in http.get(f"{admin}/status").json()["pairs"]):
-            pass  # the gateway is ready with the first pair; a canary of another would be counted below
+        # The gateway is ready with the first pair; a canary of another would be counted below.
+        until(lambda: all(pair["proven"] for pair in http.get(f"{admin}/status").json()["pairs"]))
         before = (
             fleet.metric(decode, "vllm:nixl_bytes_transferred_sum"),
             fleet.metric(admin, "hyperpd_requests_total", ok),

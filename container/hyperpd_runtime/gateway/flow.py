@@ -30,6 +30,7 @@ _CANARY_TIMEOUT_S = 60
 _STEP_TIMEOUT_S = 30
 _EXPIRED_LEASES = "vllm:nixl_num_kv_expired_reqs_total"
 _DONE = b"data: [DONE]"
+_ERROR = b'data: {"error"'  # inside a text the quotes would be escaped
 _NETWORK = (aiohttp.ClientError, TimeoutError, ConnectionError)
 
 
@@ -62,7 +63,6 @@ class Flow:
         self._session = session
         self._pool = pool
         self._model = recipe.model.name
-        self._lease_s = recipe.kv_transfer.lease_s
         # More than one block, where a prompt may be that long.
         self._canary_tokens = min(recipe.kv_transfer.block_size_tokens * 3 // 2, recipe.model.max_len_tokens - 2)
         self._background: set[asyncio.Task[None]] = set()
@@ -116,15 +116,15 @@ class Flow:
             record.prefill = pair.prefill.name
             why = "prefill_failed"
             try:
-                async with asyncio.timeout(_TICKET_AGE * self._lease_s):
+                async with asyncio.timeout(_TICKET_AGE * pair.lease_s):
                     ticket = await self._prefill_leg(request.path, request.body, request.chat, pair.prefill)
-            except TimeoutError:  # an old ticket is not used, so there is no point in waiting for one
-                why = "ticket_old"
-                record.fault(why, f"no prefill answer within {_TICKET_AGE * self._lease_s:.0f} s")
-                break
-            except (PrefillFailed, HandoffFailed, *_NETWORK) as error:
+            except (PrefillFailed, HandoffFailed, aiohttp.ClientError, ConnectionError) as error:
                 record.fault(getattr(error, "code", "prefill_unreachable"), str(error) or type(error).__name__)
                 continue
+            except TimeoutError:  # an old ticket is not used, so there is no point in waiting for one
+                why = "ticket_old"
+                record.fault(why, f"no prefill answer within {_TICKET_AGE * pair.lease_s:.0f} s")
+                break
             record.prefill_s = time.monotonic() - ticket.sent_s
             telemetry.PREFILL_S.observe(record.prefill_s)
             return pair, ticket
@@ -148,20 +148,19 @@ class Flow:
     async def _decode(
         self, request: Admitted, decode: Member, pair: Pair | None, ticket: Ticket | None, record: Record
     ) -> Answer:
-        body = request.body
         if ticket and pair:
             try:
                 return await self._decode_with(ticket, request, decode, pair, record)
             except (DecodeFailed, *_NETWORK) as error:
                 # Same decode without the ticket first: that works even when the pair is dead.
-                record.fault("first_event_late" if isinstance(error, TimeoutError) else "decode_failed", str(error))
+                late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError)
+                record.fault("first_event_late" if late else error_code(error), str(error))
                 pair.doubt(f"handoff failed: {error or type(error).__name__}")
-                self._release(ticket, decode)
+                if not late:  # a request that was closed tells prefill by itself
+                    self._release(ticket, decode)
                 record.recompute("handoff_failed")
-                # A salt of its own: should a late read have cached wrong blocks, they are not found.
-                body = {**body, "cache_salt": uuid.uuid4().hex}
         try:
-            return await self._decode_leg(request, body, decode, None, record)
+            return await self._decode_leg(request, decode, None, record)
         except _NETWORK as error:
             raise DecodeFailed(f"{decode.name}: {error or type(error).__name__}; try again") from error
 
@@ -169,8 +168,8 @@ class Flow:
         self, ticket: Ticket, request: Admitted, decode: Member, pair: Pair, record: Record
     ) -> Answer:
         """Decode with a ticket. Raises when its first event may have come from blocks of an expired lease."""
-        deadline_s = _FIRST_EVENT * self._lease_s - ticket.age_s(time.monotonic())
-        leg = self._decode_leg(request, request.body, decode, ticket, record)
+        deadline_s = _FIRST_EVENT * pair.lease_s - ticket.age_s(time.monotonic())
+        leg = self._decode_leg(request, decode, ticket, record)
         if request.stream:
             async with asyncio.timeout(deadline_s):
                 return await leg
@@ -182,35 +181,49 @@ class Flow:
             if done:
                 return running.result()
             before = await self._expired_leases(pair.prefill)
+            if ticket.age_s(time.monotonic()) >= pair.lease_s:  # it may have expired before that was counted
+                raise self._poisoned(decode)
             while not done:
                 done, _ = await asyncio.wait({running}, timeout=1)
                 if not (pair.prefill.healthy and decode.healthy):
                     raise DecodeFailed("a worker of the pair was lost")
             if await self._expired_leases(pair.prefill) != before:
-                raise DecodeFailed("a lease expired before decode had answered")
+                raise self._poisoned(decode)
             return running.result()
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
+    @staticmethod
+    def _poisoned(decode: Member) -> DecodeFailed:
+        """A late read may have put wrong blocks into decode's prefix cache: a new salt hides them for good."""
+        decode.salt = uuid.uuid4().hex
+        return DecodeFailed("a lease expired before decode had answered", code="lease_expired")
+
     async def _expired_leases(self, prefill: Member) -> float:
-        """How many leases have expired at `prefill`. It notices only when it steps, so it is given a step first."""
+        """How many leases have expired at `prefill`. It notices only when it steps, so it is given a step first.
+
+        Raises DecodeFailed when it does not say.
+        """
         body = {"model": self._model, "prompt": [1], "max_tokens": 3}
         async with asyncio.timeout(_STEP_TIMEOUT_S):
-            async with self._post(prefill, "/v1/completions", body) as response:
-                await response.read()
+            async with self._post(prefill, "/v1/completions", body) as step:
+                await step.read()
             async with self._session.get(f"{prefill.url}/metrics") as response:
                 lines = (await response.text()).splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(_EXPIRED_LEASES))
+        counts = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(_EXPIRED_LEASES)]
+        if step.status != 200 or response.status != 200 or not counts:
+            raise DecodeFailed(f"{prefill.name} does not say how many leases expired")
+        return sum(counts)
 
-    async def _decode_leg(
-        self, request: Admitted, body: dict[str, Any], decode: Member, ticket: Ticket | None, record: Record
-    ) -> Answer:
-        """Open decode and look at its first event. An early cancel gives the ticket back."""
+    async def _decode_leg(self, request: Admitted, decode: Member, ticket: Ticket | None, record: Record) -> Answer:
+        """Open decode and look at its first event."""
+        sent: dict[str, bool] = {}
+        body = handoff.decode_body(request.body, ticket, decode.salt)
         try:
-            response = await self._post(decode, request.path, handoff.decode_body(body, ticket))
+            response = await self._post(decode, request.path, body, sent)
         except asyncio.CancelledError:
-            if ticket:
+            if ticket and not sent:  # else decode sees the connection close and tells prefill
                 self._release(ticket, decode)
             raise
         try:
@@ -233,10 +246,12 @@ class Flow:
             return Answer(200, response.content_type, first, _relay(response, first, record), close)
         return Answer(200, response.content_type, first)
 
-    def _post(self, member: Member, path: str, body: dict[str, Any]) -> Any:
+    def _post(self, member: Member, path: str, body: dict[str, Any], sent: dict[str, bool] | None = None) -> Any:
         # A new id for every attempt, ours: a comma in a client's id would stop lease renewal.
         headers = {"X-Request-Id": uuid.uuid4().hex, "Content-Type": "application/json"}
-        return self._session.post(member.url + path, data=json.dumps(body).encode(), headers=headers)
+        return self._session.post(
+            member.url + path, data=json.dumps(body).encode(), headers=headers, trace_request_ctx=sent
+        )
 
     def _release(self, ticket: Ticket, decode: Member) -> None:
         """Give a ticket back in the background: decode refuses the request and tells prefill to free the blocks."""
@@ -266,7 +281,7 @@ class Flow:
             async with asyncio.timeout(_CANARY_TIMEOUT_S):
                 ticket = await self._prefill_leg(request.path, body, False, prefill)
                 try:
-                    await self._decode_leg(request, body, decode, ticket, record)
+                    await self._decode_leg(request, decode, ticket, record)
                 except (DecodeFailed, *_NETWORK):
                     self._release(ticket, decode)
                     raise
@@ -297,17 +312,26 @@ def is_error(events: bytes) -> bool:
 
 async def _relay(response: aiohttp.ClientResponse, first: bytes, record: Record) -> AsyncIterator[bytes]:
     """The rest of a stream, unparsed. One that ends without its last event is told as an error event."""
-    tail = first[-64:]
+    tail, fault = first[-64:], ""
     try:
         async for chunk in response.content.iter_any():
-            tail = (tail + chunk)[-64:]
+            tail += chunk
+            if _ERROR in tail:
+                fault = "error_event"
+            tail = tail[-64:]
             yield chunk
     except _NETWORK as error:
-        record.fault("stream_cut", str(error))
-    if _DONE in tail:
-        record.end("ok")
-    else:
-        record.fault("stream_cut", "no terminal event")
-        record.end("decode_failed")
+        fault = f"stream_cut {error}"
+    if _DONE not in tail:
         # The blank line ends whatever event was cut.
         yield b"\n\n" + encode(json.dumps(DecodeFailed("the stream was cut; ask again", code="stream_cut").body()))
+        fault = fault or "stream_cut"
+    if fault:
+        kind, _, detail = fault.partition(" ")
+        record.fault(kind, detail)
+    record.end("decode_failed" if fault else "ok")
+
+
+def error_code(error: Exception) -> str:
+    """A short word for what went wrong with decode."""
+    return error.code if isinstance(error, DecodeFailed) else "decode_unreachable"

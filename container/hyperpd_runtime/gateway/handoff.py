@@ -69,9 +69,9 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def decode_body(body: Mapping[str, Any], held: Ticket | None) -> dict[str, Any]:
-    """The client's body, with the ticket when there is one."""
-    return {**body, PARAMS: held.params} if held else dict(body)
+def decode_body(body: Mapping[str, Any], held: Ticket | None, salt: str) -> dict[str, Any]:
+    """The client's body, with the ticket and the cache salt where there are any."""
+    return {**body, **({PARAMS: held.params} if held else {}), **({"cache_salt": salt} if salt else {})}
 
 
 def release_body(held: Ticket) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from hyperpd_runtime.gateway.discovery import Endpoint
 log = logging.getLogger("hyperpd.gateway")
 _PROBE_EVERY_S = 0.5
 _PROBE_TIMEOUT_S = 3.0
+_ENGINE_LEASE_S = 30  # vLLM's default, for a plain engine that says nothing of itself
 _RETRY_PAIR_S = 5.0  # an unproven pair is tried again after this long
 
 Canary = Callable[["Member", "Member"], Awaitable[None]]
@@ -36,6 +37,7 @@ class Member:
         self.admin_url = endpoint.admin_url
         self.fingerprint: Fingerprint | None = None  # what the worker says of itself; a plain engine says nothing
         self.recipe_digest = ""
+        self.salt = ""  # set once its prefix cache may hold wrong blocks: no request finds those again
         self.healthy = False
         self.why = "not probed yet"
 
@@ -49,6 +51,11 @@ class Pair:
         self.proven = False
         self.why = "not tried yet"
         self.try_after_s = 0.0
+
+    @property
+    def lease_s(self) -> float:
+        """How long prefill keeps a ticket's blocks, by its own word."""
+        return self.prefill.fingerprint.lease_s if self.prefill.fingerprint else _ENGINE_LEASE_S
 
     def doubt(self, why: str) -> None:
         """Take the pair out until the next canary."""
@@ -77,7 +84,14 @@ class Pool:
         return ready[next(self._decode_turn) % len(ready)]
 
     def _decodes(self) -> list[Member]:
-        return [member for member in self.members if member.role != "prefill" and member.healthy]
+        return [m for m in self.members if m.role != "prefill" and m.healthy and self._belongs(m)]
+
+    def _belongs(self, decode: Member) -> bool:
+        """False for a worker that can pair with no prefill worker we know: it may serve another model."""
+        prints = [m.fingerprint for m in self.members if m.role == "prefill" and m.fingerprint]
+        if not prints or not decode.fingerprint:
+            return True
+        return any(not pairing.compatible(prefill, decode.fingerprint) for prefill in prints)
 
     def pair_for(self, decode: Member, avoid: Pair | None = None) -> Pair | None:
         """A proven pair that ends at `decode`, another than `avoid` where there is one; None when there is none."""
@@ -116,8 +130,9 @@ class Pool:
             healthy, why = False, f"{type(error).__name__} at {member.url}/health"
         if healthy != member.healthy:
             log.info("event=worker worker=%s healthy=%s why=%r", member.name, healthy, why)
-            if healthy:
-                await self._identify(session, member)
+            member.fingerprint, member.salt = None, ""  # it may have been replaced
+        if healthy and not member.fingerprint:
+            await self._identify(session, member)
         member.healthy, member.why = healthy, why
         if not healthy:
             for pair in self.pairs:
@@ -125,7 +140,6 @@ class Pool:
                     pair.doubt(f"{member.name} is not healthy")
 
     async def _identify(self, session: aiohttp.ClientSession, member: Member) -> None:
-        member.fingerprint = None
         try:
             timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
             async with session.get(f"{member.admin_url}/hyperpd/fingerprint", timeout=timeout) as answer:
@@ -133,7 +147,12 @@ class Pool:
                 member.fingerprint = pairing.read(document)
                 member.recipe_digest = str(document.get("recipe_digest", ""))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            log.warning("event=no_fingerprint worker=%s detail=%r", member.name, str(error) or type(error).__name__)
+            if not member.healthy:  # said once, tried again with every probe
+                log.warning("event=no_fingerprint worker=%s detail=%r", member.name, str(error) or type(error).__name__)
+            return
+        for pair in self.pairs:
+            if member in (pair.prefill, pair.decode):
+                pair.doubt("identified anew")
 
     async def _prove(self, pair: Pair, canary: Canary) -> None:
         healthy = pair.prefill.healthy and pair.decode.healthy
@@ -178,6 +197,12 @@ class Pool:
         }
 
 
+async def _sent(_: Any, context: Any, __: Any) -> None:
+    """Note in a request's own dictionary that it went out."""
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx["sent"] = True
+
+
 async def _forever(step: Callable[[], Awaitable[None]]) -> None:
     while True:
         await step()
@@ -189,5 +214,7 @@ async def session() -> Any:
     """The client for both legs: no limits of its own; the engines keep connections longer than we do."""
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as opened:
+    traces = aiohttp.TraceConfig()
+    traces.on_request_headers_sent.append(_sent)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trace_configs=[traces]) as opened:
         yield opened

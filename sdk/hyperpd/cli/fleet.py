@@ -15,7 +15,7 @@ from typing import Any
 from hyperpd.errors import NotReady
 
 _POLL_S = 0.1
-_STOP_TIMEOUT_S = 120
+_STOP_TIMEOUT_S = 60  # beside what the gateway, decode and prefill each may take to drain
 
 
 def state_home() -> Path:
@@ -78,12 +78,13 @@ class LocalFleet:
 
     def stop(self) -> None:
         """Ask the node to end and wait for it. Raises NotReady when it does not."""
-        pid = self.state()["pid"]
+        state = self.state()
+        pid, timeout_s = state["pid"], 3 * state["drain_s"] + _STOP_TIMEOUT_S
         os.kill(pid, signal.SIGTERM)
-        deadline_s = time.monotonic() + _STOP_TIMEOUT_S
+        deadline_s = time.monotonic() + timeout_s
         while _is_node(pid):
             if time.monotonic() > deadline_s:
-                raise NotReady(f"{self.name}: process {pid} did not end within {_STOP_TIMEOUT_S} s; see {self.log}")
+                raise NotReady(f"{self.name}: process {pid} did not end within {timeout_s} s; see {self.log}")
             time.sleep(_POLL_S)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -47,11 +48,13 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
             return
         output.line("Ctrl-C stops everything")
         node.wait()
-    except KeyboardInterrupt:
-        output.line("stopping …")
+    except (KeyboardInterrupt, OSError):  # OSError: the terminal is gone
         node.terminate()
+        with contextlib.suppress(OSError):
+            output.line("stopping …")
         node.wait()
-        output.line("stopped")
+        with contextlib.suppress(OSError):
+            output.line("stopped")
         return
     if fleet.state().get("phase") != "stopped":
         raise _ended(fleet, node)
