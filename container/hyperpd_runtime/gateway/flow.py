@@ -312,7 +312,7 @@ def is_error(events: bytes) -> bool:
 
 async def _relay(response: aiohttp.ClientResponse, first: bytes, record: Record) -> AsyncIterator[bytes]:
     """The rest of a stream, unparsed. One that ends without its last event is told as an error event."""
-    tail, fault = first[-64:], ""
+    tail, fault = first[-64:], "error_event" if _ERROR in first else ""
     try:
         async for chunk in response.content.iter_any():
             tail += chunk
