@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet
 
-.PHONY: help up test check clean
+.PHONY: help up test image-test check clean
 
 help:
 	@echo "make up     install, start prefill + decode + gateway on 127.0.0.1:8080 (UP='--detach' and others)"
 	@echo "make test   install, run every test, the real engines included"
+	@echo "make image-test  build the image on a fresh Debian, run every role in it (root; not part of make test)"
 	@echo "make check  format, lint, types, import contracts, shell and Dockerfile lint"
 	@echo "make clean  remove .venv and caches"
 
@@ -16,14 +17,19 @@ up: .venv/installed
 
 test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
-	$(BIN)/python -m pytest $(TEST)
+	$(BIN)/python -m pytest -m 'not image' $(TEST)
+
+image-test: .venv/installed .venv/checks
+	@bash tests/install_os_packages.sh
+	$(BIN)/python -m pytest -m image tests/image
 
 check: .venv/installed .venv/checks
 	$(BIN)/ruff format --check sdk container tests
 	$(BIN)/ruff check sdk container tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck .ci/run tests/install_os_packages.sh
+	$(BIN)/shellcheck .ci/run tests/install_os_packages.sh container/entrypoint.sh
+	$(BIN)/hadolint container/Dockerfile
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
