@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from hyperpd import versions
+from hyperpd import model, versions
+from hyperpd.errors import RecipeError
 from hyperpd_runtime.worker import WorkerProcess
 
 _INFINIBAND = Path("/sys/class/infiniband")
@@ -21,13 +23,18 @@ _INFINIBAND = Path("/sys/class/infiniband")
 def app(process: WorkerProcess, model_path: str, drain: Callable[[], None]) -> FastAPI:
     """The routes of one worker. drain: begins an orderly end of this process."""
     recipe = process.recipe
-    said = recipe.recipe.fingerprint(process.worker.role, model_path, versions.installed())
     registry = CollectorRegistry()
     registry.register(_DeviceCounters())
     api = FastAPI(title="hyperpd worker", docs_url=None, redoc_url=None, openapi_url=None)
 
+    def _kv_shape() -> str:
+        with contextlib.suppress(RecipeError):  # an id of the hub
+            return model.load(Path(model_path), recipe.recipe.model.dtype).kv_shape
+        return ""
+
     @api.get("/hyperpd/fingerprint")
     async def fingerprint() -> dict[str, Any]:
+        said = recipe.recipe.fingerprint(process.worker.role, model_path, versions.installed(), _kv_shape())
         return {
             "worker": process.worker.name,
             "recipe": recipe.recipe.name,

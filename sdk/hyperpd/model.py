@@ -28,6 +28,11 @@ class Model:
         return self.layers * self._layer_bytes
 
     @property
+    def kv_shape(self) -> str:
+        """What two workers' KV caches have in common, as a word."""
+        return f"{self.layers} layers, {self.kv_heads} KV heads of {self.head_size}"
+
+    @property
     def _layer_bytes(self) -> int:
         return 2 * self.kv_heads * self.head_size * _BYTES[self.dtype]
 

@@ -21,6 +21,7 @@ class Identity:
     model: str
     revision: str
     dtype: str
+    kv_shape: str  # layers, KV heads and head size; "" where the model's files are not there
     connector: str
     kv_cache_dtype: str
     attention_backend: str

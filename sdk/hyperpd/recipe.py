@@ -244,10 +244,11 @@ class Recipe(Block):
         tiered = self.accelerator == "cpu" and self.prefill is not None and self.prefill.kv_tiers is not None
         return not (tiered or self.role(role).engine.get("disable-hybrid-kv-cache-manager", False))
 
-    def fingerprint(self, role: Role, model_path: str = "", engine: str = "") -> Fingerprint:
+    def fingerprint(self, role: Role, model_path: str = "", engine: str = "", kv_shape: str = "") -> Fingerprint:
         """What a worker of `role` says of itself, as far as the recipe decides it.
 
-        model_path: what vLLM is given as --model; engine: the engine's distribution and version.
+        model_path: what vLLM is given as --model; engine: the engine's distribution and version;
+        kv_shape: Model.kv_shape.
         """
         spec, options = self.role(role), self.role(role).engine
         speculative = options.get("speculative-config")
@@ -259,6 +260,7 @@ class Recipe(Block):
                 model=model_path or self.model.name,
                 revision=self.model.revision or "",
                 dtype=self.model.dtype,
+                kv_shape=kv_shape,
                 connector=fabric.plan(self.fabric, self.accelerator).connector,
                 kv_cache_dtype=str(options.get("kv-cache-dtype", "auto")),
                 attention_backend=str(options.get("attention-backend", "auto")),
