@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 
+from hyperpd import environment
 from hyperpd.errors import HyperpdError
 from hyperpd_runtime import settings
 from hyperpd_runtime.node import Node
@@ -13,6 +14,11 @@ from hyperpd_runtime.node import Node
 
 def main() -> int:
     """Exit code 0 after a clean stop, otherwise the error's."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(f"{settings.__doc__}\n{environment.__doc__}")
+        for name, default, meaning in environment.table():
+            print(f"  --{name:<15} {meaning}" + (f" [{default}]" if default else ""))
+        return 0
     try:
         node = Node(settings.read(sys.argv[1:], os.environ))
     except HyperpdError as error:

@@ -51,6 +51,18 @@ class Environment(BaseModel):
         return address
 
 
+def table() -> list[tuple[str, str, str]]:
+    """Every setting as (name, default, meaning), for --help and the README."""
+    return [
+        (
+            name.replace("_", "-"),
+            "required" if setting.is_required() else str(setting.default),
+            str(setting.description),
+        )
+        for name, setting in Environment.model_fields.items()
+    ]
+
+
 def this_machine(address: str = "127.0.0.1") -> Machine:
     """The machine this process runs on, with the CPUs it may use."""
     return Machine(address, cpus=tuple(sorted(os.sched_getaffinity(0))))
