@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -34,12 +37,24 @@ def test_efa_that_is_not_there() -> None:
     assert transport.decide(recipe(allow_tcp=True), SETTINGS).fabric == "tcp"
 
 
-def test_a_plugin_that_does_not_load_is_refused_and_what_it_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """EFA is there, but this machine's libfabric is older than NIXL's plugin needs, or missing."""
+@pytest.mark.skipif(not shutil.which("gcc"), reason="NOT RUN: fabric: gcc is missing")
+def test_a_plugin_that_does_not_load_is_refused_and_what_it_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """EFA is there, but a library that NIXL's plugin needs is not, or is too old."""
     monkeypatch.setattr(fabric, "look", lambda: EFA)
-    with pytest.raises(FabricError, match=r"FABRIC_1\.10|libfabric\.so\.1") as caught:
+    with pytest.raises(FabricError, match=r"lib\w+\.so\.\d+: cannot open") as caught:
         transport.decide(recipe(), SETTINGS)
     assert "pair NIXL with its EFA installer" in str(caught.value)
+    # A driver and a libfabric without the symbols of its newer versions.
+    (tmp_path / "versions").write_text("FABRIC_1.0 { };\nFABRIC_1.1 { };\nFABRIC_1.7 { };\n")
+    for name in ("libcuda.so.1", "libcudart.so.12", "libhwloc.so.15", "libfabric.so.1"):
+        library = [*"gcc -shared -x c /dev/null -o".split(), str(tmp_path / name), f"-Wl,-soname,{name}"]
+        old = [f"-Wl,--version-script={tmp_path}/versions"] if "fabric" in name else []
+        subprocess.run([*library, *old], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    with pytest.raises(FabricError, match=r"version `FABRIC_1\.10' not found"):
+        transport.decide(recipe(), SETTINGS)
 
 
 def test_too_few_devices_for_the_instance_type(monkeypatch: pytest.MonkeyPatch) -> None:
