@@ -25,6 +25,7 @@ class Engine:
 
 ENGINES = (
     Engine("0.32", "1.5.1", "FABRIC_1.10", "1.51.0", "CPU build, UCX over TCP"),
+    Engine("0.31", "1.5.1", "FABRIC_1.10", "1.51.0", "make contract ENGINE=0.31.0: CPU build, UCX over TCP"),
     # NIXL 1.0.1 to 1.5.0 need FABRIC_1.7 only, which any current installer has; nobody has tried them here.
 )
 
