@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -217,10 +217,9 @@ class Node:
         try:
             yield
             step["state"] = "done"
-        except BaseException:
-            step["state"] = "failed"
-            raise
         finally:
+            if step["state"] == "running":
+                step["state"] = "failed"
             step["elapsed_s"] = round(time.monotonic() - began, 1)
             self.write()
 
@@ -263,13 +262,11 @@ class Node:
         part.replace(self.folder / "fleet.json")
 
 
-async def _all(*starts: Any) -> None:
+async def _all(*starts: Coroutine[Any, Any, None]) -> None:
     """Await all; the first failure cancels the rest and is raised as itself."""
-    tasks = [asyncio.create_task(start) for start in starts]
     try:
-        await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+        async with asyncio.TaskGroup() as tasks:
+            for start in starts:
+                tasks.create_task(start)
+    except* HyperpdError as failed:
+        raise failed.exceptions[0] from None

@@ -41,11 +41,11 @@ class WorkerProcess:
         try:
             self._engine = await starter.start(command, self.log)
             await self._wait_until_ready()
-        except BaseException:
-            self.state = "failed"
-            raise
-        self.elapsed_s = time.monotonic() - began
-        self.state = "ready"
+            self.elapsed_s = time.monotonic() - began
+            self.state = "ready"
+        finally:
+            if self.state == "starting":
+                self.state = "failed"
 
     async def _wait_until_ready(self) -> None:
         ended = asyncio.create_task(self.ended())

@@ -36,6 +36,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
         headers = {"x-request-id": record.request_id}
         pool.in_flight += 1
         record.on_end = left
+        request.state.record = record
         try:
             admitted = guard.admit(await request.body(), kind, model.name)
             answer = await _unless_client_leaves(request, flow.run(admitted, record))
@@ -46,9 +47,6 @@ def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
         except ClientDisconnect:
             record.end("client_left")
             return Response(status_code=_CLIENT_LEFT)
-        except Exception:
-            record.end("defect")
-            raise
         if answer is None:
             record.end("client_left")
             return Response(status_code=_CLIENT_LEFT)
@@ -126,7 +124,9 @@ def _errors(app: FastAPI) -> None:
         return JSONResponse(Rejected(what, code=code).body(), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
-    async def bug(_: Request, error: Exception) -> Response:
+    async def bug(request: Request, error: Exception) -> Response:
+        if record := getattr(request.state, "record", None):
+            record.end("defect")
         message = f"a defect in the gateway: {type(error).__name__}; its log has the traceback"
         return JSONResponse(RequestError(message).body(), 500)
 

@@ -226,6 +226,7 @@ class Flow:
             if ticket and not sent:  # else decode sees the connection close and tells prefill
                 self._release(ticket, decode)
             raise
+        answer: Answer | None = None
         try:
             stream = request.stream and response.status == 200
             first = await _first_event(response) if stream else await response.read()
@@ -234,17 +235,17 @@ class Flow:
                 raise EngineRefused(Answer(response.status, response.content_type, first))
             if response.status != 200 or (stream and is_error(first)):
                 raise DecodeFailed(f"{decode.name} answered {response.status} with an error")
-        except BaseException:
-            response.close()
-            raise
-        if stream:
 
             def close() -> None:
                 response.close()
                 record.end("client_left")
 
-            return Answer(200, response.content_type, first, _relay(response, first, record), close)
-        return Answer(200, response.content_type, first)
+            rest = _relay(response, first, record) if stream else None
+            answer = Answer(200, response.content_type, first, rest, close)
+            return answer
+        finally:
+            if answer is None:
+                response.close()
 
     def _post(self, member: Member, path: str, body: dict[str, Any], sent: dict[str, bool] | None = None) -> Any:
         # A new id for every attempt, ours: a comma in a client's id would stop lease renewal.
