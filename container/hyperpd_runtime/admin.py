@@ -44,7 +44,10 @@ def app(process: WorkerProcess, model_path: str, drain: Callable[[], None]) -> F
 
     @api.get("/ready")
     async def ready() -> Response:
-        return JSONResponse({"state": process.state}, 200 if process.state == "ready" else 503)
+        state = process.state
+        if state == "ready" and not await process.answers():
+            state = "engine does not answer"
+        return JSONResponse({"state": state}, 200 if state == "ready" else 503)
 
     @api.post("/drain", status_code=202)
     async def drain_worker() -> dict[str, str]:

@@ -104,6 +104,10 @@ class Node:
     async def _serve(self) -> None:
         await self._model()
         preflight.check(self.settings.address, self._listens(), self.model_path if self.workers else None)
+        if self._has_gateway:  # before the engines: /ping says from the first second why it is not ready
+            endpoints = discovery.static(self.settings, self.placement)
+            self.gateway = Gateway(self.file, endpoints, self.settings.address, self.placement, self._ended.set)
+            await self.gateway.start()
         if self.workers:
             commands = self._commands()
             async with self._step("engines"), self._starter(commands) as starter:
@@ -140,14 +144,11 @@ class Node:
             yield process.Exec()
 
     async def _front(self) -> None:
-        if self._has_gateway:
+        if self.gateway:
             self._phase("warming")
-            async with self._step("gateway and first handoff"):
-                endpoints = discovery.static(self.settings, self.placement)
-                self.gateway = Gateway(self.file, endpoints, self.settings.address, self.placement, self._ended.set)
-                await self.gateway.start()
+            async with self._step("first handoff"):
                 await self.gateway.until_ready()
-                print(f"event=gateway_ready recipe={self.file.recipe.name} url={self._url()}", flush=True)
+            print(f"event=gateway_ready recipe={self.file.recipe.name} url={self._url()}", flush=True)
         self._phase("ready")
         await asyncio.Event().wait()
 

@@ -15,6 +15,7 @@ from hyperpd.placement import Worker
 from hyperpd.recipe import RecipeFile
 from hyperpd_runtime.process import EngineProcess, Starter, explain
 
+_HEALTH_TIMEOUT_S = 2
 START_TIMEOUT_S = 900  # loading large weights takes minutes; a dead engine is reported at once
 
 
@@ -49,7 +50,7 @@ class WorkerProcess:
 
     async def _wait_until_ready(self) -> None:
         ended = asyncio.create_task(self.ended())
-        ready = asyncio.create_task(self._answers())
+        ready = asyncio.create_task(self._until_it_answers())
         try:
             done, _ = await asyncio.wait({ended, ready}, timeout=START_TIMEOUT_S, return_when="FIRST_COMPLETED")
         finally:
@@ -60,14 +61,17 @@ class WorkerProcess:
         what = f"ended with exit code {ended.result()}" if ended in done else f"not ready after {START_TIMEOUT_S} s"
         raise NotReady(f"{self.worker.name} {what} during start\n{explain(self.log)}")
 
-    async def _answers(self) -> None:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
-            while True:
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    async with session.get(f"{self.worker.url}/health") as answer:
-                        if answer.status == 200:
-                            return
-                await asyncio.sleep(0.1)
+    async def _until_it_answers(self) -> None:
+        while not await self.answers():
+            await asyncio.sleep(0.1)
+
+    async def answers(self) -> bool:
+        """Whether the engine says that it is well."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)) as session:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with session.get(f"{self.worker.url}/health") as answer:
+                    return answer.status == 200
+        return False
 
     async def ended(self) -> int:
         """Wait for the engine's end; its exit code."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.real.fleet import alive, descendants
@@ -73,6 +74,8 @@ def test_stopped_from_elsewhere(tmp_path: Path) -> None:
         for line in up.stdout:
             if line.startswith("engines …"):  # in the middle of the start
                 break
+        ping = httpx.get("http://127.0.0.1:16080/ping")
+        assert (ping.status_code, "aggregated-0" in ping.json()["reason"]) == (503, True)
         assert hyperpd(tmp_path, "down").returncode == 0
         rest = up.stdout.read()
         assert (up.wait(), "stopped by hyperpd down" in rest) == (0, True)
