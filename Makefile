@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet
 
-.PHONY: help up test image-test check clean contract
+.PHONY: help up test image-test lifecycle-test check clean contract
 
 help:
 	@echo "make up     install, start prefill + decode + gateway on 127.0.0.1:8080 (UP='--detach' and others)"
 	@echo "make test   install, run every test, the real engines included"
 	@echo "make image-test  build the image on a fresh Debian, run every role in it (root; not part of make test)"
+	@echo "make lifecycle-test  the lifecycle scripts on disposable nodes, with a real Slurm (root; not part of make test)"
 	@echo "make check  format, lint, types, import contracts, shell and Dockerfile lint"
 	@echo "make contract ENGINE=0.31.0   the wire tests on another version of the engine"
 	@echo "make clean  remove .venv and caches"
@@ -18,18 +19,23 @@ up: .venv/installed
 
 test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
-	$(BIN)/python -m pytest -m 'not image' $(TEST)
+	$(BIN)/python -m pytest -m 'not image and not lifecycle' $(TEST)
 
 image-test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
 	$(BIN)/python -m pytest -m image tests/image
 
+lifecycle-test: .venv/installed .venv/checks
+	@bash tests/install_os_packages.sh
+	$(BIN)/python -m pytest -m lifecycle tests/lifecycle
+
 check: .venv/installed .venv/checks
-	$(BIN)/ruff format --check sdk container tests
-	$(BIN)/ruff check sdk container tests
+	$(BIN)/ruff format --check sdk container lifecycle_scripts tests
+	$(BIN)/ruff check sdk container lifecycle_scripts tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck .ci/run tests/install_os_packages.sh container/entrypoint.sh
+	$(BIN)/shellcheck -x lifecycle_scripts/*.sh lifecycle_scripts/steps/*.sh
 	$(BIN)/hadolint container/Dockerfile
 
 # The wire tests on another engine: its package alone, before the installed one, with everything else as it is.

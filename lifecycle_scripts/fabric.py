@@ -1,0 +1,1 @@
+../sdk/hyperpd/fabric.py
