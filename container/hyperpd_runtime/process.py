@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,12 +152,14 @@ class Warm:
 
 
 _LAST_LINES = 12
+_CAUSE = re.compile(r"\b\w+(Error|Exception): \S")
 _NOISE = ("nanobind: ", " - leaked ", " - ... skipped")  # Triton's farewell in every ending process
 _HINTS = {
     "address already in use": "the port is in use: stop what uses it, or use another --port-offset",
     "no available memory": "too little memory for the KV cache: lower kv-cache-memory-bytes",
     "out of memory": "too little memory: lower kv-cache-memory-bytes or max_len_tokens",
-    "unrecognized arguments": "vLLM does not know an option of the recipe's engine: block",
+    "less than desired": "too little memory: lower kv-cache-memory-bytes under engine: in the recipe",
+    "unrecognized arguments": "vLLM does not know an option that stands under `engine:` in the recipe",
     "does not appear to have a file": "the model path is not a Hugging Face model",
     "no module named 'vllm": "the engine is not installed; run: make up",
     "no module named 'nixl": "NIXL is not installed; run: make up",
@@ -169,7 +172,8 @@ def explain(log: Path) -> str:
         lines = deque((line.rstrip() for line in file if line.strip() and not line.startswith(_NOISE)), 200)
     text = "\n".join(lines).lower()
     hints = [f"try: {hint}" for sign, hint in _HINTS.items() if sign in text]
-    return "\n".join([*hints, f"last lines of {log}:", *(f"  {line}" for line in list(lines)[-_LAST_LINES:])])
+    causes = [line for line in lines if _CAUSE.search(line)][:1]  # those that follow only pass it on
+    return "\n".join([*causes, *hints, f"last lines of {log}:", *(f"  {line}" for line in list(lines)[-_LAST_LINES:])])
 
 
 def shared(environments: Sequence[Mapping[str, str]]) -> dict[str, str]:

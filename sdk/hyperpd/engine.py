@@ -25,6 +25,7 @@ _KV_ROLE = {"prefill": "kv_producer", "decode": "kv_consumer"}
 # The engine closes idle connections after 5 s by default; longer than the gateway's own pool keeps
 # them (gateway/pool.py), so that a connection is never closed under a request.
 KEEP_ALIVE_S = 75
+CPU_KV_CACHE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,8 @@ def launch(
         # Engines share the cores of one machine here; binding would pin them all to the first ones.
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         env["OMP_NUM_THREADS"] = "1"
+        if "kv-cache-memory-bytes" not in spec.engine:  # vLLM would take 92 % of the memory, for each engine
+            argv += ["--kv-cache-memory-bytes", str(CPU_KV_CACHE_BYTES)]
     else:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, worker.gpu_ids))
     if not recipe.hybrid_kv_cache(worker.role) and "disable-hybrid-kv-cache-manager" not in spec.engine:

@@ -15,6 +15,7 @@ import ipaddress
 import os
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -43,6 +44,15 @@ class Environment(BaseModel):
     prefill: str = Field("", description="gateway: comma-separated URLs of prefill workers")
     decode: str = Field("", description="gateway: comma-separated URLs of decode workers")
     aggregated: str = Field("", description="gateway: comma-separated URLs of aggregated workers")
+
+    @field_validator("prefill", "decode", "aggregated")
+    @classmethod
+    def _are_urls(cls, urls: str) -> str:
+        for url in filter(None, urls.split(",")):
+            at = urlsplit(url.strip())
+            if at.scheme != "http" or not at.hostname or not at.port:
+                raise ValueError(f"{url.strip()!r} is not like http://10.0.0.1:8100")
+        return urls
 
     @field_validator("address")
     @classmethod

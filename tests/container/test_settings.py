@@ -21,7 +21,7 @@ def test_argv_wins_over_environment() -> None:
 def test_every_problem_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
         settings.read(
-            ["--rolle", "x", "loose", "--ordinal", "-1", "--address", "node-7", "--", "--port", "1"],
+            ["--rolle", "x", "loose", "--ordinal", "-1", "--address", "node-7", "--decode", "foo", "--", "--port", "1"],
             {"HYPERPD_RECIPY": "r", "SM_VLLM_BLOCK_SIZE": "16", "SAGEMAKER_BIND_TO_PORT": "x"},
         )
     text = "\n".join(caught.value.problems)
@@ -32,6 +32,7 @@ def test_every_problem_at_once() -> None:
         "ordinal:",
         "role: missing",
         "address: 'node-7' does not appear to be an IPv4 or IPv6 address",
+        "decode: 'foo' is not like http://10.0.0.1:8100",
         "--port is set by hyperpd from the placement",
         "block_size is set by hyperpd from kv_transfer.block_size_tokens",
         "SAGEMAKER_BIND_TO_PORT: not a port",

@@ -49,7 +49,7 @@ def test_a_plugin_that_does_not_load_is_refused_and_what_it_lacks_is_named(
     # A driver and a libfabric without the symbols of its newer versions.
     (tmp_path / "versions").write_text("FABRIC_1.0 { };\nFABRIC_1.1 { };\nFABRIC_1.7 { };\n")
     for name in ("libcuda.so.1", "libcudart.so.12", "libhwloc.so.15", "libfabric.so.1"):
-        library = [*"gcc -shared -x c /dev/null -o".split(), str(tmp_path / name), f"-Wl,-soname,{name}"]
+        library = [*["gcc", "-shared", "-x", "c", "/dev/null", "-o"], str(tmp_path / name), f"-Wl,-soname,{name}"]
         old = [f"-Wl,--version-script={tmp_path}/versions"] if "fabric" in name else []
         subprocess.run([*library, *old], check=True)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))

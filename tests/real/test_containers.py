@@ -85,5 +85,8 @@ def test_only_workers_that_can_exchange_kv_are_paired(tmp_path: Path, http: http
         assert drained.status_code == 202
         assert fleets["prefill"].process.wait(timeout=60) == 0
         status = http.get(f"{admin}/status").json()
-        assert not status["ready"]
+        assert status["ready"]  # decode answers alone, and the status says so
+        assert status["not_as_planned"].startswith("no pair proven: ")
+        assert complete(http, gateway.url, prompt(300, 1))["choices"][0]["text"] in answers
+        assert gateway.metric(admin, "hyperpd_recomputed_requests_total", {"why": "no_proven_pair"}) == 1
         assert "event=worker worker=prefill-0 healthy=False why='draining'" in gateway.log()

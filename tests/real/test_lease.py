@@ -60,7 +60,7 @@ def test_a_whole_answer_that_takes_longer_than_the_lease(short: Fleet, http: htt
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_decode_worker_frozen_past_the_lease(short: Fleet, http: httpx.Client, stream: bool) -> None:
     """While it is frozen prefill gives the blocks to other prompts. No answer may be built from those."""
-    until(lambda: http.get(f"{short.url}/ping").status_code == 200)
+    until(lambda: http.get(f"{short.state()['admin_url']}/status").json()["not_as_planned"] is None)
     texts = [prompt(900, 500 + seed + 10 * stream) for seed in range(3)]
     prefill = short.worker("prefill-0")
     leader = next(w["pid"] for w in short.state()["workers"] if w["name"] == "decode-0")
@@ -96,5 +96,5 @@ def test_a_decode_worker_frozen_past_the_lease(short: Fleet, http: httpx.Client,
     # What prefill says without any transfer is right; asked again, decode must not have kept wrong blocks.
     right = [complete(http, prefill, text)["choices"][0]["text"] for text in texts]
     assert answers == right
-    until(lambda: http.get(f"{short.url}/ping").status_code == 200)
+    until(lambda: http.get(f"{short.state()['admin_url']}/status").json()["not_as_planned"] is None)
     assert [ask(text) for text in texts] == right

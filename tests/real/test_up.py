@@ -36,7 +36,7 @@ def test_up_in_the_background(tmp_path: Path) -> None:
     assert state["phase"] == "ready"
     processes = [state["pid"], *descendants(state["pid"])]
     whole = json.loads(hyperpd(tmp_path, "invoke", "Once upon", "--json", "--url", url).stdout)
-    plain = hyperpd(tmp_path, "invoke", "Once upon", "--url", url).stdout
+    plain = hyperpd(tmp_path, "invoke", "Once upon").stdout  # it finds the fleet that runs
     streamed = hyperpd(tmp_path, "invoke", "Once upon", "--stream", "--url", url).stdout
     assert whole["choices"][0]["text"] + "\n" == plain == streamed
     refused = hyperpd(tmp_path, "invoke", "x" * 3000, "--url", url)
@@ -44,7 +44,8 @@ def test_up_in_the_background(tmp_path: Path) -> None:
 
     assert hyperpd(tmp_path, "down").returncode == 0
     assert [pid for pid in processes if alive(pid)] == []
-    assert "stopped" in hyperpd(tmp_path, "status").stdout
+    assert "nothing runs" in hyperpd(tmp_path, "status").stdout
+    assert "stopped" in hyperpd(tmp_path, "status", "--all").stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])

@@ -72,10 +72,10 @@ def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
         entry = {"id": model.name, "object": "model", "owned_by": "hyperpd", "max_model_len": model.max_len_tokens}
         return {"object": "list", "data": [entry]}
 
-    @app.get("/ping")
-    @app.get("/health")
+    @app.api_route("/ping", methods=["GET", "HEAD"])
+    @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> Response:
-        why = pool.not_ready()
+        why = pool.unavailable()
         return JSONResponse({"status": "unavailable", "reason": why}, 503) if why else JSONResponse({"status": "ok"})
 
     _errors(app)
@@ -95,8 +95,8 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None]) -> FastAPI:
         return {
             "recipe": file.recipe.name,
             "recipe_digest": file.digest,
-            "ready": pool.not_ready() is None,
-            "why": pool.not_ready(),
+            "ready": pool.unavailable() is None,
+            "not_as_planned": pool.not_ready(),
             **pool.status(),
         }
 

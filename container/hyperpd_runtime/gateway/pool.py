@@ -72,6 +72,7 @@ class Pool:
         self.pairs = [Pair(prefill, decode) for prefill in prefills for decode in decodes]
         self.disaggregated = bool(self.pairs)
         self.draining = False
+        self._was_ready = not self.disaggregated
         self.in_flight = 0  # requests whose last byte has not been sent
         self._decode_turn = itertools.count()
         self._prefill_turn = {member.name: itertools.count() for member in self.members}
@@ -107,6 +108,15 @@ class Pool:
             return "no worker can decode: " + "; ".join(f"{member.name}: {member.why}" for member in self.members)
         if self.disaggregated and not any(pair.proven for pair in self.pairs):
             return "no pair proven: " + "; ".join(f"{p.prefill.name} → {p.decode.name}: {p.why}" for p in self.pairs)
+        return None
+
+    def unavailable(self) -> str | None:
+        """Why a request would not be answered at all, or None.
+
+        Once a pair has been proven, decode answers alone where none is left: counted, and seen in `not_ready`.
+        """
+        if self.draining or not self._decodes() or not self._was_ready:
+            return self.not_ready()
         return None
 
     async def watch(self, session: aiohttp.ClientSession, canary: Canary) -> None:
@@ -170,6 +180,7 @@ class Pool:
             pair.try_after_s = time.monotonic() + _RETRY_PAIR_S
         else:
             pair.proven, pair.why = True, "canary came through"
+            self._was_ready = True
         log.info(
             "event=pair prefill=%s decode=%s proven=%s why=%r",
             *(pair.prefill.name, pair.decode.name, pair.proven, pair.why),

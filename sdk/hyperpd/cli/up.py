@@ -34,7 +34,8 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
 
     file = load(recipe or _default())
     fleet = LocalFleet(file.recipe.name + (f"+{port_offset}" if port_offset else ""))
-    output.line(f"{file.recipe.name}: {file.recipe.description} (recipe digest {file.digest[:12]})")
+    description = f": {file.recipe.description}" if file.recipe.description else ""
+    output.line(f"{file.recipe.name}{description} (recipe digest {file.digest[:12]})")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     node = fleet.start(file.path, port_offset, model)
@@ -42,13 +43,15 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
         if not _wait_until_ready(fleet, node):
             output.line(_STOPPED)
             return
-        _show(fleet.state(), port_offset)
+        _show(fleet.state())
         if detach:
             output.line(f"stop it with: {_hyperpd()} down {fleet.name}")
             return
         output.line("Ctrl-C stops everything")
         node.wait()
     except (KeyboardInterrupt, OSError):  # OSError: the terminal is gone
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # one is enough
+            signal.signal(number, signal.SIG_IGN)
         node.terminate()
         with contextlib.suppress(OSError):
             output.line("stopping …")
@@ -100,13 +103,12 @@ def _ended(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> HyperpdError:
     return error
 
 
-def _show(state: dict[str, Any], port_offset: int) -> None:
-    url = f" --url {state['url']}" if port_offset else ""
+def _show(state: dict[str, Any]) -> None:
     body = f'{{"model": "{state["model"]}", "prompt": "Once upon a time", "max_tokens": 16}}'
     output.line()
     output.line(f"ready: {state['url']}   status and metrics: {state['admin_url']}")
     output.line(f"  curl {state['url']}/v1/completions -H 'Content-Type: application/json' -d '{body}'")
-    output.line(f"  {_hyperpd()} invoke 'Once upon a time' --stream{url}")
+    output.line(f"  {_hyperpd()} invoke 'Once upon a time' --stream")
 
 
 def _hyperpd() -> str:
