@@ -80,22 +80,34 @@ fault_or_warn() { if [ "$1" = require ]; then fault "$2"; else warn "$2"; fi; }
 put() {
   # Compared in /run, so that not even the folder's time changes; a fixed name beside the file, so that
   # what a killed run has left is overwritten.
-  local path="$1" mode="$2" owner="${3:-0:0}" text="$RUN/put.$BASHPID" new="$1.hyperpd-new"
+  local path="$1" mode="$2" owner="${3:-0:0}" text="$RUN/put.$BASHPID" new="$1.hyperpd-new" problem
   cat >"$text" || return 1
   if [ -f "$path" ] && [ ! -L "$path" ] && cmp -s "$text" "$path" &&
     [ "$(stat -c '%a %u:%g' "$path")" = "$mode $owner" ]; then
     rm "$text"
     return 0
   fi
-  # Each asked by itself: where a caller asks for the outcome, bash goes on after a failure.
-  if { mkdir -p "$(dirname "$path")" && cp "$text" "$new" && chmod "$mode" "$new" && chown "$owner" "$new" &&
-    mv -T "$new" "$path"; }; then
+  # Asked here, because bash goes on after a failure where a caller asks for the outcome.
+  if problem="$({ mkdir -p "$(dirname "$path")" && cp "$text" "$new" && chmod "$mode" "$new" && chown "$owner" "$new" &&
+    mv -T "$new" "$path"; } 2>&1)"; then
     rm "$text"
     changed "$path"
   else
     rm -f "$new" "$text"
-    return 1
+    fault "cannot write $path: ${problem##*: }"
   fi
+}
+
+# put_and COMMAND PATH MODE [OWNER]: put, and COMMAND after a change, also after one of a run that was killed before it.
+put_and() {
+  local command="$1" pending="$RUN/pending${2//\//-}" before old=no
+  shift
+  [ ! -e "$pending" ] || old=yes
+  : >"$pending"
+  before="$(stat -c '%i' "$1" 2>/dev/null || true)"
+  put "$@"
+  [ "$old" = no ] && [ "$before" = "$(stat -c '%i' "$1")" ] || "$command"
+  rm "$pending"
 }
 
 # folder PATH MODE UID: makes the folder, or mends its mode and owner.
@@ -142,7 +154,7 @@ run_hook() {
     step_in_order "$(basename "$step" .sh)"
   done
   HYPERPD_STEP=""
-  summary ok "" || refuse "$CONF/node.json cannot be written"
+  summary ok "" || refuse "$(cat "$RUN/reason")"
   local changes warnings
   changes="$(grep -c '^changed' "$RUN/records" || true)" warnings="$(grep -c '^warning' "$RUN/records" || true)"
   say "done in $((SECONDS - began)) s: $([ "$changes" = 0 ] && echo "nothing changed" || echo "$changes changed"), $warnings warnings"

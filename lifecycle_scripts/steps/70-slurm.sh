@@ -13,7 +13,7 @@ export PATH="$PATH:/opt/slurm/bin:/opt/slurm/sbin"
 slurm_conf() {
   local path
   for path in "$HYPERPD_SLURM_CONF" /opt/slurm/etc/slurm.conf /etc/slurm/slurm.conf; do
-    [ ! -f "$path" ] || { echo "$path"; return 0; }
+    [ ! -f "$path" ] || { readlink -f "$path"; return 0; }
   done
 }
 
@@ -35,6 +35,11 @@ wants() {
   fi
 }
 
+# reconfigure: makes slurmctld read slurm.conf. Never a restart of slurmd on the controller: it deletes slurm.conf.
+reconfigure() {
+  timeout 30 scontrol reconfigure || warn "scontrol reconfigure failed: the lines hold after slurmctld's next start"
+}
+
 conf="$(slurm_conf)"
 found slurm.conf "${conf:-none on this node}"
 found enroot "$(enroot version 2>/dev/null || true)"
@@ -49,11 +54,10 @@ if [ "$HYPERPD_NODE_CONTROLLER" = yes ] && [ -n "$conf" ]; then
   wants PropagateResourceLimitsExcept MEMLOCK,NOFILE
   wants TaskProlog "$INSTALLED/task_prolog.sh"
   if [ -n "$add" ]; then
-    { cat "$conf"; printf '# hyperpd: limits and fabric of the node that a task runs on\n%s' "$add"; } |
-      put "$conf" "$(stat -c '%a' "$conf")" "$(stat -c '%u:%g' "$conf")"
-    # Never a restart of slurmd on the controller: it deletes slurm.conf.
-    timeout 30 scontrol reconfigure || warn "scontrol reconfigure failed: the lines hold after slurmctld's next start"
+    add="# hyperpd: limits and fabric of the node that a task runs on"$'\n'"$add"
+    [ -z "$(tail -c 1 "$conf")" ] || add=$'\n'"$add" # a last line without its end
   fi
+  { cat "$conf"; printf '%s' "$add"; } | put_and reconfigure "$conf" "$(stat -c '%a' "$conf")" "$(stat -c '%u:%g' "$conf")"
 fi
 # Names only: states change by themselves, and node.json must not. A compute may be up before its controller.
 if partitions="$(timeout 30 sinfo --noheader --format '%R %l %D' 2>/dev/null)" && [ -n "$partitions" ]; then

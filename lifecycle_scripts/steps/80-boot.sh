@@ -6,9 +6,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 begin_step
 
 unit=/etc/systemd/system/hyperpd-node.service
-before="$(stat -c '%i' "$unit" 2>/dev/null || true)"
+# reload: makes systemd read the unit.
+reload() { systemctl daemon-reload; }
+
 # Before what uses NVMe and limits; no Requires: a fault of ours must not keep kubelet from reporting.
-put "$unit" 644 <<TEXT
+put_and reload "$unit" 644 <<TEXT
 [Unit]
 Description=hyperpd: NVMe, EFA, network settings of this node
 After=network-online.target dlami-nvme.service
@@ -24,7 +26,6 @@ TimeoutStartSec=1200
 [Install]
 WantedBy=multi-user.target
 TEXT
-[ "$before" = "$(stat -c '%i' "$unit")" ] || systemctl daemon-reload
 if ! systemctl --quiet is-enabled hyperpd-node.service 2>/dev/null; then
   systemctl enable hyperpd-node.service # not --now: this is the run
   changed "hyperpd-node.service enabled"

@@ -107,7 +107,10 @@ class Root:
     """One node. `close` unmounts and forgets it."""
 
     folder: Path
-    wired: bool = False  # in the caller's network namespace, which has the address already
+    address: str = ADDRESS
+    id: str = ID
+    host: str = "node-1"
+    network: str = ""  # a network namespace that has the address already; default: a new one
     disks: list[str] = field(default_factory=list)  # loop devices that stand in as NVMe
     _machine: subprocess.Popen[str] | None = None
 
@@ -143,7 +146,7 @@ class Root:
         facts = next((one for one in INSTANCES if one.name == name), None)
         gpus, count = (facts.gpus, facts.efa) if facts else (0, 0)
         count = count if efa is None else efa
-        self.write("hw/sys/devices/virtual/dmi/id/board_asset_tag", ID + "\n")
+        self.write("hw/sys/devices/virtual/dmi/id/board_asset_tag", self.id + "\n")
         self.write("hw/sys/devices/virtual/dmi/id/product_name", name.removeprefix("ml.") + "\n")
         self.write("hw/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", f"{pages if count else 0}\n")
         for number in range(2):
@@ -189,8 +192,8 @@ class Root:
             kind = {"SlurmConfig": {"PrimaryControllerIp": "10.77.0.9"}}
         own = {
             "InstanceName": "workers-1",
-            "InstanceId": ID,
-            "CustomerIpAddress": ADDRESS,
+            "InstanceId": self.id,
+            "CustomerIpAddress": self.address,
             "AgentIpAddress": "172.16.0.4",
         }
         other = {"InstanceName": "other-1", "InstanceId": "i-9", "CustomerIpAddress": "10.77.0.9"}
@@ -206,11 +209,11 @@ class Root:
         self.shut_down()
         inside = f"""
             set -e
-            hostname node-1
+            hostname {self.host}
             ip link set lo up
-            if [ {self.wired:d} = 0 ]; then
+            if [ -z "{self.network}" ]; then
               ip link add eth0 type veth peer name other
-              ip addr add {ADDRESS}/24 dev eth0
+              ip addr add {self.address}/24 dev eth0
               ip link set eth0 up
             fi
             cd {self.root}
@@ -228,8 +231,8 @@ class Root:
             echo up
             exec sleep infinity
         """
-        network = [] if self.wired else ["--net"]
-        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", *network, "bash", "-c", inside]
+        network = ["nsenter", f"--net={self.network}", "unshare"] if self.network else ["unshare", "--net"]
+        command = [*network, "--mount", "--pid", "--fork", "--kill-child", "--uts", "bash", "-c", inside]
         self._machine = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
         assert self._machine.stdout is not None
         assert self._machine.stdout.readline() == "up\n"
