@@ -179,7 +179,7 @@ class Node:
 
     async def _model(self) -> None:
         path = Path(self.model_path)
-        if not self.file.recipe.model.generated or (path / "config.json").is_file():
+        if not self.workers or not self.file.recipe.model.generated or (path / "config.json").is_file():
             return
         async with self._step("tiny model"):
             generator = await asyncio.create_subprocess_exec(

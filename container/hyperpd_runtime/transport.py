@@ -42,12 +42,12 @@ def plugin(backend: str) -> Check:
     """Whether NIXL's plugin loads against the libraries of this machine. In a process of its own: loading may crash."""
     name = f"NIXL plugin {backend}"
     fix = "pair NIXL with its EFA installer (hyperpd/versions.py), and install hwloc and libnuma"
-    spec = find_spec("nixl_cu12")
+    spec = find_spec("nixl_cu12") or find_spec("nixl_cu13")
     if spec is None or spec.origin is None:
         return Check(name, "failed", "NIXL is not installed", "it loads", "run: make up")
-    library = Path(spec.origin).parents[1] / "nixl_cu12.libs" / "nixl" / f"libplugin_{backend}.so"
+    library = Path(spec.origin).parents[1] / f"{spec.name}.libs" / "nixl" / f"libplugin_{backend}.so"
     # The package's own libraries first, as the agent does.
-    code = f"import nixl_cu12._bindings, ctypes; ctypes.CDLL({str(library)!r})"
+    code = f"import {spec.name}._bindings, ctypes; ctypes.CDLL({str(library)!r})"
     try:
         loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_LOAD_TIMEOUT_S)
     except subprocess.TimeoutExpired:

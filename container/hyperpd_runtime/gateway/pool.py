@@ -140,7 +140,8 @@ class Pool:
             healthy, why = False, f"{type(error).__name__} at {member.url}/health"
         if healthy != member.healthy:
             log.info("event=worker worker=%s healthy=%s why=%r", member.name, healthy, why)
-            member.fingerprint, member.salt = None, ""  # it may have been replaced
+            if healthy:
+                member.fingerprint, member.salt = None, ""  # it may have been replaced
         if healthy and not member.fingerprint:
             await self._identify(session, member)
         member.healthy, member.why = healthy, why
