@@ -8,6 +8,7 @@ configured for, then from PyTorch's own CPU index. Standard library only; done t
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import platform
 import re
@@ -21,6 +22,7 @@ from pathlib import Path
 LOCK = Path(__file__).with_name("engine-cpu.lock")
 PROJECT = LOCK.parent.parent
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+LIBNUMA = Path(sys.prefix) / "hyperpd-libnuma.so.1"
 STAMP = Path(sys.prefix) / "hyperpd-engine"
 
 
@@ -45,6 +47,7 @@ def main() -> None:
         file.write_text(rest)
         _step("engine packages", "install", "--no-deps", "--require-hashes", "--requirement", str(file))
     _check_torch()
+    _libnuma()
     STAMP.write_text(wanted)
 
 
@@ -108,6 +111,24 @@ def _check_torch() -> None:
     version = _torch_version()
     if not version.endswith("+cpu"):
         raise Refused(f"torch {version or 'is missing'}, not its CPU build; remove .venv and run make up again")
+
+
+def _libnuma() -> None:
+    """Where the system has no libnuma.so.1, which vLLM's CPU build needs, take the one in NIXL's package.
+
+    It bears another name inside; the name is put right in a copy, which hyperpd_runtime.cpu_engine loads.
+    """
+    try:
+        ctypes.CDLL("libnuma.so.1")
+        return
+    except OSError:
+        pass
+    found = list(Path(sys.prefix).glob("lib/python*/site-packages/nixl_cu12.libs/libnuma-*.so*"))
+    if not found:
+        raise Refused("libnuma.so.1 is missing and NIXL's package has none; install it: apt-get install libnuma1")
+    name = found[0].name.encode()
+    LIBNUMA.write_bytes(found[0].read_bytes().replace(name, b"libnuma.so.1".ljust(len(name), b"\0")))
+    print("libnuma: the system has none; using the one in NIXL's package")
 
 
 def _step(name: str, *arguments: str) -> None:

@@ -58,6 +58,13 @@ def _pause_progress_threads() -> None:
     _bindings.nixlAgent = agent
 
 
+def _load_libnuma() -> None:
+    """The copy that container/install_engine.py made, where the system has none."""
+    copy = os.path.join(sys.prefix, "hyperpd-libnuma.so.1")
+    if os.path.exists(copy):
+        ctypes.CDLL(copy, ctypes.RTLD_GLOBAL)
+
+
 def _fork_instead_of_spawn() -> None:
     from vllm.utils import system_utils
 
@@ -131,6 +138,7 @@ def _become(order: dict[str, Any], middle: int) -> NoReturn:
 os.sched_yield = _yield_core
 
 if __name__ == "__main__":
+    _load_libnuma()
     _pause_progress_threads()
     _fork_instead_of_spawn()
     if sys.argv[1:]:
