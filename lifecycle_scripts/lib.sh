@@ -9,6 +9,7 @@
 # Exit code 0: the node may serve, warnings are in node.json. 1: it may not; the last line says why.
 
 INSTALLED=/opt/hyperpd/lifecycle
+FILES="on_create.sh on_init_complete.sh boot.sh lib.sh task_prolog.sh node.py check_fabric.py fabric.py instances.tsv"
 CONF=/etc/hyperpd
 LOG=/var/log/provision/provisioning.log
 RUN="${HYPERPD_RUN:-/run/hyperpd}" # a tmpfs: gone after a reboot, and writable on a full disk
@@ -269,19 +270,20 @@ identify() {
 install_scripts() {
   local from="$1" file name mode
   [ "$from" != "$INSTALLED" ] || return 0
-  for file in "$from"/*.sh "$from"/*.py "$from"/instances.tsv "$from"/hyperpd.env "$from"/steps/[0-9][0-9]-*.sh; do
-    [ -e "$file" ] || continue
+  # By name: an S3 prefix may hold other scripts too.
+  for name in $FILES; do
+    [ -s "$from/$name" ] || fault "$name is missing in $from; upload the whole folder"
+  done
+  for file in $FILES hyperpd.env "$from"/steps/[0-9][0-9]-*.sh; do
     name="${file#"$from"/}" mode=644
+    [ -e "$from/$name" ] || continue
     [[ "$name" != *.sh ]] || mode=755
-    tr -d '\r' <"$file" | put "$INSTALLED/$name" "$mode"
+    tr -d '\r' <"$from/$name" | put "$INSTALLED/$name" "$mode"
   done
   for file in "$INSTALLED"/steps/*.sh; do # steps of an older version
     [ -e "$from/steps/$(basename "$file")" ] || { rm "$file"; changed "$file"; }
   done
   [ -e "$from/hyperpd.env" ] || [ ! -e "$INSTALLED/hyperpd.env" ] || { rm "$INSTALLED/hyperpd.env"; changed "$INSTALLED/hyperpd.env"; }
-  for name in lib.sh node.py fabric.py check_fabric.py instances.tsv; do
-    [ -s "$INSTALLED/$name" ] || fault "$name is missing in $from; upload the whole folder"
-  done
 }
 
 # summary STATUS REASON: node.json in /etc/hyperpd, and in /run for a disk that is full.

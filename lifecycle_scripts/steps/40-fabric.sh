@@ -8,9 +8,17 @@ begin_step
 # Where the operator lets a node serve without EFA, it says so in fabric.env and here.
 allow=()
 [ "$HYPERPD_EFA" = require ] || allow=(--allow-tcp)
-if ! text="$(node_py fabric --hardware "$HW/" --wanted "$HYPERPD_FABRIC" --expected "$HYPERPD_NODE_EFA" \
-  --gpus "$HYPERPD_NODE_GPUS" --address "$HYPERPD_NODE_ADDRESS" ${allow[@]+"${allow[@]}"} 2>"$RUN/fabric")"; then
-  fault "$(tail -n 1 "$RUN/fabric")"
+# decide ADDRESS: the text of fabric.env, or the reason in RUN/fabric.
+decide() {
+  node_py fabric --hardware "$HW/" --wanted "$HYPERPD_FABRIC" --expected "$HYPERPD_NODE_EFA" \
+    --gpus "$HYPERPD_NODE_GPUS" --address "$1" ${allow[@]+"${allow[@]}"} 2>"$RUN/fabric"
+}
+
+if ! text="$(decide "$HYPERPD_NODE_ADDRESS")"; then
+  reason="$(tail -n 1 "$RUN/fabric")"
+  # TCP without a named device works, over all of them; everything else is a reason not to serve.
+  text="$(decide "")" || fault "$reason"
+  warn "$reason"
 fi
 put "$CONF/fabric.env" 644 <<<"$text"
 while IFS='=' read -r key value; do

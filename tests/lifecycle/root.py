@@ -219,6 +219,7 @@ class Root:
             cd {self.root}
             mount -t proc proc proc
             mount -t sysfs sysfs sys
+            mount --rbind /sys/fs/cgroup sys/fs/cgroup
             mount -t tmpfs tmpfs run
             mount -t tmpfs tmpfs dev
             for name in null zero full random urandom tty; do cp -a /dev/$name dev/; done

@@ -251,3 +251,14 @@ def test_the_doctor_of_a_bare_node(new_root: NewRoot, tmp_path: Path) -> None:
     said = root.run(*doctor)
     assert said.code == 1
     assert f"failed  EFA devices: 31 (wanted {find('ml.p5.48xlarge').efa})" in said.output
+
+
+def test_an_address_without_a_device_is_a_warning(new_root: NewRoot) -> None:
+    root = new_root("ml.m5.2xlarge")
+    root.address = "10.77.0.200"  # in the file; the machine has been given another
+    root.boot()
+    root.run("sh", "-c", "ip addr add 10.77.0.1/24 dev eth0 && ip addr del 10.77.0.200/24 dev eth0")
+    root.config("ml.m5.2xlarge")
+    assert root.run().code == 0
+    assert any("network device of 10.77.0.200: none" in text for text in root.node()["warnings"])
+    assert "UCX_NET_DEVICES" not in root.read("etc/hyperpd/fabric.env")
