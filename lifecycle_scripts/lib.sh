@@ -8,6 +8,9 @@
 #
 # Exit code 0: the node may serve, warnings are in node.json. 1: it may not; the last line says why.
 
+# The platform promises no environment.
+export PATH="${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin" LC_ALL=C
+
 INSTALLED=/opt/hyperpd/lifecycle
 FILES="on_create.sh on_init_complete.sh boot.sh lib.sh task_prolog.sh node.py check_fabric.py fabric.py instances.tsv"
 CONF=/etc/hyperpd

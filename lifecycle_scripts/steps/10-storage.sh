@@ -52,15 +52,20 @@ wait_for_devices() {
 # signature DEVICE: label and kind of what is on it, or nothing.
 signature() { blkid -p -o export "$1" 2>/dev/null | sed -nE 's/^(LABEL|TYPE|PTTYPE)=//p' | tr '\n' ' ' || true; }
 
-# array DEVICE …: one RAID-0 of several devices; the old one where a reboot has kept it.
+# array DEVICE …: one RAID-0 of several devices, its path in ARRAY; the old one where a reboot has kept it.
 array() {
-  local device seen
+  local device seen holder
+  command -v mdadm >/dev/null || fault "mdadm is missing; $* cannot become one device (HYPERPD_NVME=ignore goes on without)"
   for device in "$@"; do
     seen="$(signature "$device")"
     [[ -z "$seen" || "$seen" = *linux_raid_member* ]] || fault "$device holds $seen: nothing of ours, not formatted"
-    [[ -z "$seen" || "$seen" = *:"$LABEL "* || "$seen" = "$LABEL "* ]] || fault "$device belongs to another array ($seen)"
+    [[ -z "$seen" || "$seen" = *:"$LABEL linux"* || "$seen" = "$LABEL linux"* ]] || fault "$device belongs to another array ($seen)"
   done
   [ ! -e "$ARRAY" ] || return 0
+  # udev assembles what a reboot has kept, under a name of its own.
+  for holder in "$HW/sys/block/$(basename "$1")"/holders/md*; do
+    [ ! -e "$holder" ] || { ARRAY="/dev/$(basename "$holder")"; return 0; }
+  done
   # A killed run may have left half an array: then assembling fails, and a new one is made.
   if [ -n "$seen" ] && mdadm --assemble "$ARRAY" "$@"; then
     changed "$ARRAY"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,6 +132,49 @@ def test_a_reboot_keeps_what_is_on_the_nvme(new_root: NewRoot) -> None:
     root.boot()
     assert root.run("/opt/hyperpd/lifecycle/boot.sh").code == 0
     assert root.run("test", "-e", "/opt/hyperpd/data/models/weights").code == 0
+
+
+def test_a_reboot_keeps_an_array(new_root: NewRoot) -> None:
+    """The kernel here has no MD: member signatures are written by hand, and md127 is what udev has made."""
+    root = new_root("ml.g6e.48xlarge", disks=2)
+    for number, disk in enumerate(root.disks):
+        with open(disk, "r+b") as device:
+            device.seek(4096)  # an MD superblock of version 1.2
+            device.write(superblock(b"any:hyperpd", number))
+    root.write("hw/sys/block/nvme1n1/holders/md127/x", "")
+    spare = root.folder / "md127"
+    spare.touch()
+    os.truncate(spare, 64 << 20)
+    loop = subprocess.run(["losetup", "--find", "--show", spare], check=True, capture_output=True, text=True)
+    root.disks.append(loop.stdout.strip())
+    root.boot()
+    assert root.run("mv", "/dev/nvme3n1", "/dev/md127").code == 0
+    assert root.run("mkfs.ext4", "-q", "-L", "hyperpd", "/dev/md127").code == 0
+    run = root.run()
+    assert run.code == 0, run.output
+    assert not root.asked("mdadm")
+    assert root.run("findmnt", "-n", "-o", "SOURCE", "/opt/dlami/nvme").output == "/dev/md127\n"
+
+
+def superblock(name: bytes, number: int) -> bytes:
+    """MD's on-disk format, as far as blkid looks at it."""
+    block = bytearray(256 + 2 * 128)
+    struct.pack_into("<III", block, 0, 0xA92B4EFC, 1, 0)
+    block[16:32] = b"hyperpd-array-id"
+    block[32 : 32 + len(name)] = name
+    struct.pack_into("<Q", block, 144, 8)  # where the superblock lies, in sectors
+    struct.pack_into("<I", block, 160, number)
+    block[168:184] = b"hyperpd-member-%d" % number
+    struct.pack_into("<I", block, 220, 128)
+    return bytes(block)
+
+
+def test_nothing_is_asked_of_the_caller(new_root: NewRoot) -> None:
+    root = new_root("ml.m5.2xlarge")
+    run = root.run(
+        "env", "-i", "HYPERPD_HW_ROOT=/hw", "PATH=/bin", "bash", "-c", "cd /tmp && exec bash /lcs/on_create.sh"
+    )
+    assert run.code == 0, run.output
 
 
 def test_what_the_platform_has_set_up_stays(new_root: NewRoot) -> None:
