@@ -7,9 +7,10 @@ so what is printed is what runs.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hyperpd import fabric
@@ -25,6 +26,7 @@ _KV_ROLE = {"prefill": "kv_producer", "decode": "kv_consumer"}
 # The engine closes idle connections after 5 s by default; longer than the gateway's own pool keeps
 # them (gateway/pool.py), so that a connection is never closed under a request.
 KEEP_ALIVE_S = 75
+_HUB_ID = re.compile(r"([\w.-]+=)?[\w-][\w.-]*/[\w.-]+")  # also name=org/adapter
 CPU_KV_CACHE_BYTES = 256 << 20
 
 
@@ -87,6 +89,8 @@ def launch(
         "VLLM_API_KEY": "",  # one found in the container would shut the gateway out
         "PYTHONHASHSEED": "0",
     }
+    if not (model.huggingface or hub_names(recipe)):
+        env["HF_HUB_OFFLINE"] = "1"  # else a missing optional file is looked for on the hub, also of a folder
     if worker.role != "aggregated":
         argv += [
             "--kv-transfer-config",
@@ -108,6 +112,37 @@ def launch(
     if not recipe.hybrid_kv_cache(worker.role) and "disable-hybrid-kv-cache-manager" not in spec.engine:
         argv.append("--disable-hybrid-kv-cache-manager")
     return Launch((*argv, *_options(spec.engine)), env, worker.cpu_ids)
+
+
+def hub_names(recipe: Recipe) -> list[str]:
+    """Engine options that name something on a model hub, as in "decode.engine.tokenizer: org/model".
+
+    vLLM's options are not modelled: a guess by the look of the value, and by a few names.
+    """
+    return [
+        f"{role}.engine.{key}: {text}"
+        for role, spec in recipe.roles().items()
+        for key, text in _texts("", spec.engine)
+        if not text.startswith(("/", "./", "../", "~"))
+        and (_HUB_ID.fullmatch(text) or key.rpartition(".")[2] in ("tokenizer", "hf-config-path", "model"))
+    ]
+
+
+def _texts(key: str, value: object) -> Iterator[tuple[str, str]]:
+    """Every text in an option, with its path; JSON in a text is opened."""
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(f"{key}.{name}" if key else str(name), inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(key, inner)
+    elif isinstance(value, str):
+        yield key, value
 
 
 def _kv_transfer_config(

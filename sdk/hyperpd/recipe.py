@@ -175,6 +175,9 @@ class Recipe(Block):
     name: Name = Field(description="Lower-case letters, digits, '-' and '.'")
     description: str = ""
     accelerator: Accelerator = Field("gpu", description="What the engine runs on")
+    image: str | None = Field(
+        None, pattern=r"^[a-z0-9]\S*$", description="Container image; pinned by digest after hyperpd image mirror"
+    )
     model: ModelSource
     prefill: RoleSpec | None = None
     decode: RoleSpec | None = None

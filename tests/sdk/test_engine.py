@@ -89,3 +89,26 @@ def test_the_shell_line_is_the_same_command() -> None:
     command = launched("tiny-cpu-1p1d", "prefill-0")
     words = shlex.split(command.shell())
     assert words == [*(f"{key}={text}" for key, text in command.env.items()), *command.argv]
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "offline"),
+    [
+        ({"path": "/models/m"}, {}, True),
+        ({"generated": "tiny-llama"}, {"tokenizer": "/models/t"}, True),
+        ({"huggingface": "org/model"}, {}, False),
+        ({"path": "/models/m"}, {"tokenizer": "gpt2"}, False),
+        ({"path": "/models/m"}, {"speculative-config": {"model": "org/draft"}}, False),
+        ({"path": "/models/m"}, {"speculative-config": '{"model": "org/draft"}'}, False),
+        ({"path": "/models/m"}, {"lora-modules": ["a=org/b"]}, False),
+    ],
+)
+def test_the_hub_is_left_alone_where_nothing_comes_from_it(
+    model: dict[str, Any], option: dict[str, Any], offline: bool
+) -> None:
+    pair = {"prefill": {}, "decode": {"engine": option}}
+    blocks = {"aggregated": {"engine": option}} if "speculative-config" in option else pair
+    recipe = parse({"version": 1, "name": "one", "model": model, **blocks}, "test")
+    commands = [launch(recipe, worker, model_path="m") for worker in place(recipe).workers]
+    # All or none: the engines of one machine may share a process that has read it (process.Warm).
+    assert [command.env.get("HF_HUB_OFFLINE") for command in commands] == ["1" if offline else None] * len(commands)
