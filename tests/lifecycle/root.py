@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = REPOSITORY / "lifecycle_scripts"
 ADDRESS, ID = "10.77.0.1", "i-0123456789abcdef0"
 MODEL = "Amazon EC2 NVMe Instance Storage"
-_PACKAGES = "python3,iproute2,kmod,util-linux,e2fsprogs,slurm-wlm,munge"
+_PACKAGES = "python3,iproute2,kmod,procps,util-linux,e2fsprogs,slurm-wlm,munge"
 # What is mounted over the root, or made by the harness, and so is no change of the scripts.
 _OURS = ("hw/", "run/", "proc/", "sys/", "dev/", "tmp/", "usr/local/sbin/", "lcs/", "opt/ml/", "opt/amazon/")
 
