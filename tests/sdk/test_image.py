@@ -23,8 +23,8 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from hyperpd import image
 from hyperpd.errors import CloudError, NotReady, RecipeError
+from hyperpd.image import build, mirror, tools
 from hyperpd.recipe import load
 
 DIGEST = "sha256:" + "1" * 64
@@ -243,7 +243,7 @@ def test_build_push_and_mirror(
 
 def test_mirror_without_skopeo(registry: Registry, hyperpd: Run, checkout: Path, tmp_path: Path) -> None:
     hyperpd("image", "build", "--engine", "none", "--tool", "buildah", "--context", str(checkout), env=registry.env)
-    tag = image.default_tag("none")
+    tag = build.default_tag("none")
     hyperpd("image", "push", tag, f"{registry.host}/first", "--tool", "buildah", env=registry.env)
     environment = registry.env | program(tmp_path / "bin", "docker", "exit 1")
     (tmp_path / "bin" / "buildah").symlink_to(str(shutil.which("buildah")))
@@ -269,11 +269,11 @@ def test_a_refusing_registry_is_an_error(registry: Registry, hyperpd: Run, tmp_p
 # --- S3
 
 
-def upload(folder: Path, s3: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> tuple[image.Uploaded, list[str]]:
+def upload(folder: Path, s3: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> tuple[mirror.Uploaded, list[str]]:
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
     lines: list[str] = []
-    return image.upload(folder, "s3://weights/p", lines.append), lines
+    return mirror.upload(folder, "s3://weights/p", lines.append), lines
 
 
 def test_what_is_there_is_compared_by_size_and_checksum(
@@ -291,7 +291,7 @@ def test_what_is_there_is_compared_by_size_and_checksum(
 
 
 def test_a_large_file_reports_its_progress(folder: Path, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "_REPORT_BYTES", 10 * 2**20)
+    monkeypatch.setattr(mirror, "_REPORT_BYTES", 10 * 2**20)
     (folder / "weights").write_bytes(bytes(40 * 2**20))  # in parts
     _, lines = upload(folder, s3, monkeypatch)
     shown = [int(line.split()[1]) for line in lines if line.endswith("%")]
@@ -309,11 +309,11 @@ def test_a_refusal_of_s3_is_an_error(folder: Path, s3: dict[str, str], monkeypat
 def test_without_boto3_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(NotReady, match=r"pip install 'hyperpd\[aws\]'"):
-        image.upload(folder, "s3://weights/p", print)
+        mirror.upload(folder, "s3://weights/p", print)
 
 
 def test_boto3_is_imported_only_to_upload() -> None:
-    code = "import sys, hyperpd.image; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "import sys, hyperpd.image.mirror; print(*{name.split('.')[0] for name in sys.modules})"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"boto3", "botocore", "moto"} & set(ran.stdout.split()) == set()
 
@@ -323,7 +323,7 @@ def test_boto3_is_imported_only_to_upload() -> None:
 
 def closed(recipe: str | Path, folder: Path | None, tmp_path: Path, **given: Any) -> Path:
     bucket = "s3://weights/models" if folder else None
-    plan = image.plan_mirror(load(recipe), "registry.example:5000/ml", bucket=bucket, folder=folder, **given)
+    plan = mirror.plan_mirror(load(recipe), "registry.example:5000/ml", bucket=bucket, folder=folder, **given)
     out = tmp_path / "closed.yaml"
     out.write_text(plan.recipe(DIGEST))
     return out
@@ -390,12 +390,14 @@ def test_what_cannot_be_mirrored(
     recipe.write_text(RECIPE.replace(*change) if change[0] else RECIPE)
     given = {"registry": "r.example/ml", "bucket": "s3://weights", "folder": folder} | given
     with pytest.raises(RecipeError, match=re.escape(problem)):
-        image.plan_mirror(load(recipe), given.pop("registry"), **given)
+        mirror.plan_mirror(load(recipe), given.pop("registry"), **given)
 
 
 def test_private_registries_may_have_public_words_in_their_paths() -> None:
-    assert image.public_hosts("r.example/docker.io/vllm 123456789012.dkr.ecr.us-east-1.amazonaws.com mydocker.io") == []
-    assert image.public_hosts("docker://docker.io/a registry-1.docker.io") == ["docker.io"]
+    assert (
+        mirror.public_hosts("r.example/docker.io/vllm 123456789012.dkr.ecr.us-east-1.amazonaws.com mydocker.io") == []
+    )
+    assert mirror.public_hosts("docker://docker.io/a registry-1.docker.io") == ["docker.io"]
 
 
 def test_mirror_dry_run_does_nothing(
@@ -448,10 +450,10 @@ def test_build_needs_a_checkout(hyperpd: Run, checkout: Path, no_tools: dict[str
 
 
 def test_this_repository_is_a_checkout_and_takes_the_arguments() -> None:
-    root = image.checkout(Path(__file__).parent)
-    dockerfile = (root / image.DOCKERFILE).read_text()
+    root = build.checkout(Path(__file__).parent)
+    dockerfile = (root / tools.DOCKERFILE).read_text()
     for given in (("gpu", "b", "0" * 64, False), ("gpu", None, None, True), ("none", None, None, False)):
-        for name in image.build_arguments(*given) | {"REVISION": ""}:
+        for name in build.build_arguments(*given) | {"REVISION": ""}:
             assert re.search(rf"^ARG {name}\b", dockerfile, re.M), name
 
 
@@ -521,6 +523,6 @@ def test_with_neither_a_codebuild_project_is_written(
     ],
 )
 def test_names_of_images(text: str, parts: tuple[str, str, str]) -> None:
-    found = image.reference(text, "test")
+    found = tools.reference(text, "test")
     assert (found.repository, found.tag, found.digest) == parts
     assert str(found) == text

@@ -71,21 +71,22 @@ def build(
     template is written, with a CodeBuild project (its buildspec inside, privileged since it runs docker)
     and a role that may push to one ECR repository. The commands to start it are printed. Unverified.
     """
-    from hyperpd import image as images
+    from hyperpd.image import build as build_
+    from hyperpd.image import tools
 
-    arguments = images.build_arguments(engine, base, efa_sha256, no_efa)
-    checkout = images.checkout(context)
-    tag = tag or images.default_tag(engine)
-    images.reference(tag, "--tag")
-    by = images.tool(tool) if tool != "codebuild" else None
+    arguments = build_.build_arguments(engine, base, efa_sha256, no_efa)
+    checkout = build_.checkout(context)
+    tag = tag or build_.default_tag(engine)
+    tools.reference(tag, "--tag")
+    by = tools.tool(tool) if tool != "codebuild" else None
     if by:
-        shell = images.Shell(dry_run)
-        by.build(shell, checkout, tag, arguments | images.revision(checkout))
+        shell = tools.Shell(dry_run)
+        by.build(shell, checkout, tag, arguments | build_.revision(checkout))
         _tell(
             as_json, {"tool": by.name, "image": tag, "commands": shell.commands}, shell.commands if dry_run else [tag]
         )
         return
-    text, lines = images.codebuild(tag, arguments | images.revision(checkout, dirty=""), checkout, template)
+    text, lines = build_.codebuild(tag, arguments | build_.revision(checkout, dirty=""), checkout, template)
     if not dry_run:
         template.write_text(text)
     why = "" if tool else "# neither docker nor buildah can be used here\n"
@@ -105,10 +106,10 @@ def push(tag: str, repository: str, tool: str | None, dry_run: bool, as_json: bo
 
     Log in with the tool first. ECR wants the repository to exist: aws ecr create-repository (unverified).
     """
-    from hyperpd import image as images
+    from hyperpd.image import tools
 
-    shell = images.Shell(dry_run)
-    pushed = images.push(shell, images.must(images.tool(tool)), tag, repository)
+    shell = tools.Shell(dry_run)
+    pushed = tools.push(shell, tools.must(tools.tool(tool)), tag, repository)
     _tell(as_json, {"image": pushed, "commands": shell.commands}, shell.commands if dry_run else [pushed])
 
 
@@ -142,8 +143,9 @@ def mirror(
 
     Helm charts: hyperpd ships none so far, so none are mirrored. ECR and real S3 are unverified.
     """
-    from hyperpd import image as images
     from hyperpd.errors import RecipeError
+    from hyperpd.image import mirror as mirror_
+    from hyperpd.image import tools
     from hyperpd.recipe import load
 
     file = load(recipe)
@@ -151,16 +153,16 @@ def mirror(
         raise RecipeError(str(out), ["this is the recipe itself; write to another file"])
     if not out.resolve().parent.is_dir():
         raise RecipeError(str(out), ["no such folder; make it first"])
-    plan = images.plan_mirror(file, registry, image=source, bucket=bucket, folder=model_folder, model_path=model_path)
-    shell = images.Shell(dry_run)
-    digest = images.copy_image(shell, plan.source, plan.target)
-    uploaded = images.Uploaded()
+    plan = mirror_.plan_mirror(file, registry, image=source, bucket=bucket, folder=model_folder, model_path=model_path)
+    shell = tools.Shell(dry_run)
+    digest = mirror_.copy_image(shell, plan.source, plan.target)
+    uploaded = mirror_.Uploaded()
     if model_folder and not dry_run:
-        uploaded = images.upload(model_folder, plan.place, (lambda _: None) if as_json else output.line)
+        uploaded = mirror_.upload(model_folder, plan.place, (lambda _: None) if as_json else output.line)
     text = plan.recipe(digest or plan.source.digest)
     lines = list(shell.commands)
     if dry_run:
-        files = images.model_files(model_folder) if model_folder else []
+        files = mirror_.model_files(model_folder) if model_folder else []
         lines += [f"# upload {name} to {plan.place}/{name.as_posix()}" for name in files]
         lines += [f"# write {out}" + ("" if plan.source.digest else ", the tag replaced by the digest") + ":", text]
     else:
