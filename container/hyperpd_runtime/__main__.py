@@ -16,8 +16,9 @@ def main() -> int:
     """Exit code 0 after a clean stop, otherwise the error's."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(f"{settings.__doc__}\n{environment.__doc__}")
-        for name, default, meaning in environment.table():
-            print(f"  --{name:<15} {meaning}" + (f" [{default}]" if default else ""))
+        for name, kind, default, roles, meaning in environment.table():
+            told = default if default == "required" else f"default {default}" if default else "optional"
+            print(f"  --{name:<15} {meaning} ({kind}, {told}; read by: {roles})")
         return 0
     try:
         node = Node(settings.read(sys.argv[1:], os.environ))

@@ -64,10 +64,11 @@ def read(argv: Sequence[str], environ: Mapping[str, str], model_folder: Path = _
 
 def _elsewhere(environ: Mapping[str, str], model_folder: Path) -> dict[str, str]:
     """Settings in other platforms' words."""
+    found = {"net_devices": environ["UCX_NET_DEVICES"]} if environ.get("UCX_NET_DEVICES") else {}
     for key in ("SM_VLLM_MODEL", "HF_MODEL_ID"):
         if environ.get(key):
-            return {"model": environ[key]}
-    return {"model": str(model_folder)} if (model_folder / "config.json").is_file() else {}
+            return found | {"model": environ[key]}
+    return found | ({"model": str(model_folder)} if (model_folder / "config.json").is_file() else {})
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@
     --name  >  HYPERPD_NAME  >  SM_VLLM_MODEL  >  HF_MODEL_ID  >  /opt/ml/model  >  the recipe
 
 SM_VLLM_<OPTION> is vLLM's option, like what follows `--` in argv (which wins). SAGEMAKER_BIND_TO_PORT
-is the port of the API.
+is the port of the API. UCX_NET_DEVICES is net-devices, where that is not given.
 """
 
 from __future__ import annotations
@@ -18,12 +18,18 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic.config import JsonDict
 
 from hyperpd.placement import Machine
 from hyperpd.recipe import Recipe
 
 PREFIX = "HYPERPD_"
 RuntimeRole = Literal["prefill", "decode", "aggregated", "gateway", "node"]
+
+# Which roles read a setting; all do where nothing is said.
+_GATEWAY: JsonDict = {"roles": "gateway"}
+_WORKER: JsonDict = {"roles": "prefill, decode, aggregated"}
+_KV: JsonDict = {"roles": "prefill, decode, node"}
 
 
 class Environment(BaseModel):
@@ -34,16 +40,26 @@ class Environment(BaseModel):
     role: RuntimeRole = Field(description="What this process is; node is all roles on one machine")
     recipe: str = Field(description="Recipe file, or the name of a shipped one")
     state_dir: str = Field("/tmp/hyperpd", description="Folder for logs and fleet.json")
-    ordinal: int = Field(0, ge=0, description="prefill, decode: which worker of the role this is")
+    ordinal: int = Field(0, ge=0, description="Which worker of the role this is", json_schema_extra=_WORKER)
     address: str = Field("127.0.0.1", description="IP address that peers connect to; never a hostname")
     port_offset: int = Field(0, ge=0, le=50000, description="Added to every port: a second fleet on one machine")
     model: str = Field("", description="Model folder or id to serve instead of the recipe's")
-    instance_type: str = Field("", description="As in ml.p5.48xlarge: how many EFA devices there have to be")
-    net_devices: str = Field("", description="TCP: network devices, comma-separated; default: the one with address")
-    unknown_engine: bool = Field(False, description="Start an engine version that hyperpd has not been tried with")
-    prefill: str = Field("", description="gateway: comma-separated URLs of prefill workers")
-    decode: str = Field("", description="gateway: comma-separated URLs of decode workers")
-    aggregated: str = Field("", description="gateway: comma-separated URLs of aggregated workers")
+    instance_type: str = Field(
+        "", description="As in ml.p5.48xlarge: how many EFA devices there have to be", json_schema_extra=_KV
+    )
+    net_devices: str = Field(
+        "",
+        description="TCP: network devices, comma-separated; default: the one with address",
+        json_schema_extra=_KV,
+    )
+    unknown_engine: bool = Field(
+        False,
+        description="Start an engine version that hyperpd has not been tried with",
+        json_schema_extra={"roles": "prefill, decode, aggregated, node"},
+    )
+    prefill: str = Field("", description="Comma-separated URLs of prefill workers", json_schema_extra=_GATEWAY)
+    decode: str = Field("", description="Comma-separated URLs of decode workers", json_schema_extra=_GATEWAY)
+    aggregated: str = Field("", description="Comma-separated URLs of aggregated workers", json_schema_extra=_GATEWAY)
 
     @field_validator("prefill", "decode", "aggregated")
     @classmethod
@@ -61,16 +77,16 @@ class Environment(BaseModel):
         return address
 
 
-def table() -> list[tuple[str, str, str]]:
-    """Every setting as (name, default, meaning), for --help and the README."""
-    return [
-        (
-            name.replace("_", "-"),
-            "required" if setting.is_required() else str(setting.default),
-            str(setting.description),
-        )
-        for name, setting in Environment.model_fields.items()
-    ]
+def table() -> list[tuple[str, str, str, str, str]]:
+    """Every setting as (name, type, default, who reads it, meaning), for --help and the README."""
+    rows = []
+    for name, setting in Environment.model_fields.items():
+        extra = setting.json_schema_extra
+        kind = "word" if name == "role" else getattr(setting.annotation, "__name__", "")
+        default = "required" if setting.is_required() else str(setting.default)
+        roles = str(extra["roles"]) if isinstance(extra, dict) else "all"
+        rows.append((name.replace("_", "-"), kind, default, roles, str(setting.description)))
+    return rows
 
 
 def this_machine(address: str = "127.0.0.1") -> Machine:

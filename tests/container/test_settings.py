@@ -70,5 +70,11 @@ def test_options_of_vllm() -> None:
     }
 
 
+def test_ucx_devices_of_the_container() -> None:
+    environ = {"UCX_NET_DEVICES": "eth0"}
+    assert settings.read(BASE, environ).environment.net_devices == "eth0"
+    assert settings.read([*BASE, "--net-devices", "eth1"], environ).environment.net_devices == "eth1"
+
+
 def test_the_port_of_the_platform() -> None:
     assert settings.read(BASE, {"SAGEMAKER_BIND_TO_PORT": "9000"}).api_port == 9000
