@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Set
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -72,7 +72,7 @@ def identify(given: argparse.Namespace) -> int:
 
 def _config(path: Path) -> Dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
+        config: Dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError:
         raise ValueError(
             "no resource_config.json at {} (SAGEMAKER_RESOURCE_CONFIG_PATH names another place)".format(path)
@@ -231,7 +231,7 @@ def numa(given: argparse.Namespace) -> int:
 
 def ports(given: argparse.Namespace) -> int:
     """Print the union of lists of ports as the kernel writes it: sorted, adjoining ranges joined."""
-    found = set()
+    found: Set[int] = set()
     for word in re.split(r"[,\s]+", ",".join(given.lists)):
         if word:
             first, _, last = word.partition("-")

@@ -3,7 +3,7 @@
 # Alone: it is OnCreate itself. Beside others: put this folder into the same S3 prefix as hyperpd/, and
 # make `bash "$(dirname "$0")/hyperpd/on_create.sh"` the last line of the other on_create.sh, after Slurm
 # has started; its exit code must become theirs.
-# A file edited on Windows still works: env -S drops the carriage return, and "#" hides it elsewhere.
+# A file edited on Windows still works: env -S (coreutils 8.30) drops the carriage return, and "#" hides it elsewhere.
 set -Eeuo pipefail #
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)" #
 [ -r "$here/lib.sh" ] || { echo "hyperpd on_create: lib.sh is missing beside it; upload the whole folder"; exit 1; } #

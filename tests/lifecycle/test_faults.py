@@ -262,3 +262,25 @@ def test_an_address_without_a_device_is_a_warning(new_root: NewRoot) -> None:
     assert root.run().code == 0
     assert any("network device of 10.77.0.200: none" in text for text in root.node()["warnings"])
     assert "UCX_NET_DEVICES" not in root.read("etc/hyperpd/fabric.env")
+
+
+def test_two_hooks_at_once(new_root: NewRoot) -> None:
+    root = new_root("ml.g6e.8xlarge")
+    root.boot()
+    hooks = [root.start(f"/lcs/{name}.sh") for name in ("on_create", "on_init_complete")]
+    outputs = [hook.communicate()[0] for hook in hooks]
+    assert [hook.returncode for hook in hooks] == [0, 0], outputs
+    assert sum("nothing changed" in output for output in outputs) == 1
+
+
+def test_options_that_let_a_node_serve_without(new_root: NewRoot) -> None:
+    root = new_root(disks=0, efa=0)
+    root.options("HYPERPD_NVME=warn", "HYPERPD_FABRIC=tcp", "HYPERPD_EFA=warn")
+    assert root.run().code == 0
+    warnings = "\n".join(root.node()["warnings"])
+    assert "10-storage: no NVMe after 0 s" in warnings
+    assert "30-efa: EFA devices: 0, wanted 32" in warnings
+    assert root.node()["set"]["10-storage"] == {"data": "/var/lib/hyperpd"}
+    assert "UCX_TLS=tcp,cuda_copy" in root.read("etc/hyperpd/fabric.env")
+    said = root.run("python3", "-B", "/lcs/check_fabric.py", "--hardware", "/hw")
+    assert (said.code, "as decided" in said.output) == (0, True), said.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 from collections.abc import Callable
@@ -199,6 +200,13 @@ def test_few_huge_pages_are_a_warning(new_root: NewRoot) -> None:
     assert root.run().code == 0
     assert any("huge pages: 24 MiB, wanted 5120 MiB" in text for text in root.node()["warnings"])
     assert "FI_EFA_USE_HUGE_PAGE=0" in root.read("etc/hyperpd/fabric.env")
+
+
+def test_gpus_that_the_driver_does_not_show_are_a_warning(new_root: NewRoot) -> None:
+    root = new_root(disks=1)
+    shutil.rmtree(root.root / "hw/proc/driver/nvidia/gpus/0000:07:00.0")
+    assert root.run().code == 0
+    assert any("60-numa: GPUs: 7, wanted 8" in text for text in root.node()["warnings"])
 
 
 def test_the_machine_knows_its_type_better(new_root: NewRoot) -> None:

@@ -32,7 +32,7 @@ NodeName=node-2 NodeAddr={ADDRESSES[1]} CPUs=1 RealMemory=100
 PartitionName=prefill Nodes=node-1 Default=YES
 PartitionName=decode Nodes=node-2"""  # without a line end, as an editor may leave it
 # What a role says of its task.
-TASK = """echo "$0 $(hostname) FI_PROVIDER=$FI_PROVIDER HUGE=$FI_EFA_USE_HUGE_PAGE UCX_TLS=$UCX_TLS" \\
+TASK = """echo "$0 $(hostname) FI_PROVIDER=$FI_PROVIDER HUGE=$FI_EFA_USE_HUGE_PAGE" \\
   "memlock=$(ulimit -S -l) nofile=$(ulimit -S -n)" """
 
 
@@ -134,14 +134,15 @@ def test_a_job_of_two_roles(nodes: Nodes) -> None:
     job = f"""
         ulimit -S -l 64
         ulimit -S -n 1024
-        exec srun --export=ALL,UCX_TLS=mine -p prefill -N1 sh -c '{TASK}' prefill : -p decode -N1 sh -c '{TASK}' decode
+        exec srun --export=ALL,FI_EFA_USE_HUGE_PAGE=0 \\
+          -p prefill -N1 sh -c '{TASK}' prefill : -p decode -N1 sh -c '{TASK}' decode
     """
     said = controller.run("bash", "-c", job)
     assert said.code == 0, said.output
     full = controller.run("sh", "-c", "echo memlock=$(ulimit -H -l) nofile=$(ulimit -H -n)").output.strip()
     assert sorted(line for line in said.output.splitlines() if "srun: " not in line) == [
-        f"decode node-2 FI_PROVIDER=efa HUGE=1 UCX_TLS=mine {full}",
-        f"prefill node-1 FI_PROVIDER=efa HUGE=1 UCX_TLS=mine {full}",
+        f"decode node-2 FI_PROVIDER=efa HUGE=0 {full}",
+        f"prefill node-1 FI_PROVIDER=efa HUGE=0 {full}",
     ]
     assert "nothing changed" in controller.run().last
 
