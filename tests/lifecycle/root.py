@@ -259,7 +259,7 @@ class Root:
             "--uts",
             "--net",
             "chroot",
-            self.root,
+            str(self.root),
             *argv,
         ]
         return subprocess.Popen(

@@ -214,6 +214,17 @@ def test_the_whole_run_killed_midway(new_root: NewRoot) -> None:
     mended(root)
 
 
+def test_sigterm_lets_the_step_end_and_says_so(new_root: NewRoot) -> None:
+    root = new_root("ml.g6e.8xlarge")
+    script = root.root / "lcs/steps/40-fabric.sh"
+    text = script.read_text()
+    script.write_text(text.replace("begin_step\n", "begin_step\nkill -TERM $(cut -d' ' -f4 /proc/$PPID/stat)\n"))
+    refused(root, "40-fabric", "ended by SIGTERM")
+    assert "FI_PROVIDER=efa" in root.read("etc/hyperpd/fabric.env")
+    script.write_text(text)
+    mended(root)
+
+
 def test_a_step_without_end(new_root: NewRoot) -> None:
     root = new_root(disks=1)
     root.write("lcs/steps/15-endless.sh", "sleep infinity\n", 0o755)
