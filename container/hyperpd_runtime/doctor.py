@@ -32,6 +32,7 @@ _SYSCTLS: dict[str, tuple[str, Callable[[int], bool]]] = {  # name: what is want
     "net.core.somaxconn": ("at least 1024", lambda value: value >= 1024),
 }
 _TCP_FLOOR_GB_S = 0.05
+_NODE_SUMMARY = Path("/etc/hyperpd/node.json")  # written by lifecycle_scripts/node.py
 
 
 def examine(recipe: Recipe, address: str, instance_type: str, ports: Ports, net_devices: str) -> list[Check]:
@@ -50,7 +51,7 @@ def examine(recipe: Recipe, address: str, instance_type: str, ports: Ports, net_
         checks += [check for check in decision.checks if check.name not in known]
         checks.append(plugin(decision.backend))
     checks += [_shm(), *map(_sysctl, _SYSCTLS), _clock(), _memlock(recipe), *_nvme(facts.nvme_gb if facts else 0)]
-    checks += [_ports(address, ports), _model(recipe)]
+    checks += [_ports(address, ports), _model(recipe), *lifecycle()]
     return checks
 
 
@@ -153,6 +154,22 @@ def _nvme(expected_gb: int) -> list[Check]:
     seen = f"{shutil.disk_usage(mount).total / 1e9:.0f} GB at {mount}" if mount.is_mount() else f"none at {mount}"
     fix = "the lifecycle scripts mount it"
     return [Check("NVMe", "ok" if mount.is_mount() else "warning", seen, f"about {expected_gb} GB", fix)]
+
+
+def lifecycle(summary: Path = _NODE_SUMMARY) -> list[Check]:
+    """What the lifecycle scripts said of this node; nothing where they never ran."""
+    try:
+        told = json.loads(summary.read_text())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        return [Check("lifecycle scripts", "warning", f"{summary}: {error}", "readable", "run them again")]
+    name, wanted = "lifecycle scripts", "status ok"
+    if told.get("status") not in ("ok", "warnings"):
+        why = f"{told.get('step')}: {told.get('reason')}"
+        return [Check(name, "failed", why, wanted, "/var/log/provision/provisioning.log; run on_create.sh again")]
+    warnings = [Check(name, "warning", str(text), "no warning", str(summary)) for text in told.get("warnings", [])]
+    return warnings or [Check(name, "ok", "ran without a warning", wanted, "")]
 
 
 def _ports(address: str, ports: Ports) -> Check:
