@@ -275,6 +275,9 @@ async def test_a_decode_worker_of_another_model_is_never_picked(stack: Stack) ->
     for member in members.members:
         member.healthy = True
     prefill, decode = members.members
+    with pytest.raises(NoWorkerAvailable, match="no pair proven"):  # nothing is served before the first canary
+        members.pick()
+    members._was_ready = True
     prefill.fingerprint = recipe.fingerprint("prefill")
     decode.fingerprint = recipe.fingerprint("decode", model_path="/other")
     with pytest.raises(NoWorkerAvailable):

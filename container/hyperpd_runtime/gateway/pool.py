@@ -80,7 +80,7 @@ class Pool:
     def pick(self) -> Member:
         """The worker that will decode. Raises NoWorkerAvailable."""
         ready = self._decodes()
-        if not ready:
+        if not ready or self._cold():
             raise NoWorkerAvailable(f"{self.not_ready()}; see hyperpd status", retry_after_s=5)
         return ready[next(self._decode_turn) % len(ready)]
 
@@ -115,9 +115,13 @@ class Pool:
 
         Once a pair has been proven, decode answers alone where none is left: counted, and seen in `not_ready`.
         """
-        if self.draining or not self._decodes() or not self._was_ready:
+        if self.draining or not self._decodes() or self._cold():
             return self.not_ready()
         return None
+
+    def _cold(self) -> bool:
+        """Whether no pair has been proven since the start; before that nothing is served."""
+        return not self._was_ready and not any(pair.proven for pair in self.pairs)
 
     async def watch(self, session: aiohttp.ClientSession, canary: Canary) -> None:
         """Probe every worker and prove every pair, for ever; one that hangs holds up no other."""

@@ -18,6 +18,7 @@ from hyperpd.cli.fleet import LocalFleet
 from hyperpd.errors import HyperpdError, NotReady
 
 _POLL_S = 0.1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOPPED = "stopped by hyperpd down or a signal"
 
 
@@ -36,7 +37,7 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
     fleet = LocalFleet(file.recipe.name + (f"+{port_offset}" if port_offset else ""))
     description = f": {file.recipe.description}" if file.recipe.description else ""
     output.line(f"{file.recipe.name}{description} (recipe digest {file.digest[:12]})")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, _interrupt)
     node = fleet.start(file.path, port_offset, model)
     try:
@@ -50,8 +51,6 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
         output.line("Ctrl-C stops everything")
         node.wait()
     except (KeyboardInterrupt, OSError):  # OSError: the terminal is gone
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # one is enough
-            signal.signal(number, signal.SIG_IGN)
         node.terminate()
         with contextlib.suppress(OSError):
             output.line("stopping …")
@@ -65,6 +64,9 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) ->
 
 
 def _interrupt(*_: Any) -> None:
+    """Once: make passes on a signal that the terminal has sent to its children already."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
