@@ -25,13 +25,13 @@ def api(offset: int) -> str:
     return f"http://127.0.0.1:{8080 + offset}"
 
 
-def served_by_both(url: str, offset: int) -> bool:
-    """One completion, and whether it went through prefill and decode."""
+def served(url: str, offset: int, mode: str = "pd") -> bool:
+    """One completion, and whether it was served in `mode`: pd went through prefill and decode."""
     with httpx.Client(timeout=120) as http:
         assert complete(http, url, prompt(300, 1))["choices"][0]["text"]
         metrics = http.get(f"http://127.0.0.1:{8081 + offset}/metrics").text
     counted = [line for line in metrics.splitlines() if line.startswith("hyperpd_requests_total{")]
-    return len(counted) == 1 and 'mode="pd"' in counted[0] and 'outcome="ok"' in counted[0]
+    return len(counted) == 1 and f'mode="{mode}"' in counted[0] and 'outcome="ok"' in counted[0]
 
 
 def test_gateway_alone_says_why_it_is_not_ready(start: Start) -> None:
@@ -54,8 +54,16 @@ def test_gateway_alone_says_why_it_is_not_ready(start: Start) -> None:
 def test_a_node_prefills_and_decodes(start: Start) -> None:
     node = start("node", "--role", "node", "--recipe", RECIPE, "--port-offset", "7000")
     node.answer(api(7000) + "/ping", 200)
-    assert served_by_both(api(7000), 7000)
+    assert served(api(7000), 7000)
     assert node.stop(GRACE_S) == 0
+
+
+def test_an_aggregated_worker_has_its_gateway(start: Start) -> None:
+    argv = ("--role", "aggregated", "--recipe", "tiny-cpu-aggregated", "--port-offset", "7000")
+    aggregated = start("aggregated", *argv)
+    aggregated.answer(api(7000) + "/ping", 200)
+    assert served(api(7000), 7000, mode="aggregated")
+    assert aggregated.stop(GRACE_S) == 0
 
 
 def test_prefill_decode_and_gateway_in_containers_of_their_own(start: Start) -> None:
@@ -69,7 +77,7 @@ def test_prefill_decode_and_gateway_in_containers_of_their_own(start: Start) -> 
     told = (word for role, url in urls.items() for word in (f"--{role}", url))
     gateway = start("gateway", "--role", "gateway", "--recipe", RECIPE, "--port-offset", "7300", *told, engine=False)
     gateway.answer(api(7300) + "/ping", 200)
-    assert served_by_both(api(7300), 7300)
+    assert served(api(7300), 7300)
     assert [each.stop(GRACE_S) for each in (gateway, workers["decode"], workers["prefill"])] == [0, 0, 0]
 
 
