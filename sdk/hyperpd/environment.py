@@ -90,8 +90,9 @@ def table() -> list[tuple[str, str, str, str, str]]:
 
 
 def this_machine(address: str = "127.0.0.1") -> Machine:
-    """The machine this process runs on, with the CPUs it may use."""
-    return Machine(address, cpus=tuple(sorted(os.sched_getaffinity(0))))
+    """The machine this process runs on, with the CPUs it may use, where the system tells (Linux)."""
+    cpus = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None
+    return Machine(address, cpus)
 
 
 def model_path(recipe: Recipe) -> str:

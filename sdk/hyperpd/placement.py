@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import accumulate
 
 from hyperpd.errors import CapacityError, RecipeError
@@ -23,19 +23,7 @@ class Ports:
 
     def shifted(self, by: int) -> Ports:
         """The same ports, each `by` higher: for a second fleet on one machine."""
-        return Ports(
-            *(
-                port + by
-                for port in (
-                    self.gateway_api,
-                    self.gateway_admin,
-                    self.worker_api,
-                    self.worker_admin,
-                    self.side_channel,
-                    self.kv_events,
-                )
-            )
-        )
+        return Ports(*(port + by for port in astuple(self)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,8 +149,14 @@ async def test_a_whole_answer_may_take_longer_than_a_lease_that_held(
     assert counted("hyperpd_recomputed_requests_total", why="handoff_failed") == recomputed + expired
     stack.decode.fault = ""
     await stack.ask()
-    # What a late read may have put into decode's prefix cache is never found again.
+    # What a late read may have put into decode's prefix cache is never found again, also after it
+    # seemed to be gone for a while.
     assert ("cache_salt" in stack.decode.bodies[-1]) == bool(expired)
+    async with pool.session() as session:
+        decode = stack.pool.members[1]
+        decode.healthy = False
+        await stack.pool._probe(session, decode)
+        assert (decode.healthy, bool(decode.salt)) == (True, bool(expired))
 
 
 async def test_client_leaves_during_prefill(stack: Stack) -> None:

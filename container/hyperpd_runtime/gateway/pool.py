@@ -37,7 +37,7 @@ class Member:
         self.admin_url = endpoint.admin_url
         self.fingerprint: Fingerprint | None = None  # what the worker says of itself; a plain engine says nothing
         self.recipe_digest = ""
-        self.salt = ""  # set once its prefix cache may hold wrong blocks: no request finds those again
+        self.salt = ""  # set for good once its prefix cache may hold wrong blocks: no request finds those again
         self.healthy = False
         self.why = "not probed yet"
 
@@ -144,8 +144,8 @@ class Pool:
             healthy, why = False, f"{type(error).__name__} at {member.url}/health"
         if healthy != member.healthy:
             log.info("event=worker worker=%s healthy=%s why=%r", member.name, healthy, why)
-            if healthy:
-                member.fingerprint, member.salt = None, ""  # it may have been replaced
+            if healthy:  # it may have been replaced. Or only frozen: its salt stays, which costs a new one nothing
+                member.fingerprint = None
         if healthy and not member.fingerprint:
             await self._identify(session, member)
         member.healthy, member.why = healthy, why
