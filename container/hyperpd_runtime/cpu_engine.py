@@ -91,11 +91,12 @@ def _take_orders() -> None:
         read, write = os.pipe()
         middle = os.fork()
         if middle == 0:
+            middle = os.getpid()  # the engine may run only after its parent's end, and must know whose end it awaits
             engine = os.fork()
             if engine == 0:
                 os.close(read)
                 os.close(write)
-                _become(order, middle=os.getppid())
+                _become(order, middle)
             os.write(write, str(engine).encode())
             os._exit(0)
         os.close(write)
@@ -108,9 +109,6 @@ def _become(order: dict[str, Any], middle: int) -> NoReturn:
     """Turn this forked process into the engine of an order."""
     code = 1
     try:
-        while os.getppid() == middle:  # the death signal belongs to the parent of the moment it is set in
-            time.sleep(0.001)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         os.setsid()
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -118,6 +116,9 @@ def _become(order: dict[str, Any], middle: int) -> NoReturn:
             os.dup2(source, target)
         os.close(nothing)
         os.close(log)
+        while os.getppid() == middle:  # the death signal belongs to the parent of the moment it is set in
+            time.sleep(0.001)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         os.environ.update(order["env"])
         if order["cpus"]:
             os.sched_setaffinity(0, order["cpus"])

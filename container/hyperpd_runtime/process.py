@@ -54,6 +54,8 @@ class EngineProcess:
             os.kill(self.pid, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.wait(), grace_s)
+        if not self._exit.done():  # it may not lead its group yet
+            os.kill(self.pid, signal.SIGKILL)
         # The API process may be gone while its core and workers live on: end the group, not the process.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
