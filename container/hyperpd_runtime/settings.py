@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from hyperpd.environment import PREFIX, Environment
 from hyperpd.errors import RecipeError
-from hyperpd.recipe import EngineOption, engine_options, problems
+from hyperpd.options import EngineOption, engine_options
+from hyperpd.problems import problems
 
 _FIELDS = tuple(Environment.model_fields)
 _SAGEMAKER_MODEL = Path("/opt/ml/model")  # where SageMaker puts a model's files

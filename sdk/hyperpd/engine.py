@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hyperpd import fabric
+from hyperpd.options import EngineOption
 from hyperpd.placement import Worker
-from hyperpd.recipe import EngineOption, KVTiers, Recipe
+from hyperpd.recipe import KVTiers, Recipe
 
 # vLLM's module; its `vllm` script is absent from the CPU distribution.
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"

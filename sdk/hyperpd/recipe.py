@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -20,68 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from hyperpd import fabric
 from hyperpd.errors import RecipeError
+from hyperpd.options import EngineOption, engine_options
 from hyperpd.pairing import Fingerprint, Identity, compatible
+from hyperpd.problems import problems
 
 Role = Literal["prefill", "decode", "aggregated"]
 Accelerator = Literal["cpu", "gpu"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")]
+_PUSH = "NixlPushConnector"
 KVLayout = Literal["LBHNC", "LBNHC", "LHBNC", "BLHNC", "BLNHC", "BHLNC"]  # VLLM_KV_CACHE_LAYOUT of vLLM 0.32
-EngineOption = bool | int | float | str | list[Any] | dict[str, Any]
-
-# Options of vLLM that hyperpd derives itself. A recipe that sets one is refused: two sources for
-# one value would disagree one day. So is a beginning of one (`block-siz`), which vLLM's parser
-# completes, and a part of one (`kv-transfer-config.engine_id`).
-OWNED_FLAGS: Mapping[str, str] = {
-    "model": "model:",
-    "served-model-name": "model.name",
-    "max-model-len": "model.max_len_tokens",
-    "dtype": "model.dtype",
-    "revision": "model.revision",
-    "tensor-parallel-size": "parallel.tensor",
-    "block-size": "kv_transfer.block_size_tokens",
-    "kv-transfer-config": "kv_transfer:",
-    "shutdown-timeout": "drain_s",
-    "host": "the placement",
-    "port": "the placement",
-    "api-key": "the gateway",
-    "uds": "the placement",
-    "config": "engine:",
-    "disable-access-log-for-endpoints": "hyperpd",
-    "disable-fastapi-docs": "hyperpd",
-    "pipeline-parallel-size": "parallel: (tensor only, so far)",
-    "data-parallel-size": "parallel: (tensor only, so far)",
-    "data-parallel-size-local": "parallel: (tensor only, so far)",
-    "data-parallel-address": "parallel: (tensor only, so far)",
-    "nnodes": "the placement (a worker is whole on one machine)",
-    "node-rank": "the placement (a worker is whole on one machine)",
-    "api-server-count": "hyperpd",
-    "headless": "hyperpd",
-    "ssl-keyfile": "the gateway",
-    "ssl-certfile": "the gateway",
-    "ssl-ca-certs": "the gateway",
-}
-
-
-def engine_options(options: Mapping[str, EngineOption], shown: str = "") -> dict[str, EngineOption]:
-    """Options as vLLM spells them, without leading dashes.
-
-    Raises ValueError naming every one that hyperpd sets itself or that is given twice.
-    """
-    clashes = []
-    spelled: dict[str, EngineOption] = {}
-    for key, value in options.items():
-        option, dot, part = key.removeprefix("--").partition(".")
-        option = option.replace("_", "-")
-        flag = option.removeprefix("no-")
-        owned = next((name for name in OWNED_FLAGS if name.startswith(flag)), None)
-        if owned:
-            clashes.append(f"{shown}{key} is set by hyperpd from {OWNED_FLAGS[owned]}; remove it here")
-        elif option + dot + part in spelled:
-            clashes.append(f"{shown}{key} is given twice; remove one")
-        spelled[option + dot + part] = value
-    if clashes:
-        raise ValueError("; ".join(clashes))
-    return spelled
 
 
 class Block(BaseModel):
@@ -90,56 +37,122 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Adapter(Block):
+    """A LoRA adapter. It is loaded by every worker of every role: one that only one role has would give wrong text."""
+
+    name: str = Field(min_length=1, description="Name in the API: clients ask for it as the model")
+    path: str | None = Field(None, description="Folder of the adapter, the same on every machine")
+    huggingface: str | None = Field(None, description="Hugging Face id, as in org/adapter")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Adapter:
+        if bool(self.path) == bool(self.huggingface):
+            raise ValueError("give exactly one of path and huggingface")
+        return self
+
+
 class ModelSource(Block):
-    """Which model; exactly one of `generated`, `path` and `huggingface`."""
+    """Which model; exactly one of `generated`, `path`, `huggingface` and `s3`."""
 
     generated: Literal["tiny-llama", "tiny-moe", "tiny-gpt-oss"] | None = Field(
         None, description="A model hyperpd generates, seeded"
     )
-    path: str | None = Field(None, description="Folder of a Hugging Face model, the same on every machine")
+    path: str | None = Field(
+        None, description="Folder of a Hugging Face model, the same on every machine: of the machine, or of `claim`"
+    )
+    claim: str | None = Field(
+        None, description="Kubernetes: the PersistentVolumeClaim (FSx for Lustre, EBS) that has the folder `path`"
+    )
     huggingface: str | None = Field(None, description="Hugging Face id, as in org/model")
+    s3: str | None = Field(
+        None, pattern=r"^s3://[a-z0-9][-a-z0-9.]+/\S+$", description="S3 prefix with the model's files; streamed (GPUs)"
+    )
     revision: str | None = Field(None, description="Revision of the Hugging Face model")
     served_as: str | None = Field(None, description="Name in the API; default: the generated name, id or folder name")
     max_len_tokens: int = Field(4096, ge=16, description="Longest prompt plus output, in tokens")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Weights and KV cache")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("bfloat16", description="Activations and KV cache")
+    adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters, loaded by every worker of every role")
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSource:
-        given = [key for key in ("generated", "path", "huggingface") if getattr(self, key)]
+        sources = ("generated", "path", "huggingface", "s3")
+        given = [key for key in sources if getattr(self, key)]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of generated, path, huggingface (found: {', '.join(given) or 'none'})")
+            raise ValueError(f"give exactly one of {', '.join(sources)} (found: {', '.join(given) or 'none'})")
         if self.revision and not self.huggingface:
             raise ValueError("revision goes with huggingface")
+        if self.claim and not self.path:
+            raise ValueError("claim goes with path, the folder it is mounted at")
+        names = [self.name, *(adapter.name for adapter in self.adapters)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"adapters: {', '.join(twice)} is the name of more than one model; rename one")
         return self
 
     @property
     def name(self) -> str:
         """The name clients ask for."""
-        return self.served_as or self.generated or self.huggingface or Path(str(self.path)).name
+        folder = Path(str(self.path or self.s3)).name
+        return self.served_as or self.generated or self.huggingface or folder
 
 
 class Parallel(Block):
-    """How one worker spreads over GPUs."""
+    """How one worker spreads over GPUs and machines."""
 
     tensor: int = Field(1, ge=1, description="Tensor-parallel size (TP)")
+    pipeline: int = Field(1, ge=1, description="Pipeline-parallel size (PP)")
+    data: int = Field(1, ge=1, description="Data-parallel size (DP): ranks behind one API, each TP x PP wide")
+    expert: bool = Field(False, description="Spread a mixture's experts over all ranks (EP), not each over all")
+    nodes: int = Field(1, ge=1, description="Machines of one worker, with as many ranks each")
 
     @property
     def size(self) -> int:
         """GPUs (or CPU processes) of one worker."""
-        return self.tensor
+        return self.tensor * self.pipeline * self.data
+
+    @property
+    def per_node(self) -> int:
+        """GPUs (or CPU processes) of one worker on one machine."""
+        return self.size // self.nodes
+
+    @model_validator(mode="after")
+    def _divides(self) -> Parallel:
+        if self.size % self.nodes or (self.data > 1 and self.data % self.nodes):
+            what = f"data ({self.data})" if self.data > 1 else f"tensor x pipeline ({self.size})"
+            raise ValueError(f"nodes: {self.nodes} does not divide {what}")
+        return self
 
 
 class KVTiers(Block):
     """Where a prefill worker keeps KV blocks that leave the accelerator's memory."""
 
-    memory_gib: float | None = Field(None, gt=0, description="Host memory; needed with GPUs, not used on a CPU")
+    memory_gib: float | None = Field(None, gt=0, description="Host memory; needed for `disk` with GPUs, none on a CPU")
     disk: str | None = Field(None, description="Folder on a local disk; made if missing")
+    managed: bool = Field(False, description="HyperPod's managed tiered storage, through LMCache; alone, with GPUs")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> KVTiers:
+        if self.managed and (self.memory_gib or self.disk):
+            raise ValueError("managed goes alone: it keeps blocks in memory and on disk by itself")
+        if not (self.managed or self.memory_gib or self.disk):
+            raise ValueError("give memory_gib, disk or managed")
+        return self
+
+
+class Autoscaling(Block):
+    """Bounds within which a target scales the workers of a role."""
+
+    min: int = Field(ge=1, description="Fewest workers")
+    max: int = Field(ge=1, le=1024, description="Most workers")
 
 
 class RoleSpec(Block):
     """The workers of one role."""
 
     replicas: int = Field(1, ge=1, le=1024, description="How many workers")
+    autoscaling: Autoscaling | None = Field(None, description="How far the number of workers may move")
+    instance_type: str | None = Field(
+        None, pattern=r"^ml\.\S+$", description="HyperPod's name of the machine, as in ml.p5en.48xlarge"
+    )
     parallel: Parallel = Parallel()
     kv_tiers: KVTiers | None = Field(None, description="prefill: a prefix cache beyond the accelerator's memory")
     engine: dict[str, EngineOption] = Field({}, description="vLLM's own options, passed through by name")
@@ -149,12 +162,19 @@ class RoleSpec(Block):
     def _options(cls, engine: dict[str, EngineOption]) -> dict[str, EngineOption]:
         return engine_options(engine, "engine.")
 
+    @model_validator(mode="after")
+    def _bounds(self) -> RoleSpec:
+        if (bounds := self.autoscaling) and not bounds.min <= self.replicas <= bounds.max:
+            raise ValueError(f"replicas: {self.replicas} is not within autoscaling {bounds.min} to {bounds.max}")
+        return self
+
 
 class KVTransfer(Block):
-    """How the KV cache moves from prefill to decode."""
+    """How the KV cache moves from prefill to decode. Connector and backend follow from the fabric; a block that
+    cannot be loaded always fails in the engine, and the gateway retries and counts it."""
 
     fabric: Literal["efa", "local", "infiniband", "tcp"] | None = Field(
-        None, description="What carries it; default: efa with GPUs, tcp on a CPU"
+        None, description="What carries it; default: efa with GPUs, tcp on a CPU. local: all workers on one machine"
     )
     allow_tcp: bool = Field(False, description="Take TCP where the fabric cannot be used, instead of refusing")
     lease_s: int = Field(120, ge=10, le=3600, description="How long prefill keeps a finished prompt's blocks")
@@ -162,64 +182,109 @@ class KVTransfer(Block):
     kv_layout: KVLayout | None = Field(None, description="Order of the KV cache's axes; default: the connector's")
 
 
+class Limits(Block):
+    """What a gateway takes on."""
+
+    concurrent_requests: int | None = Field(None, ge=1, description="Above it: 429 with Retry-After; default: no limit")
+    body_mib: float = Field(8, gt=0, le=1024, description="Largest request body; above it: 413")
+
+
 class GatewaySpec(Block):
     """The HTTP front."""
 
     policy: Literal["round_robin"] = Field("round_robin", description="How a worker is chosen")
+    replicas: int = Field(2, ge=1, le=64, description="Gateways, where a target runs them apart from the workers")
+    threshold_tokens: int = Field(
+        0, ge=0, description="Prompts estimated shorter stay on decode; 0: every prompt goes to prefill"
+    )
+    auth: Literal["none", "keys"] = Field("none", description="keys: clients need a key of the gateway's key file")
+    limits: Limits = Limits()
+
+
+class SLO(Block):
+    """What a request should meet, at the 95th percentile. Autoscaling follows it."""
+
+    ttft_ms: float | None = Field(None, gt=0, description="Time to the first token")
+    itl_ms: float | None = Field(None, gt=0, description="Time between two tokens")
+
+
+class PlacementSpec(Block):
+    """Where workers may run, beyond what the fabric demands."""
+
+    same_zone: bool = Field(True, description="All workers in one availability zone; EFA does not leave it")
 
 
 class Recipe(Block):
-    """What to serve. It holds no account, subnet or bucket, so it can be shared."""
+    """What to serve. It holds no account, subnet or role, so it can be shared."""
 
     version: Literal[1] = Field(description="Version of this format")
     name: Name = Field(description="Lower-case letters, digits, '-' and '.'")
-    description: str = ""
+    description: str = Field("", description="One line for people")
     accelerator: Accelerator = Field("gpu", description="What the engine runs on")
     image: str | None = Field(
         None, pattern=r"^[a-z0-9]\S*$", description="Container image; pinned by digest after hyperpd image mirror"
     )
     model: ModelSource
-    prefill: RoleSpec | None = None
-    decode: RoleSpec | None = None
+    prefill: RoleSpec | None = Field(None, description="Workers that compute the KV cache of prompts")
+    decode: RoleSpec | None = Field(None, description="Workers that generate from it")
     aggregated: RoleSpec | None = Field(None, description="The baseline: one role instead of the two")
     kv_transfer: KVTransfer = KVTransfer()
     gateway: GatewaySpec = GatewaySpec()
+    slo: SLO = SLO()
+    placement: PlacementSpec = PlacementSpec()
+    start_timeout_s: int = Field(900, ge=30, le=36000, description="How long a worker may load its model")
     drain_s: int = Field(30, ge=0, le=3600, description="How long a worker may finish requests after SIGTERM")
 
     @model_validator(mode="after")
-    def _roles(self) -> Recipe:
+    def _together(self) -> Recipe:
+        """What blocks demand of each other; every problem at once."""
         if self.aggregated:
-            if self.prefill or self.decode:
-                raise ValueError("give either prefill and decode, or aggregated; not both")
-        elif not (self.prefill and self.decode):
+            found = ["give either prefill and decode, or aggregated; not both"] if self.prefill or self.decode else []
+            if self.aggregated.kv_tiers:
+                found.append("kv_tiers goes with prefill; an aggregated worker takes vLLM's own options")
+        elif self.prefill and self.decode:
+            found = self._pair_problems(self.prefill, self.decode)
+        else:
             missing = [role for role in ("prefill", "decode") if not getattr(self, role)]
-            raise ValueError(f"no {' and no '.join(missing)} block; add it, or give one aggregated block instead")
-        if self.aggregated and self.aggregated.kv_tiers:
-            raise ValueError("kv_tiers goes with prefill; an aggregated worker takes vLLM's own options")
-        if self.decode and self.decode.kv_tiers:
-            raise ValueError("kv_tiers goes with prefill: decode has no prompt to look up")
-        elif self.prefill and self.prefill.kv_tiers:
-            tiers, needed = self.prefill.kv_tiers, "memory_gib" if self.accelerator == "gpu" else "disk"
-            if getattr(tiers, needed) is None or (self.accelerator == "cpu" and tiers.memory_gib):
-                raise ValueError(
-                    f"kv_tiers: give {needed}{' alone' if needed == 'disk' else ''} on a {self.accelerator}"
-                )
-        if (
-            self.prefill
-            and self.decode
-            and (broken := compatible(self.fingerprint("prefill"), self.fingerprint("decode")))
-        ):
-            raise ValueError("prefill and decode cannot exchange KV: " + "; ".join(broken))
-        if self.accelerator == "cpu" and self.fabric != "tcp":
-            raise ValueError(f"kv_transfer.fabric: {self.fabric} needs GPUs; on a CPU it is tcp")
+            found = [f"no {' and no '.join(missing)} block; add it, or give one aggregated block instead"]
         if self.accelerator == "cpu":
-            expert_parallel = [name for name, spec in self.roles().items() if spec.engine.get("enable-expert-parallel")]
-            if expert_parallel:
+            found += self._cpu_problems()
+        if self.fabric == "efa" and not self.aggregated and not self.placement.same_zone:
+            found.append("placement.same_zone: EFA does not leave an availability zone; remove it")
+        if found:
+            raise ValueError("; ".join(found))
+        return self
+
+    def _pair_problems(self, prefill: RoleSpec, decode: RoleSpec) -> list[str]:
+        found = []
+        if decode.kv_tiers:
+            found.append("kv_tiers goes with prefill: decode has no prompt to look up")
+        if (tiers := prefill.kv_tiers) and not tiers.managed:
+            needed = "memory_gib" if self.accelerator == "gpu" else "disk"
+            if getattr(tiers, needed) is None or (self.accelerator == "cpu" and tiers.memory_gib):
+                found.append(f"kv_tiers: give {needed}{' alone' if needed == 'disk' else ''} on a {self.accelerator}")
+        if decode.parallel.pipeline > 1:
+            found.append("decode.parallel.pipeline: vLLM refuses it where KV is received; use tensor or data")
+        if prefill.parallel.pipeline > 1 and fabric.plan(self.fabric, self.accelerator).connector != _PUSH:
+            found.append(f"prefill.parallel.pipeline: only {_PUSH} (kv_transfer.fabric: local) sends from stages")
+        if broken := compatible(self.fingerprint("prefill"), self.fingerprint("decode")):
+            found.append("prefill and decode cannot exchange KV: " + "; ".join(broken))
+        return found
+
+    def _cpu_problems(self) -> list[str]:
+        found = []
+        if self.fabric != "tcp":
+            found.append(f"kv_transfer.fabric: {self.fabric} needs GPUs; on a CPU it is tcp")
+        if self.model.s3:
+            found.append("model.s3: the CPU engine cannot stream from S3; copy the files and give path")
+        for name, spec in self.roles().items():
+            if spec.parallel.expert:
                 # vLLM 0.32, fused_moe/experts/cpu_moe.py: `apply` takes an expert_map and ignores it,
                 # so the kernel reads beyond the experts a rank has.
-                names = " and ".join(expert_parallel)
-                raise ValueError(f"{names}: enable-expert-parallel kills vLLM's CPU engine; remove it or use GPUs")
-        return self
+                found.append(f"{name}.parallel.expert kills vLLM's CPU engine; remove it or use GPUs")
+            if spec.kv_tiers and spec.kv_tiers.managed:
+                found.append(f"{name}.kv_tiers.managed needs GPUs")
+        return found
 
     def roles(self) -> dict[Role, RoleSpec]:
         """The roles this recipe has, in the order in which their workers start."""
@@ -239,12 +304,20 @@ class Recipe(Block):
         """What carries the KV cache; one of fabric.FABRICS."""
         return self.kv_transfer.fabric or ("tcp" if self.accelerator == "cpu" else "efa")
 
+    @property
+    def layout(self) -> str:
+        """The number of workers, as in 4P+1D or 2x for an aggregated one."""
+        if self.prefill and self.decode:
+            return f"{self.prefill.replicas}P+{self.decode.replicas}D"
+        return f"{self.role('aggregated').replicas}x"
+
     def hybrid_kv_cache(self, role: Role) -> bool:
         """Whether workers of `role` may keep several groups of KV cache (sliding window beside full attention).
 
-        The disk tier of a CPU cannot, and both workers of a pair must be alike.
+        The disk tier of a CPU and LMCache cannot, and both workers of a pair must be alike.
         """
-        tiered = self.accelerator == "cpu" and self.prefill is not None and self.prefill.kv_tiers is not None
+        tiers = self.prefill.kv_tiers if self.prefill else None
+        tiered = tiers is not None and (self.accelerator == "cpu" or tiers.managed)
         return not (tiered or self.role(role).engine.get("disable-hybrid-kv-cache-manager", False))
 
     def fingerprint(self, role: Role, model_path: str = "", engine: str = "", kv_shape: str = "") -> Fingerprint:
@@ -292,7 +365,8 @@ class RecipeFile:
             return self
         local = model.startswith((".", "/", "~")) or Path(model).is_dir()
         source = {"path": str(Path(model).expanduser().resolve())} if local else {"huggingface": model}
-        update = {"generated": None, "path": None, "huggingface": None, "revision": None, **source}
+        none = dict.fromkeys(("generated", "path", "claim", "huggingface", "s3", "revision"))
+        update = {**none, **source}
         changed = self.recipe.model.model_copy(update=update)
         return replace(self, recipe=self.recipe.model_copy(update={"model": changed}))
 
@@ -337,41 +411,6 @@ def parse(document: Any, where: str) -> Recipe:
         return Recipe.model_validate(document)
     except ValidationError as error:
         raise RecipeError(where, problems(error, Recipe)) from None
-
-
-def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """pydantic's findings as sentences: "path: what; what to try"."""
-    found = []
-    for item in error.errors(include_url=False):
-        location = item["loc"]
-        path = ".".join(str(part) for part in location) or "(whole file)"
-        if item["type"] == "extra_forbidden":
-            found.append(f"{path}: unknown key{_nearest(str(location[-1]), _known_keys(root, location[:-1]))}")
-        elif item["type"] == "missing":
-            found.append(f"{path}: missing; add it")
-        else:
-            value = "" if isinstance(item["input"], dict | BaseModel) else f" (found {item['input']!r})"
-            found.append(f"{path}: {item['msg'].removeprefix('Value error, ')}{value}")
-    return found
-
-
-def _known_keys(root: type[BaseModel], location: Iterable[int | str]) -> list[str]:
-    block: type[BaseModel] = root
-    for part in location:
-        field = block.model_fields.get(str(part))
-        if field is None:
-            return []
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        inner = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not inner:
-            return []
-        block = inner[0]
-    return list(block.model_fields)
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, 1)
-    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}" if known else ""
 
 
 def _folder() -> Path:

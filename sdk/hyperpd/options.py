@@ -1,0 +1,74 @@
+"""vLLM's own options, as recipes and settings pass them through: spelled one way, the owned ones refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+EngineOption = bool | int | float | str | list[Any] | dict[str, Any]
+
+# Options of vLLM that hyperpd derives itself. A recipe that sets one is refused: two sources for
+# one value would disagree one day. So is a beginning of one (`block-siz`), which vLLM's parser
+# completes, and a part of one (`kv-transfer-config.engine_id`).
+OWNED_FLAGS: Mapping[str, str] = {
+    "model": "model:",
+    "served-model-name": "model.name",
+    "max-model-len": "model.max_len_tokens",
+    "dtype": "model.dtype",
+    "revision": "model.revision",
+    "tensor-parallel-size": "parallel.tensor",
+    "block-size": "kv_transfer.block_size_tokens",
+    "kv-transfer-config": "kv_transfer:",
+    "shutdown-timeout": "drain_s",
+    "host": "the placement",
+    "port": "the placement",
+    "api-key": "the gateway",
+    "uds": "the placement",
+    "config": "engine:",
+    "disable-access-log-for-endpoints": "hyperpd",
+    "disable-fastapi-docs": "hyperpd",
+    "pipeline-parallel-size": "parallel.pipeline",
+    "data-parallel-size": "parallel.data",
+    "data-parallel-size-local": "parallel.data and parallel.nodes",
+    "data-parallel-start-rank": "parallel.data and parallel.nodes",
+    "data-parallel-rank": "parallel.data and parallel.nodes",
+    "data-parallel-address": "the placement",
+    "data-parallel-rpc-port": "the placement",
+    "data-parallel-external-lb": "parallel.data",
+    "data-parallel-hybrid-lb": "parallel.data",
+    "data-parallel-multi-port-external-lb": "parallel.data",
+    "enable-expert-parallel": "parallel.expert",
+    "nnodes": "parallel.nodes",
+    "node-rank": "the placement",
+    "master-addr": "the placement",
+    "master-port": "the placement",
+    "enable-lora": "model.adapters",
+    "lora-modules": "model.adapters",
+    "api-server-count": "hyperpd",
+    "headless": "hyperpd",
+    "ssl-keyfile": "the gateway",
+    "ssl-certfile": "the gateway",
+    "ssl-ca-certs": "the gateway",
+}
+
+
+def engine_options(options: Mapping[str, EngineOption], shown: str = "") -> dict[str, EngineOption]:
+    """Options as vLLM spells them, without leading dashes.
+
+    Raises ValueError naming every one that hyperpd sets itself or that is given twice.
+    """
+    clashes = []
+    spelled: dict[str, EngineOption] = {}
+    for key, value in options.items():
+        option, dot, part = key.removeprefix("--").partition(".")
+        option = option.replace("_", "-")
+        flag = option.removeprefix("no-")
+        owned = next((name for name in OWNED_FLAGS if name.startswith(flag)), None)
+        if owned:
+            clashes.append(f"{shown}{key} is set by hyperpd from {OWNED_FLAGS[owned]}; remove it here")
+        elif option + dot + part in spelled:
+            clashes.append(f"{shown}{key} is given twice; remove one")
+        spelled[option + dot + part] = value
+    if clashes:
+        raise ValueError("; ".join(clashes))
+    return spelled
