@@ -54,7 +54,10 @@ def fields(value: Any, declared: Any, above: Path = ()) -> Iterator[tuple[Path, 
         named = declared.get("properties", {})
         for key, inner in value.items():
             if key in named:
-                yield (*above, key), key in declared.get("required", ()) or (not above and key in ("apiVersion", "kind"))
+                yield (
+                    (*above, key),
+                    key in declared.get("required", ()) or (not above and key in ("apiVersion", "kind")),
+                )
                 yield from fields(inner, named[key], (*above, key))
             elif isinstance(free := declared.get("additionalProperties"), dict):
                 yield from fields(inner, free, (*above, key))
