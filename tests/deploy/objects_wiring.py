@@ -1,0 +1,207 @@
+"""What objects say of each other: problems(objects, file). Every name, selector, port and bound meets its other end."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePosixPath
+
+from hyperpd.recipe import RecipeFile
+from tests.deploy.objects import Object, Pod, name, of, pods, selects, templates
+
+Check = Callable[[Sequence[Object], RecipeFile], Iterator[str]]
+
+
+def problems(objects: Sequence[Object], file: RecipeFile) -> list[str]:
+    """Every problem of every check below."""
+    return [problem for check in CHECKS for problem in check(objects, file)]
+
+
+def identities(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """No object is rendered twice; what others stand on comes before them."""
+    counts = Counter((each["apiVersion"].partition("/")[0], name(each)) for each in objects)
+    yield from (f"{called}: rendered {count} times" for (_, called), count in counts.items() if count > 1)
+    workloads = [index for index, each in enumerate(objects) if templates(each)]
+    for index, each in enumerate(objects):
+        early = each["kind"] in ("ConfigMap", "ServiceAccount", "NetworkPolicy", "Namespace")
+        if early and workloads and index > workloads[0]:
+            yield f"{name(each)} comes after {name(objects[workloads[0]])}, which may start without it"
+        if each["kind"] == "Namespace" and index:
+            yield f"{name(each)} is not the first object"
+
+
+def selectors(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """A Deployment owns its own pods and nobody else's."""
+    for each in of(objects, "Deployment", "StatefulSet"):
+        for pod in pods(objects):
+            mine = pod.owner == name(each)
+            if mine != selects(each["spec"]["selector"], pod.labels):
+                yield f"{name(each)}: its selector {'misses its own' if mine else 'takes'} pod {pod.name}"
+
+
+def services(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """A Service selects every pod of one role that has an API, and no other; its ports are theirs."""
+    every = pods(objects)
+    for each in of(objects, "Service"):
+        spec = each["spec"]
+        chosen = [
+            pod for pod in every if spec.get("selector") and selects({"matchLabels": spec["selector"]}, pod.labels)
+        ]
+        roles = {pod.role for pod in chosen}
+        if len(roles) != 1:
+            yield f"{name(each)} selects pods of {', '.join(sorted(roles)) or 'no role'}"
+            continue
+        want = {pod.name for pod in every if pod.role in roles and pod.leads}
+        have = {pod.name for pod in chosen}
+        yield from (f"{name(each)} misses {pod}" for pod in sorted(want - have))
+        yield from (f"{name(each)} selects {pod}, which has no API" for pod in sorted(have - want))
+        for port in spec["ports"]:
+            target = port.get("targetPort", port["port"])
+            for pod in chosen:
+                if target not in ports(pod).values() and target not in ports(pod):
+                    yield f"{name(each)}: port {port['port']} leads to {target}, {pod.name} has {ports(pod)}"
+        if each["metadata"]["name"] in {lws["metadata"]["name"] for lws in of(objects, "LeaderWorkerSet")}:
+            yield f"{name(each)} has the name of the Service that the LeaderWorkerSet's controller makes"
+    served = {pod.role for each in of(objects, "Service") for pod in every if _selected(each, pod)}
+    yield from (f"no Service selects {role} pods" for role in sorted({pod.role for pod in every if pod.role} - served))
+
+
+def ports(pod: Pod) -> dict[str, int]:
+    """Name → number of a pod's ports."""
+    listed = [port for container in pod.containers for port in container.get("ports", ())]
+    return {port.get("name", str(port["containerPort"])): port["containerPort"] for port in listed}
+
+
+def budgets(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """A disruption budget is about the pods of one role, and lets at least one go."""
+    for each in of(objects, "PodDisruptionBudget"):
+        spec = each["spec"]
+        chosen = [pod for pod in pods(objects) if selects(spec.get("selector"), pod.labels)]
+        if len({pod.role for pod in chosen}) != 1:
+            yield f"{name(each)} selects pods of {', '.join(sorted({pod.role for pod in chosen})) or 'no role'}"
+        elif evictable(spec, len(chosen)) < 1:
+            yield f"{name(each)} lets none of {len(chosen)} pods go: no node can be drained"
+
+
+def evictable(spec: Object, count: int) -> int:
+    """How many of `count` pods a budget lets go at once; percentages round up, as in Kubernetes."""
+    if "maxUnavailable" in spec:
+        return _share(spec["maxUnavailable"], count)
+    return count - _share(spec.get("minAvailable", 1), count)
+
+
+def _share(amount: int | str, count: int) -> int:
+    return math.ceil(int(amount.rstrip("%")) * count / 100) if isinstance(amount, str) else amount
+
+
+def recipe_file(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """The recipe travels byte for byte, and pods read it from where it is mounted; a new one starts new pods."""
+    text = file.path.read_bytes()
+    holders = {
+        each["metadata"]["name"]: key
+        for each in of(objects, "ConfigMap")
+        for key, value in each.get("data", {}).items()
+        if value.encode() == text
+    }
+    if not holders:
+        yield "no ConfigMap holds the recipe as it was written"
+    for pod in pods(objects):
+        volumes = {each["name"]: each for each in pod.spec.get("volumes", ())}
+        for container in pod.containers if pod.role else ():
+            given = {variable["name"]: variable.get("value", "") for variable in container.get("env", ())}
+            path = PurePosixPath(given.get("HYPERPD_RECIPE", ""))
+            shown = {
+                PurePosixPath(mount["mountPath"]) / key
+                for mount in container.get("volumeMounts", ())
+                if (source := volumes.get(mount["name"], {}).get("configMap")) and (key := holders.get(source["name"]))
+            }
+            if path not in shown:
+                yield f"{pod.name}: reads the recipe from {path}, which is not the mounted one"
+    for each in objects:
+        for template in templates(each):
+            if file.digest not in str(template.get("metadata", {})) and not any(file.digest[:8] in h for h in holders):
+                yield f"{name(each)}: its template does not say the recipe's digest"
+
+
+def references(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """Volumes, accounts and scale targets exist."""
+    rendered = {name(each) for each in objects}
+    for each in objects:
+        for template in templates(each):
+            spec = template["spec"]
+            volumes = {volume["name"] for volume in spec.get("volumes", ())}
+            for container in [*spec.get("initContainers", ()), *spec["containers"]]:
+                mounts = {mount["name"] for mount in container.get("volumeMounts", ())}
+                yield from (f"{name(each)}: no volume {mount}" for mount in sorted(mounts - volumes))
+            account = spec.get("serviceAccountName", "default")
+            if account != "default" and f"ServiceAccount/{account}" not in rendered:
+                yield f"{name(each)}: no ServiceAccount {account}"
+            for volume in spec.get("volumes", ()):
+                source = volume.get("configMap", {}).get("name")
+                if source and f"ConfigMap/{source}" not in rendered:
+                    yield f"{name(each)}: no ConfigMap {source}"
+
+
+def scaling(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """A ScaledObject scales a workload that is rendered, within the recipe's bounds; every role that asks has one."""
+    bounds = {role: spec.autoscaling for role, spec in file.recipe.roles().items() if spec.autoscaling}
+    scaled = set()
+    for each in of(objects, "ScaledObject"):
+        spec = each["spec"]
+        target = f"{spec['scaleTargetRef'].get('kind', 'Deployment')}/{spec['scaleTargetRef']['name']}"
+        versions = [body["apiVersion"] for body in objects if name(body) == target]
+        if versions != [spec["scaleTargetRef"].get("apiVersion", "apps/v1")]:
+            yield f"{name(each)}: there is no {target} in {spec['scaleTargetRef'].get('apiVersion', 'apps/v1')}"
+            continue
+        low, high = spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", 100)
+        body = next(body for body in objects if name(body) == target)
+        replicas = body["spec"].get("replicas", 1)
+        if not low <= replicas <= high:
+            yield f"{name(each)}: {replicas} replicas are not within {low} to {high}"
+        for role in {pod.role for pod in pods([body])}:
+            scaled.add(role)
+            if (wanted := bounds.get(role)) and (wanted.min, wanted.max) != (low, high):
+                yield f"{name(each)}: {low} to {high}, the recipe says {wanted.min} to {wanted.max}"
+    yield from (f"nothing scales {role}" for role in sorted(bounds.keys() - scaled))
+
+
+def replicas(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """As many workers as the recipe says, each on as many machines; as many gateways."""
+    have = Counter(pod.role for pod in pods(objects) if pod.leads)
+    parts = Counter(pod.role for pod in pods(objects))
+    want = {role: spec.replicas for role, spec in file.recipe.roles().items()}
+    for role, count in {**want, "gateway": file.recipe.gateway.replicas}.items():
+        nodes = file.recipe.role(role).parallel.nodes if role != "gateway" else 1
+        if have[role] != count or parts[role] != count * nodes:
+            yield f"{role}: {have[role]} on {parts[role]} machines, the recipe says {count} on {count * nodes}"
+
+
+def monitors(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """A PodMonitor selects pods, and names ports they have."""
+    for each in of(objects, "PodMonitor"):
+        chosen = [pod for pod in pods(objects) if selects(each["spec"]["selector"], pod.labels)]
+        if not chosen:
+            yield f"{name(each)} selects no pod"
+        for endpoint in each["spec"]["podMetricsEndpoints"]:
+            named = endpoint.get("port", endpoint.get("portNumber"))
+            if not any(named in ports(pod) or named in ports(pod).values() for pod in chosen):
+                yield f"{name(each)}: none of its pods has a port {named}"
+
+
+def _selected(service: Object, pod: Pod) -> bool:
+    labels = service["spec"].get("selector")
+    return bool(labels) and selects({"matchLabels": labels}, pod.labels)
+
+
+CHECKS: tuple[Check, ...] = (
+    identities,
+    selectors,
+    services,
+    budgets,
+    recipe_file,
+    references,
+    scaling,
+    replicas,
+    monitors,
+)
