@@ -47,7 +47,9 @@ async def stack() -> AsyncIterator[Stack]:
     await prefill.start()
     await decode.start()
     file = load("tiny-cpu-1p1d")
-    members = pool.Pool([Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)])
+    members = pool.Pool(
+        [Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)], disaggregated=True
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -238,7 +240,8 @@ async def test_stream_is_a_boolean(stack: Stack, stream: Any) -> None:
 
 async def test_every_pair_has_its_turn(stack: Stack) -> None:
     members = pool.Pool(
-        [Endpoint(role, f"{role}-{n}", f"http://127.0.0.1:{n}") for role in ("prefill", "decode") for n in range(2)]
+        [Endpoint(role, f"{role}-{n}", f"http://127.0.0.1:{n}") for role in ("prefill", "decode") for n in range(2)],
+        disaggregated=True,
     )
     for member in members.members:
         member.healthy = True
@@ -257,9 +260,8 @@ async def test_every_pair_has_its_turn(stack: Stack) -> None:
 async def test_a_pair_that_cannot_exchange_kv_is_never_tried(stack: Stack) -> None:
     pair = stack.pool.pairs[0]
     recipe = load("tiny-cpu-1p1d").recipe
-    pair.prefill.fingerprint = recipe.fingerprint("prefill")
-    pair.decode.fingerprint = replace(recipe.fingerprint("decode"), block_size_tokens=64)
-    pair.doubt("restarted")
+    stack.pool.identify(pair.prefill, recipe.fingerprint("prefill"))
+    stack.pool.identify(pair.decode, replace(recipe.fingerprint("decode"), block_size_tokens=64))
     await stack.pool._prove(pair, stack.flow.canary)
     assert not pair.proven
     assert pair.why.startswith("block_size_multiple: decode's 64 tokens")
@@ -276,7 +278,8 @@ async def test_wrong_ways_are_openai_errors(stack: Stack) -> None:
 
 
 async def test_a_decode_worker_of_another_model_is_never_picked(stack: Stack) -> None:
-    members = pool.Pool([Endpoint(role, role, f"http://127.0.0.1:{n}") for n, role in enumerate(("prefill", "decode"))])
+    workers = [Endpoint(role, role, f"http://127.0.0.1:{n}") for n, role in enumerate(("prefill", "decode"))]
+    members = pool.Pool(workers, disaggregated=True)
     recipe = load("tiny-cpu-1p1d").recipe
     for member in members.members:
         member.healthy = True
@@ -284,11 +287,11 @@ async def test_a_decode_worker_of_another_model_is_never_picked(stack: Stack) ->
     with pytest.raises(NoWorkerAvailable, match="no pair proven"):  # nothing is served before the first canary
         members.pick()
     members._was_ready = True
-    prefill.fingerprint = recipe.fingerprint("prefill")
-    decode.fingerprint = recipe.fingerprint("decode", model_path="/other")
+    members.identify(prefill, recipe.fingerprint("prefill"))
+    members.identify(decode, recipe.fingerprint("decode", model_path="/other"))
     with pytest.raises(NoWorkerAvailable):
         members.pick()
-    decode.fingerprint = recipe.fingerprint("decode")
+    members.identify(decode, recipe.fingerprint("decode"))
     prefill.healthy = False
     assert members.pick() is decode
 

@@ -18,27 +18,28 @@ from hyperpd.errors import Rejected, RequestError
 from hyperpd.recipe import RecipeFile
 from hyperpd_runtime.gateway import guard, sagemaker, telemetry
 from hyperpd_runtime.gateway.flow import Answer, Flow
+from hyperpd_runtime.gateway.keys import Keys
+from hyperpd_runtime.gateway.limits import Door
 from hyperpd_runtime.gateway.pool import Pool
 
+_UNREAD = (401, 413)  # the rest of the body is not read: that ends the connection
 _CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
 
 
-def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
-    """What clients see."""
+def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> FastAPI:
+    """What clients see. keys: one of them is needed, but for /ping and /health, which platforms probe."""
     app = FastAPI(title="hyperpd", docs_url=None, redoc_url=None, openapi_url=None)
-    model = file.recipe.model
-
-    def left() -> None:
-        pool.in_flight -= 1
+    model, gateway = file.recipe.model, file.recipe.gateway
+    names = (model.name, *(adapter.name for adapter in model.adapters))
+    door = Door(gateway.limits, pool, keys)
 
     async def infer(request: Request, kind: Literal["completions", "chat", "any"]) -> Response:
         record = telemetry.Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:128])
         headers = {"x-request-id": record.request_id}
-        pool.in_flight += 1
-        record.on_end = left
         request.state.record = record
         try:
-            admitted = guard.admit(await request.body(), kind, model.name)
+            door.enter(request.headers, record)
+            admitted = guard.admit(await door.body(request), kind, names, gateway.threshold_tokens)
             answer = await _unless_client_leaves(request, flow.run(admitted, record))
         except RequestError as error:
             error.request_id = record.request_id
@@ -68,9 +69,14 @@ def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
         return await infer(request, sagemaker.route(request.headers))
 
     @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        entry = {"id": model.name, "object": "model", "owned_by": "hyperpd", "max_model_len": model.max_len_tokens}
-        return {"object": "list", "data": [entry]}
+    async def models(request: Request) -> dict[str, Any]:
+        door.check(request.headers)
+        entry = {"object": "model", "owned_by": "hyperpd", "max_model_len": model.max_len_tokens}
+        parents = (None, *(model.name for _ in model.adapters))
+        return {
+            "object": "list",
+            "data": [{"id": name, "parent": parent, **entry} for name, parent in zip(names, parents, strict=True)],
+        }
 
     @app.api_route("/ping", methods=["GET", "HEAD"])
     @app.api_route("/health", methods=["GET", "HEAD"])
@@ -82,7 +88,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile) -> FastAPI:
     return app
 
 
-def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None]) -> FastAPI:
+def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | None = None) -> FastAPI:
     """What operators see: status, metrics, and drain, which begins an orderly end of this process."""
     app = FastAPI(title="hyperpd admin", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -97,6 +103,7 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None]) -> FastAPI:
             "recipe_digest": file.digest,
             "ready": pool.unavailable() is None,
             "not_as_planned": pool.not_ready(),
+            "keys": keys.status() if keys else None,
             **pool.status(),
         }
 
@@ -115,6 +122,10 @@ def _errors(app: FastAPI) -> None:
         headers = {"x-request-id": error.request_id or ""}
         if error.retry_after_s:
             headers["retry-after"] = str(error.retry_after_s)
+        if error.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        if error.status in _UNREAD:
+            headers["connection"] = "close"
         return JSONResponse(error.body(), error.status, headers)
 
     @app.exception_handler(HTTPException)

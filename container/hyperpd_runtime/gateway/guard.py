@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,6 +49,7 @@ class Admitted:
     chat: bool
     how: How
     why: str
+    threshold_tokens: int = 0
 
     @property
     def path(self) -> str:
@@ -57,8 +60,13 @@ class Admitted:
         return bool(self.body.get("stream"))
 
 
-def admit(raw: bytes, kind: Literal["completions", "chat", "any"], model: str) -> Admitted:
-    """Read a client's body once. Raises Rejected naming every field that may not enter."""
+def admit(
+    raw: bytes, kind: Literal["completions", "chat", "any"], models: Sequence[str], threshold_tokens: int = 0
+) -> Admitted:
+    """Read a client's body once. models: what is served, the model itself before its adapters.
+
+    Raises Rejected naming every field that may not enter.
+    """
     if not raw.strip():
         raise Rejected("the body is empty; send a JSON object", code="empty_body")
     try:
@@ -77,15 +85,17 @@ def admit(raw: bytes, kind: Literal["completions", "chat", "any"], model: str) -
         wrong.append(f"{needed}: missing or empty")
     if wrong:
         raise Rejected("; ".join(wrong), code="invalid_field")
-    if body.setdefault("model", model) != model:
+    if body.setdefault("model", models[0]) not in models:
         raise Rejected(
-            f"model {body['model']!r} is not served here; this is {model!r}", status=404, code="model_not_found"
+            f"model {body['model']!r} is not served here; this is {' and '.join(map(repr, models))}",
+            status=404,
+            code="model_not_found",
         )
-    how, why = decide(body)
-    return Admitted(body, chat, how, why)
+    how, why = decide(body, threshold_tokens)
+    return Admitted(body, chat, how, why, threshold_tokens)
 
 
-def decide(body: dict[str, Any]) -> tuple[How, str]:
+def decide(body: dict[str, Any], threshold_tokens: int = 0) -> tuple[How, str]:
     """How a request of this shape is served, and the reason's name."""
     if (body.get("n") or 1) != 1 or (body.get("best_of") or 1) != 1:
         return "decode_only", "n"  # children share one ticket; the first frees what the others still read
@@ -100,7 +110,34 @@ def decide(body: dict[str, Any]) -> tuple[How, str]:
     if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
         # vLLM returns the first prompt's ticket for all of them: wrong text, or a dead engine.
         return ("decode_only", "prompt_list_streamed") if body.get("stream") else ("split", "prompt_list")
+    if threshold_tokens and estimated_tokens(body) < threshold_tokens:
+        return "decode_only", "short_prompt"  # moving its KV would cost more than computing it where it is used
     return "disaggregate", "plain"
+
+
+def estimated_tokens(body: dict[str, Any]) -> float:
+    """Length of a prompt: exact for token ids, else characters / 4, rounded up; of a chat, of all message texts.
+
+    Infinite where a message holds something else than text: an image says nothing of its tokens.
+    """
+    prompt = body.get("prompt")
+    if isinstance(prompt, list):
+        return len(prompt)
+    if prompt is not None:
+        return math.ceil(len(str(prompt)) / 4)
+    try:
+        return math.ceil(sum(map(len, _texts(body["messages"]))) / 4)
+    except (LookupError, TypeError, AttributeError):
+        return math.inf
+
+
+def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
+    for message in messages:
+        content = message.get("content")
+        if content is None or isinstance(content, str):
+            yield content or ""
+        else:
+            yield from (part["text"] for part in content)
 
 
 def _unknown(key: str, allowed: frozenset[str]) -> str:

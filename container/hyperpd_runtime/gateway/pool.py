@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ _PROBE_EVERY_S = 0.5
 _PROBE_TIMEOUT_S = 3.0
 _ENGINE_LEASE_S = 30  # vLLM's default, for a plain engine that says nothing of itself
 _RETRY_PAIR_S = 5.0  # an unproven pair is tried again after this long
+_SHOWN = 8  # reasons in one sentence; the status has all
 
 Canary = Callable[["Member", "Member"], Awaitable[None]]
 
@@ -31,6 +32,7 @@ class Member:
     """One worker as the gateway sees it."""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         self.name = endpoint.name
         self.role = endpoint.role
         self.url = endpoint.url
@@ -40,6 +42,8 @@ class Member:
         self.salt = ""  # set for good once its prefix cache may hold wrong blocks: no request finds those again
         self.healthy = False
         self.why = "not probed yet"
+        self.belongs = True  # false where it can pair with no prefill worker we know: it may serve another model
+        self.turn = itertools.count()  # whose KV it takes next
 
 
 class Pair:
@@ -49,8 +53,9 @@ class Pair:
         self.prefill = prefill
         self.decode = decode
         self.proven = False
-        self.why = "not tried yet"
+        self.broken: list[str] | None = None  # rules that forbid it; None until both have said what they are
         self.try_after_s = 0.0
+        self.judge("not tried yet")
 
     @property
     def lease_s(self) -> float:
@@ -61,21 +66,66 @@ class Pair:
         """Take the pair out until the next canary."""
         self.proven, self.why = False, why
 
+    def judge(self, why: str) -> None:
+        """Doubt the pair, and look at what its workers now say of themselves."""
+        left, right = self.prefill.fingerprint, self.decode.fingerprint
+        self.broken = pairing.compatible(left, right) if left and right else None
+        self.doubt("; ".join(self.broken) if self.broken else why)
+
 
 class Pool:
     """All workers of one gateway; round robin among those that would serve."""
 
-    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self.members = [Member(endpoint) for endpoint in endpoints]
-        prefills = [member for member in self.members if member.role == "prefill"]
-        decodes = [member for member in self.members if member.role == "decode"]
-        self.pairs = [Pair(prefill, decode) for prefill in prefills for decode in decodes]
-        self.disaggregated = bool(self.pairs)
+    def __init__(self, endpoints: Iterable[Endpoint] = (), *, disaggregated: bool) -> None:
+        self.disaggregated = disaggregated
+        self.members: list[Member] = []
+        self.pairs: list[Pair] = []
+        self.unresolved: Mapping[str, str] = {}  # sources of workers → why what they have is not known
         self.draining = False
-        self._was_ready = not self.disaggregated
         self.in_flight = 0  # requests whose last byte has not been sent
+        self._left: list[Member] = []
+        self._pairs_of: dict[Member, list[Pair]] = {}
+        self._was_ready = not disaggregated
         self._decode_turn = itertools.count()
-        self._prefill_turn = {member.name: itertools.count() for member in self.members}
+        self._changed = asyncio.Event()
+        self.update(endpoints)
+
+    def update(self, endpoints: Iterable[Endpoint], unresolved: Mapping[str, str] | None = None) -> None:
+        """Make these the members. Those that stay keep all that is known of them; the pairs of gone ones vanish.
+
+        Requests hold their workers themselves, so what runs on one that left runs on.
+        """
+        self.unresolved = unresolved or {}
+        before = self.members
+        known = {member.endpoint: member for member in (*before, *self._left)}
+        self.members = [known.pop(e) if e in known else Member(e) for e in dict.fromkeys(endpoints)]
+        # A salt outlives its worker's absence: the cache may have done so too.
+        self._left = [member for member in known.values() if member.healthy or member.salt]
+        pairs = {(pair.prefill, pair.decode): pair for pair in self.pairs}
+        prefills, decodes = ([m for m in self.members if m.role == role] for role in ("prefill", "decode"))
+        self.pairs = [pairs.get((p, d)) or Pair(p, d) for p in prefills for d in decodes]
+        self._pairs_of = {member: [] for member in self.members}
+        for pair in self.pairs:
+            self._pairs_of[pair.prefill].append(pair)
+            self._pairs_of[pair.decode].append(pair)
+        for decode in decodes:
+            self._sort_out(decode)
+        for event, some, others in (("joined", self.members, before), ("left", before, self.members)):
+            for member in some:
+                if member not in others:
+                    log.info("event=worker_%s worker=%s url=%s", event, member.name, member.url)
+        self._changed.set()
+
+    def identify(self, member: Member, fingerprint: Fingerprint | None) -> None:
+        """Note what a worker says of itself; its pairs are judged anew."""
+        member.fingerprint = fingerprint
+        for pair in self._pairs_of.get(member, ()):
+            pair.judge("identified anew")
+            self._sort_out(pair.decode)
+
+    def _sort_out(self, decode: Member) -> None:
+        judged = [pair.broken for pair in self._pairs_of[decode] if pair.broken is not None]
+        decode.belongs = not judged or [] in judged
 
     def pick(self) -> Member:
         """The worker that will decode. Raises NoWorkerAvailable."""
@@ -85,29 +135,24 @@ class Pool:
         return ready[next(self._decode_turn) % len(ready)]
 
     def _decodes(self) -> list[Member]:
-        return [m for m in self.members if m.role != "prefill" and m.healthy and self._belongs(m)]
-
-    def _belongs(self, decode: Member) -> bool:
-        """False for a worker that can pair with no prefill worker we know: it may serve another model."""
-        prints = [m.fingerprint for m in self.members if m.role == "prefill" and m.fingerprint]
-        if not prints or not decode.fingerprint:
-            return True
-        return any(not pairing.compatible(prefill, decode.fingerprint) for prefill in prints)
+        return [member for member in self.members if member.role != "prefill" and member.healthy and member.belongs]
 
     def pair_for(self, decode: Member, avoid: Pair | None = None) -> Pair | None:
         """A proven pair that ends at `decode`, another than `avoid` where there is one; None when there is none."""
-        proven = [pair for pair in self.pairs if pair.decode is decode and pair.proven and pair.prefill.healthy]
+        proven = [pair for pair in self._pairs_of.get(decode, ()) if pair.proven and pair.prefill.healthy]
         proven = [pair for pair in proven if pair is not avoid] or proven
-        return proven[next(self._prefill_turn[decode.name]) % len(proven)] if proven else None
+        return proven[next(decode.turn) % len(proven)] if proven else None
 
     def not_ready(self) -> str | None:
         """Why a request would not be served as the recipe says, or None."""
         if self.draining:
             return "draining"
+        sources = [f"{source}: {why}" for source, why in self.unresolved.items()]
         if not self._decodes():
-            return "no worker can decode: " + "; ".join(f"{member.name}: {member.why}" for member in self.members)
+            return "no worker can decode: " + _some([*sources, *(f"{m.name}: {m.why}" for m in self.members)])
         if self.disaggregated and not any(pair.proven for pair in self.pairs):
-            return "no pair proven: " + "; ".join(f"{p.prefill.name} → {p.decode.name}: {p.why}" for p in self.pairs)
+            pairs = [f"{pair.prefill.name} → {pair.decode.name}: {pair.why}" for pair in self.pairs]
+            return "no pair proven: " + _some([*sources, *pairs])
         return None
 
     def unavailable(self) -> str | None:
@@ -124,12 +169,22 @@ class Pool:
         return not self._was_ready and not any(pair.proven for pair in self.pairs)
 
     async def watch(self, session: aiohttp.ClientSession, canary: Canary) -> None:
-        """Probe every worker and prove every pair, for ever; one that hangs holds up no other."""
+        """Probe every worker and prove every pair, for ever, also those to come; one that hangs holds up no other."""
+        running: dict[Member | Pair, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as tasks:
-            for member in self.members:
-                tasks.create_task(_forever(partial(self._probe, session, member)))
-            for pair in self.pairs:
-                tasks.create_task(_forever(partial(self._prove, pair, canary)))
+            while True:
+                self._changed.clear()
+                # One that left is probed as long as it lives: requests that it still runs learn of its end.
+                alive = [*self.members, *(member for member in self._left if member.healthy)]
+                steps: dict[Member | Pair, Callable[[], Awaitable[None]]] = {
+                    **{member: partial(self._probe, session, member) for member in alive},
+                    **{pair: partial(self._prove, pair, canary) for pair in self.pairs},
+                }
+                for gone in running.keys() - steps.keys():
+                    running.pop(gone).cancel()
+                for new in steps.keys() - running.keys():
+                    running[new] = tasks.create_task(_forever(steps[new]))
+                await self._changed.wait()
 
     async def _probe(self, session: aiohttp.ClientSession, member: Member) -> None:
         try:
@@ -139,44 +194,38 @@ class Pool:
             if healthy and member.fingerprint:  # it has a supervisor, who knows what the engine does not
                 async with session.get(f"{member.admin_url}/ready", timeout=timeout) as answer:
                     if answer.status != 200:
-                        healthy, why = False, str((await answer.json()).get("state"))
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                        healthy, why = False, str((await answer.json())["state"])
+        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError) as error:
             healthy, why = False, f"{type(error).__name__} at {member.url}/health"
         if healthy != member.healthy:
             log.info("event=worker worker=%s healthy=%s why=%r", member.name, healthy, why)
             if healthy:  # it may have been replaced. Or only frozen: its salt stays, which costs a new one nothing
-                member.fingerprint = None
+                self.identify(member, None)
         if healthy and not member.fingerprint:
-            await self._identify(session, member)
+            await self._ask_who(session, member)
         member.healthy, member.why = healthy, why
         if not healthy:
-            for pair in self.pairs:
-                if member in (pair.prefill, pair.decode):
-                    pair.doubt(f"{member.name} is not healthy")
+            for pair in self._pairs_of.get(member, ()):
+                pair.doubt(f"{member.name} is not healthy")
+            if member in self._left:
+                self._changed.set()
 
-    async def _identify(self, session: aiohttp.ClientSession, member: Member) -> None:
+    async def _ask_who(self, session: aiohttp.ClientSession, member: Member) -> None:
         try:
             timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
             async with session.get(f"{member.admin_url}/hyperpd/fingerprint", timeout=timeout) as answer:
                 document = await answer.json()
-                member.fingerprint = pairing.read(document)
-                member.recipe_digest = str(document.get("recipe_digest", ""))
+                fingerprint = pairing.read(document)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             if not member.healthy:  # said once, tried again with every probe
                 log.warning("event=no_fingerprint worker=%s detail=%r", member.name, str(error) or type(error).__name__)
             return
-        for pair in self.pairs:
-            if member in (pair.prefill, pair.decode):
-                pair.doubt("identified anew")
+        member.recipe_digest = str(document.get("recipe_digest", ""))
+        self.identify(member, fingerprint)
 
     async def _prove(self, pair: Pair, canary: Canary) -> None:
         healthy = pair.prefill.healthy and pair.decode.healthy
-        if not healthy or pair.proven or time.monotonic() < pair.try_after_s:
-            return
-        left, right = pair.prefill.fingerprint, pair.decode.fingerprint
-        if left and right and (broken := pairing.compatible(left, right)):
-            pair.doubt("; ".join(broken))
-            pair.try_after_s = time.monotonic() + _RETRY_PAIR_S
+        if not healthy or pair.proven or pair.broken or time.monotonic() < pair.try_after_s:
             return
         try:
             await canary(pair.prefill, pair.decode)
@@ -192,7 +241,7 @@ class Pool:
         )
 
     def status(self) -> dict[str, Any]:
-        """Workers and pairs as JSON."""
+        """Workers, pairs and sources that could not be resolved, as JSON."""
         return {
             "workers": [
                 {
@@ -210,7 +259,13 @@ class Pool:
                 {"prefill": p.prefill.name, "decode": p.decode.name, "proven": p.proven, "why": p.why}
                 for p in self.pairs
             ],
+            "unresolved": dict(self.unresolved),
         }
+
+
+def _some(reasons: list[str]) -> str:
+    more = [f"and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+    return "; ".join([*reasons[:_SHOWN], *more]) or "there is none"
 
 
 async def _sent(_: Any, context: Any, __: Any) -> None:

@@ -5,38 +5,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 
 from hyperpd.errors import NotReady
 from hyperpd.placement import Placement
 from hyperpd.recipe import RecipeFile
-from hyperpd_runtime.gateway import app, pool
-from hyperpd_runtime.gateway.discovery import Endpoint
+from hyperpd_runtime.gateway import app, discovery, keys, pool
+from hyperpd_runtime.gateway.discovery import Discovery, Resolve, Sources
 from hyperpd_runtime.gateway.flow import Flow
 from hyperpd_runtime.listen import Listener
 
+log = logging.getLogger("hyperpd.gateway")
 WARM_UP_TIMEOUT_S = 120  # first contact of a pair took up to 28 s on a loaded machine
+_SAY_EVERY_S = 30.0  # what is waited for
 
 
 class Gateway:
-    """Serve until `stop`."""
+    """Serve until `stop`. Raises RecipeError when the recipe asks for keys and `keys_file` has none to use."""
 
     def __init__(
         self,
         file: RecipeFile,
-        endpoints: Iterable[Endpoint],
+        sources: Sources,
         address: str,
         placement: Placement,
         drain: Callable[[], None],
+        *,
+        keys_file: str = "",
+        resolve: Resolve = discovery.resolve,
     ) -> None:
-        self.pool = pool.Pool(endpoints)
+        self._keys = keys.of(file.recipe, keys_file)
+        self.pool = pool.Pool(disaggregated="prefill" in sources.roles)
+        self._discovery = Discovery(sources, self.pool.update, resolve)
         self._file = file
         self._address = address
         self._begin_drain = drain
         self._ports = placement
         self._resources = contextlib.AsyncExitStack()
         self._listeners: list[Listener] = []
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Listen on both ports and begin to prove the pairs."""
@@ -44,22 +52,31 @@ class Gateway:
         session = await self._resources.enter_async_context(pool.session())
         flow = Flow(session, self.pool, self._file.recipe)
         self._resources.push_async_callback(flow.close)
-        self._watch = asyncio.create_task(self.pool.watch(session, flow.canary))
+        watching = [self.pool.watch(session, flow.canary), self._discovery.watch()]
+        watching += [self._keys.watch()] if self._keys else []
+        self._watches = [asyncio.create_task(watch) for watch in watching]
         for port, asgi in (
-            (self._ports.api_port, app.api(flow, self.pool, self._file)),
-            (self._ports.admin_port, app.admin(self.pool, self._file, self._begin_drain)),
+            (self._ports.api_port, app.api(flow, self.pool, self._file, self._keys)),
+            (self._ports.admin_port, app.admin(self.pool, self._file, self._begin_drain, self._keys)),
         ):
             self._listeners.append(Listener(asgi, self._address, port, self._file.recipe.drain_s))
             await self._listeners[-1].start()
 
-    async def until_ready(self) -> None:
-        """Return when a request would be served as the recipe says. Raises NotReady."""
+    async def until_ready(self, timeout_s: float | None = WARM_UP_TIMEOUT_S) -> None:
+        """Return when a request would be served as the recipe says. Raises NotReady after `timeout_s`.
+
+        None waits for ever, saying what for: workers of other machines may load for long, or be replaced.
+        """
+        began = said = time.monotonic()
         try:
-            async with asyncio.timeout(WARM_UP_TIMEOUT_S):
-                while self.pool.not_ready():
+            async with asyncio.timeout(timeout_s):
+                while why := self.pool.not_ready():
+                    if time.monotonic() - said >= _SAY_EVERY_S:
+                        said = time.monotonic()
+                        log.info("event=waiting elapsed_s=%.0f why=%r", said - began, why)
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise NotReady(f"not ready after {WARM_UP_TIMEOUT_S} s: {self.pool.not_ready()}") from None
+            raise NotReady(f"not ready after {timeout_s} s: {self.pool.not_ready()}") from None
 
     async def drain(self) -> None:
         """Answer 503 to /ping, and wait until nothing runs, at most as long as the recipe allows."""
@@ -72,7 +89,7 @@ class Gateway:
     async def stop(self) -> None:
         """Finish what runs, then close."""
         await asyncio.gather(*(listener.stop() for listener in self._listeners))
-        if self._watch:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
         await self._resources.aclose()

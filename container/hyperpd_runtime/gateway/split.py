@@ -12,7 +12,7 @@ from hyperpd_runtime.gateway.guard import Admitted, decide
 def split(request: Admitted) -> list[Admitted]:
     """One request for each prompt, in order."""
     parts = [{**request.body, "prompt": prompt} for prompt in request.body["prompt"]]
-    return [replace(request, body=part, how=decide(part)[0]) for part in parts]
+    return [replace(request, body=part, how=decide(part, request.threshold_tokens)[0]) for part in parts]
 
 
 def join(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:

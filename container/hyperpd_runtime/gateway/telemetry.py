@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 log = logging.getLogger("hyperpd.gateway")
 registry = CollectorRegistry()
@@ -28,6 +28,16 @@ RECOMPUTED = Counter(
     registry=registry,
 )
 RELEASED = Counter("hyperpd_released_tickets", "Tickets given back because nobody would decode them", registry=registry)
+RESOLVED = Gauge("hyperpd_resolved_workers", "Workers that a DNS name last resolved to", ["source"], registry=registry)
+RESOLUTION_FAILURES = Counter(
+    "hyperpd_resolution_failures",
+    "DNS names that could not be resolved; their workers stay as they were",
+    ["source"],
+    registry=registry,
+)
+KEY_FILE_FAILURES = Counter(
+    "hyperpd_key_file_failures", "Changes of the key file that could not be used; the keys stay", registry=registry
+)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 PREFILL_S = Histogram("hyperpd_prefill_seconds", "Prefill leg, sent to answered", buckets=_SECONDS, registry=registry)
 FIRST_EVENT_S = Histogram(
@@ -42,6 +52,7 @@ class Record:
 
     request_id: str
     client_id: str = "-"
+    key: str = "-"  # the name of the client's key
     mode: str = "-"
     why: str = "-"
     prefill: str = "-"
@@ -76,9 +87,9 @@ class Record:
         TOTAL_S.observe(total_s)
         REQUESTS.labels(self.mode, self.why, outcome).inc()
         log.info(
-            "event=request request_id=%s client_id=%r mode=%s why=%s prefill=%s decode=%s prefill_ms=%s"
+            "event=request request_id=%s client_id=%r key=%s mode=%s why=%s prefill=%s decode=%s prefill_ms=%s"
             " first_event_ms=%s total_ms=%.0f outcome=%s",
-            *(self.request_id, self.client_id, self.mode, self.why, self.prefill, self.decode),
+            *(self.request_id, self.client_id, self.key, self.mode, self.why, self.prefill, self.decode),
             *(_ms(self.prefill_s), _ms(self.first_event_s), total_s * 1000, outcome),
         )
 

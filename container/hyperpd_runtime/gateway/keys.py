@@ -1,0 +1,136 @@
+"""Who may ask: the key file, and the key of a request. Keys are kept and compared as SHA-256 only."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints, ValidationError
+
+from hyperpd.errors import RecipeError, Rejected
+from hyperpd.problems import nearest
+from hyperpd.recipe import Recipe
+from hyperpd_runtime.gateway import telemetry
+
+log = logging.getLogger("hyperpd.gateway")
+_LOOK_EVERY_S = 2.0
+_NO_LIST = """not a JSON list like [{"name": "team-a", "sha256": "…", "scope": "user", "concurrent_requests": 8}]"""
+
+
+class Key(BaseModel):
+    """One entry of the key file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-A-Za-z0-9._]{0,63}$")]  # shown in logs
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]  # of the key's bytes, without a line end
+    scope: Literal["user", "operator"]
+    concurrent_requests: int | None = Field(ge=1)  # at one gateway; None: no limit of its own
+
+    @property
+    def digest(self) -> bytes:
+        return bytes.fromhex(self.sha256)
+
+
+def parse(content: bytes, where: str) -> tuple[Key, ...]:
+    """The keys of a file. Raises RecipeError with every problem, and never with what was found: it may be a key."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, list) or not document:
+        raise RecipeError(where, [_NO_LIST])
+    found = []
+    for field in ("name", "sha256"):
+        values = [str(entry.get(field)).lower() for entry in document if isinstance(entry, dict) and field in entry]
+        twice = [number for number, value in enumerate(values) if value in values[:number]]
+        found += [f"{number}.{field}: the same as of an entry before" for number in twice]
+    try:
+        keys = RootModel[list[Key]].model_validate_json(content).root
+    except ValidationError as error:
+        found += [_problem(item) for item in error.errors(include_url=False, include_input=False)]
+    if found:
+        raise RecipeError(where, found)
+    return tuple(keys)
+
+
+def _problem(item: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{path}: unknown key{nearest(str(item['loc'][-1]), list(Key.model_fields))}"
+    return f"{path}: {'missing; add it' if item['type'] == 'missing' else item['msg']}"
+
+
+def of(recipe: Recipe, path: str) -> Keys | None:
+    """The keys that `recipe` asks for, from the file at `path`; None where clients need none.
+
+    Raises RecipeError when the two do not go together or the file cannot be used.
+    """
+    if recipe.gateway.auth == "none":
+        if path:
+            raise RecipeError("settings", ["keys-file: the recipe says gateway.auth: none, so nobody would need a key"])
+        return None
+    if not path:
+        raise RecipeError("settings", ["keys-file: missing; the recipe says gateway.auth: keys"])
+    return Keys(Path(path))
+
+
+class Keys:
+    """The keys of one file, followed as it changes. A file that cannot be used leaves the keys as they were."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.problem = ""  # why the file, as it is now, is not used
+        try:
+            self._seen: bytes | None = path.read_bytes()
+        except OSError as error:
+            raise RecipeError(str(path), [f"cannot be read: {error.strerror}"]) from None
+        self._keys = parse(self._seen, str(path))
+
+    def find(self, headers: Mapping[str, str]) -> Key:
+        """The key a request came with. Raises Rejected (401)."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Rejected("no API key; send Authorization: Bearer <key>", status=401, code="missing_api_key")
+        given = hashlib.sha256(token.strip().encode("latin-1")).digest()  # as headers are decoded
+        # All of them, so that the time says nothing of how near one was.
+        matching = [key for key in self._keys if hmac.compare_digest(key.digest, given)]
+        if not matching:
+            raise Rejected("the API key is not known here", status=401, code="invalid_api_key")
+        return matching[0]
+
+    async def watch(self) -> None:
+        """Look at the file again and again, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Take the keys of the file if it changed. By content: Kubernetes replaces a Secret behind a link."""
+        try:
+            content: bytes | None = await asyncio.to_thread(self._path.read_bytes)
+        except OSError:
+            content = None
+        if content == self._seen:
+            return
+        self._seen = content
+        try:
+            if content is None:
+                raise RecipeError(str(self._path), ["cannot be read any more"])
+            self._keys, self.problem = parse(content, str(self._path)), ""
+        except RecipeError as error:
+            self.problem = "; ".join(error.problems)
+            telemetry.KEY_FILE_FAILURES.inc()
+            log.error("event=keys_kept file=%s keys=%d why=%r", self._path, len(self._keys), self.problem)
+        else:
+            log.info("event=keys file=%s keys=%d", self._path, len(self._keys))
+
+    def status(self) -> dict[str, Any]:
+        """How many there are, and what is wrong with the file, as JSON."""
+        return {"count": len(self._keys), "problem": self.problem or None}

@@ -1,0 +1,73 @@
+"""The door: a request's key, how many requests run at once, and how long a body may be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from fastapi import Request
+
+from hyperpd.errors import Overloaded, Rejected
+from hyperpd.recipe import Limits
+from hyperpd_runtime.gateway.keys import Keys
+from hyperpd_runtime.gateway.pool import Pool
+from hyperpd_runtime.gateway.telemetry import Record
+
+_RETRY_AFTER_S = 1
+_MIB = 1 << 20
+
+
+class Door:
+    """Every request passes it before its body is read. Limits count in this gateway, not over all replicas."""
+
+    def __init__(self, limits: Limits, pool: Pool, keys: Keys | None) -> None:
+        self._most = limits.concurrent_requests
+        self._body_bytes = int(limits.body_mib * _MIB)
+        self._pool = pool
+        self._keys = keys
+        self._running: Counter[str] = Counter()  # by key
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Raises Rejected (401) where a key is needed and not given."""
+        if self._keys:
+            self._keys.find(headers)
+
+    def enter(self, headers: Mapping[str, str], record: Record) -> None:
+        """Count a request until its record ends. Raises Rejected (401) or Overloaded (429)."""
+        key = self._keys.find(headers) if self._keys else None
+        name = key.name if key else "-"
+        record.key = name
+        if self._most and self._pool.in_flight >= self._most:
+            raise Overloaded(
+                f"{self._most} requests run here, as many as the recipe allows (gateway.limits)",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        if key and key.concurrent_requests and self._running[name] >= key.concurrent_requests:
+            raise Overloaded(
+                f"key {name}: {key.concurrent_requests} of its requests run here, as many as it may",
+                code="key_overloaded",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self._pool.in_flight += 1
+        self._running[name] += 1
+
+        def leave() -> None:
+            self._pool.in_flight -= 1
+            self._running[name] -= 1
+
+        record.on_end = leave
+
+    async def body(self, request: Request) -> bytes:
+        """A request's body. Raises Rejected (413) without reading what is beyond the limit."""
+        if int(request.headers.get("content-length", 0)) > self._body_bytes:
+            raise self._too_large()
+        read = bytearray()
+        async for chunk in request.stream():
+            read += chunk
+            if len(read) > self._body_bytes:
+                raise self._too_large()
+        return bytes(read)
+
+    def _too_large(self) -> Rejected:
+        what = f"the body is larger than {self._body_bytes} bytes (gateway.limits.body_mib)"
+        return Rejected(what, status=413, code="body_too_large")
