@@ -75,10 +75,22 @@ def _fork_instead_of_spawn() -> None:
 
 
 def _serve(argv: list[str]) -> None:
-    from vllm.entrypoints.launchers.api_server.entry import main
-
     sys.argv = [sys.argv[0], *argv]
-    main()
+    if not {"--data-parallel-size", "--nnodes"} & set(argv):
+        from vllm.entrypoints.launchers.api_server.entry import main
+
+        main()
+        return
+    # What `vllm serve` does, whose script looks for a distribution called vllm, and there is none.
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    cli_env_setup()
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(argv)
+    validate_parsed_serve_args(args)
+    ServeSubcommand.cmd(args)
 
 
 def _take_orders() -> None:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -74,8 +75,10 @@ class Node:
         if settings.role == "node":
             return place(recipe, (machine,), ports)
         if settings.role == "gateway":
-            return replace(place(recipe, (machine,), ports), workers=())
-        return place_one(recipe, settings.role, settings.ordinal, machine, ports)
+            return Placement((), ports.gateway_api, ports.gateway_admin)
+        return place_one(
+            recipe, settings.role, settings.ordinal, machine, ports, rank=settings.node_rank, leader=settings.leader
+        )
 
     async def run(self) -> int:
         """Start, serve until SIGTERM or SIGINT, stop. Returns the exit code."""
@@ -112,11 +115,25 @@ class Node:
             self.gateway = Gateway(self.file, endpoints, self.settings.address, self.placement, self._ended.set)
             await self.gateway.start()
         if self.workers:
+            await self._leader()
             commands = self._commands()
             async with self._step("engines"), self._starter(commands) as starter:
                 ready = zip(self.workers, self.admins, commands, strict=True)
                 await _all(*(self._start(*one, starter) for one in ready))
         await _all(self._front(), *(worker.watch() for worker in self.workers))
+
+    async def _leader(self) -> None:
+        """Where the first machine of this worker is: its name may be known only once it runs."""
+        for one in self.workers:
+            name, timeout_s = one.worker.leader, self.file.recipe.start_timeout_s
+            if not name:
+                continue
+            async with self._step(f"address of {name}"):
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        one.worker = replace(one.worker, leader=await _address(name))
+                except TimeoutError:
+                    raise NotReady(f"no address for {name} (leader) after {timeout_s} s") from None
 
     def _commands(self) -> list[Launch]:
         recipe = self.file.recipe
@@ -132,6 +149,7 @@ class Node:
                 model_path=self.model_path,
                 start_id=uuid.uuid4().hex[:12],
                 decision=decision,
+                node_address=self.settings.node_address or self.settings.address,
             )
             for worker in self.workers
         ]
@@ -167,9 +185,15 @@ class Node:
         if self._has_gateway:
             ports |= {"gateway API": self.placement.api_port, "gateway admin": self.placement.admin_port}
         for worker in self.placement.workers:
-            ports |= {f"{worker.name} API": worker.api_port, f"{worker.name} admin": worker.admin_port}
-            if worker.role != "aggregated":
-                ports[f"{worker.name} NIXL side channel"] = worker.side_channel_port
+            parallel = self.file.recipe.role(worker.role).parallel
+            ports[f"{worker.name} admin"] = worker.admin_port
+            if not worker.rank:
+                ports[f"{worker.name} API"] = worker.api_port
+            for rank in range(parallel.data // parallel.nodes if worker.role != "aggregated" else 0):
+                first = parallel.data // parallel.nodes * worker.rank
+                ports[f"{worker.name} NIXL side channel" + f" {rank}" * (rank > 0)] = (
+                    worker.side_channel_port + first + rank
+                )
         return ports
 
     @staticmethod
@@ -203,6 +227,13 @@ class Node:
             worker.state = "draining"
         if ready and not self.gateway:
             await asyncio.sleep(_NOTICE_S)
+            await asyncio.gather(*(self._until_read(worker) for worker in ready if worker.worker.role == "prefill"))
+
+    async def _until_read(self, prefill: WorkerProcess) -> None:
+        """vLLM's own drain does not wait for decode to read what prefill computed: stay, a lease at most."""
+        lease_s = self.file.recipe.kv_transfer.lease_s
+        if not await prefill.until_read(lease_s):
+            print(f"event=kv_unread worker={prefill.worker.name} waited_s={lease_s}", flush=True)
 
     async def _stop(self) -> None:
         if self.gateway:
@@ -266,6 +297,15 @@ class Node:
         part = self.folder / "fleet.json.part"
         part.write_text(json.dumps(document, indent=2))
         part.replace(self.folder / "fleet.json")
+
+
+async def _address(name: str) -> str:
+    """The IP address of a name, asked for until there is one."""
+    loop = asyncio.get_running_loop()
+    while True:
+        with contextlib.suppress(socket.gaierror):
+            return str((await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM))[0][4][0])
+        await asyncio.sleep(1)
 
 
 async def _all(*starts: Coroutine[Any, Any, None]) -> None:

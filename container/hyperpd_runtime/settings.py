@@ -16,6 +16,7 @@ from hyperpd.problems import problems
 
 _FIELDS = tuple(Environment.model_fields)
 _SAGEMAKER_MODEL = Path("/opt/ml/model")  # where SageMaker puts a model's files
+_THEIRS = {"UCX_NET_DEVICES": "net_devices", "LWS_WORKER_INDEX": "node_rank", "LWS_LEADER_ADDRESS": "leader"}
 _VLLM_PREFIX = "SM_VLLM_"  # the convention of the AWS container
 
 
@@ -65,7 +66,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str], model_folder: Path = _
 
 def _elsewhere(environ: Mapping[str, str], model_folder: Path) -> dict[str, str]:
     """Settings in other platforms' words."""
-    found = {"net_devices": environ["UCX_NET_DEVICES"]} if environ.get("UCX_NET_DEVICES") else {}
+    found = {field: environ[name] for name, field in _THEIRS.items() if environ.get(name)}
     for key in ("SM_VLLM_MODEL", "HF_MODEL_ID"):
         if environ.get(key):
             return found | {"model": environ[key]}

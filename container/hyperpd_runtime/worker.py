@@ -16,7 +16,8 @@ from hyperpd.recipe import RecipeFile
 from hyperpd_runtime.process import EngineProcess, Starter, explain
 
 _HEALTH_TIMEOUT_S = 2
-START_TIMEOUT_S = 900  # loading large weights takes minutes; a dead engine is reported at once
+# Above zero while requests run, and while blocks are pinned; a prefix cache alone does not count.
+_HELD = ("vllm:num_requests_running{", "vllm:num_requests_waiting{", "vllm:kv_cache_usage_perc{")
 
 
 class WorkerProcess:
@@ -41,7 +42,10 @@ class WorkerProcess:
         self.log.write_text(head)
         try:
             self._engine = await starter.start(command, self.log)
-            await self._wait_until_ready()
+            if (
+                not self.worker.rank
+            ):  # the other machines of a worker have no API; they are there for as long as they run
+                await self._wait_until_ready()
             self.elapsed_s = time.monotonic() - began
             self.state = "ready"
         finally:
@@ -49,16 +53,21 @@ class WorkerProcess:
                 self.state = "failed"
 
     async def _wait_until_ready(self) -> None:
+        timeout_s = self.recipe.recipe.start_timeout_s
         ended = asyncio.create_task(self.ended())
         ready = asyncio.create_task(self._until_it_answers())
         try:
-            done, _ = await asyncio.wait({ended, ready}, timeout=START_TIMEOUT_S, return_when="FIRST_COMPLETED")
+            done, _ = await asyncio.wait({ended, ready}, timeout=timeout_s, return_when="FIRST_COMPLETED")
         finally:
             for task in (ended, ready):
                 task.cancel()
         if ready in done:
             return
-        what = f"ended with exit code {ended.result()}" if ended in done else f"not ready after {START_TIMEOUT_S} s"
+        what = (
+            f"ended with exit code {ended.result()}"
+            if ended in done
+            else f"not ready after {timeout_s} s (start_timeout_s)"
+        )
         raise NotReady(f"{self.worker.name} {what} during start\n{explain(self.log)}")
 
     async def _until_it_answers(self) -> None:
@@ -67,11 +76,32 @@ class WorkerProcess:
 
     async def answers(self) -> bool:
         """Whether the engine says that it is well."""
+        if self.worker.rank:
+            return self.state == "ready"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)) as session:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.get(f"{self.worker.url}/health") as answer:
                     return answer.status == 200
         return False
+
+    async def until_read(self, timeout_s: float) -> bool:
+        """Wait until no request runs and no finished prompt's KV cache is held for a decode worker."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while await self._busy():
+                    await asyncio.sleep(0.2)
+                return True
+        return False
+
+    async def _busy(self) -> bool:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)) as session:
+            try:
+                async with session.get(f"{self.worker.url}/metrics") as answer:
+                    lines = (await answer.text()).splitlines()
+            except (aiohttp.ClientError, TimeoutError):
+                return True  # too busy to say
+        values = [line.rsplit(" ", 1) for line in lines if line.startswith(_HELD)]
+        return not values or any(float(value) for _, value in values)
 
     async def ended(self) -> int:
         """Wait for the engine's end; its exit code."""

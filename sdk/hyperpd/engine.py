@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from hyperpd import fabric
 from hyperpd.options import EngineOption
 from hyperpd.placement import Worker
-from hyperpd.recipe import KVTiers, Recipe
+from hyperpd.recipe import KVTiers, Parallel, Recipe
 
 # vLLM's module; its `vllm` script is absent from the CPU distribution.
 VLLM_MODULE = "vllm.entrypoints.openai.api_server"
+# Data parallelism and several machines go through `vllm serve`, which the module above does not know.
+VLLM_SERVE = ("vllm.entrypoints.cli.main", "serve")
 # On CPUs the same server, with two idle spins tamed (the module says why).
 CPU_MODULE = "hyperpd_runtime.cpu_engine"
 
@@ -28,6 +30,7 @@ _KV_ROLE = {"prefill": "kv_producer", "decode": "kv_consumer"}
 # them (gateway/pool.py), so that a connection is never closed under a request.
 KEEP_ALIVE_S = 75
 _HUB_ID = re.compile(r"([\w.-]+=)?[\w-][\w.-]*/[\w.-]+")  # also name=org/adapter
+MANAGED_TIER_PORT = 9200  # HyperPod's tiered storage, a daemon on every machine
 CPU_KV_CACHE_BYTES = 256 << 20
 
 
@@ -57,6 +60,7 @@ def launch(
     model_path: str,
     start_id: str = "START",
     decision: fabric.Decision | None = None,
+    node_address: str = "NODE",
 ) -> Launch:
     """The command of `worker`.
 
@@ -65,11 +69,14 @@ def launch(
     start_id:   new at every start; the connector's engine id ends with it, so that a ticket of an
                 earlier start is refused by name.
     decision:   what fabric.decide found on the machine; default: all that the recipe wants is there.
+    node_address: where HyperPod's tiered storage of this node listens; only kv_tiers.managed needs it.
     """
     decision = decision or fabric.plan(recipe.fabric, recipe.accelerator)
     model, transfer, spec = recipe.model, recipe.kv_transfer, recipe.role(worker.role)
+    wide = spec.parallel.data > 1 or spec.parallel.nodes > 1
+    module = (CPU_MODULE,) if recipe.accelerator == "cpu" else VLLM_SERVE if wide else (VLLM_MODULE,)
     argv = [
-        *(sys.executable, "-m", CPU_MODULE if recipe.accelerator == "cpu" else VLLM_MODULE),
+        *(sys.executable, "-m", *module),
         *("--model", model_path),
         *("--served-model-name", model.name),
         *("--host", worker.address),
@@ -82,8 +89,14 @@ def launch(
         "--disable-access-log-for-endpoints=/health,/metrics,/v1/models",
         "--disable-fastapi-docs",
     ]
+    argv += _parallel(spec.parallel, worker)
     if model.revision:
         argv += ["--revision", model.revision]
+    if model.s3:
+        argv += ["--load-format", "runai_streamer"]
+    if model.adapters:
+        modules = [json.dumps({"name": a.name, "path": a.path or a.huggingface}) for a in model.adapters]
+        argv += ["--enable-lora", "--lora-modules", *modules]
     env = {
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S),
         "VLLM_NO_USAGE_STATS": "1",
@@ -102,6 +115,9 @@ def launch(
         if transfer.kv_layout:
             env["VLLM_KV_CACHE_LAYOUT"] = transfer.kv_layout
         env |= decision.environment
+    if spec.kv_tiers and spec.kv_tiers.managed:
+        # Unverified: no daemon to try it with, and the image has to carry LMCache.
+        env["LMCACHE_REMOTE_URL"] = f"sagemaker-hyperpod://{node_address}:{MANAGED_TIER_PORT}"
     if recipe.accelerator == "cpu":
         # Engines share the cores of one machine here; binding would pin them all to the first ones.
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
@@ -115,12 +131,31 @@ def launch(
     return Launch((*argv, *_options(spec.engine)), env, worker.cpu_ids)
 
 
+def _parallel(parallel: Parallel, worker: Worker) -> list[str]:
+    """Sizes beyond TP, and where the machines of one worker meet."""
+    argv = ["--enable-expert-parallel"] if parallel.expert else []
+    if parallel.pipeline > 1:
+        argv += ["--pipeline-parallel-size", str(parallel.pipeline)]
+    leader = worker.leader or worker.address
+    if parallel.data > 1:
+        argv += ["--data-parallel-size", str(parallel.data)]
+        argv += ["--data-parallel-size-local", str(parallel.data // parallel.nodes)]
+        argv += ["--data-parallel-address", leader, "--data-parallel-rpc-port", str(worker.data_parallel_port)]
+        if worker.rank:
+            argv += ["--data-parallel-start-rank", str(parallel.data // parallel.nodes * worker.rank)]
+    elif parallel.nodes > 1:
+        argv += ["--nnodes", str(parallel.nodes), "--node-rank", str(worker.rank), "--master-addr", leader]
+        argv += ["--master-port", str(worker.data_parallel_port)]
+    return [*argv, "--headless"] if worker.rank else argv
+
+
 def hub_names(recipe: Recipe) -> list[str]:
     """Engine options that name something on a model hub, as in "decode.engine.tokenizer: org/model".
 
     vLLM's options are not modelled: a guess by the look of the value, and by a few names.
     """
-    return [
+    adapters = [f"model.adapters: {a.huggingface}" for a in recipe.model.adapters if a.huggingface]
+    return adapters + [
         f"{role}.engine.{key}: {text}"
         for role, spec in recipe.roles().items()
         for key, text in _texts("", spec.engine)
@@ -179,6 +214,8 @@ def _kv_transfer_config(
 
 
 def _tiers(tiers: KVTiers, recipe: Recipe, disk: str | None) -> dict[str, object]:
+    if tiers.managed:
+        return {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
     if recipe.accelerator == "cpu":
         # vLLM's offloading connector needs a GPU. Its example connector writes whole prompts, and
         # ignores cache salts: good to try the layout with, and no more.

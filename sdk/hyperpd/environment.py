@@ -6,7 +6,8 @@
     --name  >  HYPERPD_NAME  >  SM_VLLM_MODEL  >  HF_MODEL_ID  >  /opt/ml/model  >  the recipe
 
 SM_VLLM_<OPTION> is vLLM's option, like what follows `--` in argv (which wins). SAGEMAKER_BIND_TO_PORT
-is the port of the API. UCX_NET_DEVICES is net-devices, where that is not given.
+is the port of the API. UCX_NET_DEVICES is net-devices, and LWS_WORKER_INDEX and LWS_LEADER_ADDRESS (set by
+Kubernetes' LeaderWorkerSet) are node-rank and leader, where those are not given.
 """
 
 from __future__ import annotations
@@ -41,7 +42,17 @@ class Environment(BaseModel):
     recipe: str = Field(description="Recipe file, or the name of a shipped one")
     state_dir: str = Field("/tmp/hyperpd", description="Folder for logs and fleet.json")
     ordinal: int = Field(0, ge=0, description="Which worker of the role this is", json_schema_extra=_WORKER)
+    node_rank: int = Field(
+        0,
+        ge=0,
+        description="Which machine of a worker that spans several this is; 0 has the API",
+        json_schema_extra=_WORKER,
+    )
+    leader: str = Field("", description="Address or name of that worker's machine 0", json_schema_extra=_WORKER)
     address: str = Field("127.0.0.1", description="IP address that peers connect to; never a hostname")
+    node_address: str = Field(
+        "", description="IP address of the node, for HyperPod's tiered storage on it", json_schema_extra=_WORKER
+    )
     port_offset: int = Field(0, ge=0, le=50000, description="Added to every port: a second fleet on one machine")
     model: str = Field("", description="Model folder or id to serve instead of the recipe's")
     instance_type: str = Field(
@@ -57,17 +68,35 @@ class Environment(BaseModel):
         description="Start an engine version that hyperpd has not been tried with",
         json_schema_extra={"roles": "prefill, decode, aggregated, node"},
     )
-    prefill: str = Field("", description="Comma-separated URLs of prefill workers", json_schema_extra=_GATEWAY)
-    decode: str = Field("", description="Comma-separated URLs of decode workers", json_schema_extra=_GATEWAY)
-    aggregated: str = Field("", description="Comma-separated URLs of aggregated workers", json_schema_extra=_GATEWAY)
+    prefill: str = Field(
+        "",
+        description="Comma-separated prefill workers: http://ADDRESS:PORT, dns://NAME:PORT",
+        json_schema_extra=_GATEWAY,
+    )
+    decode: str = Field(
+        "",
+        description="Comma-separated decode workers: http://ADDRESS:PORT, dns://NAME:PORT",
+        json_schema_extra=_GATEWAY,
+    )
+    aggregated: str = Field(
+        "",
+        description="Comma-separated aggregated workers: http://ADDRESS:PORT, dns://NAME:PORT",
+        json_schema_extra=_GATEWAY,
+    )
+    keys_file: str = Field(
+        "",
+        description="Key file, where the recipe says gateway.auth: keys",
+        json_schema_extra={"roles": "gateway, aggregated, node"},
+    )
 
     @field_validator("prefill", "decode", "aggregated")
     @classmethod
     def _are_urls(cls, urls: str) -> str:
         for url in filter(None, urls.split(",")):
             at = urlsplit(url.strip())
-            if at.scheme != "http" or not at.hostname or not at.port:
-                raise ValueError(f"{url.strip()!r} is not like http://10.0.0.1:8100")
+            named = at.scheme == "dns" and at.path in ("", "/")  # every address of the name is a worker
+            if not (at.scheme == "http" or named) or not at.hostname or not at.port:
+                raise ValueError(f"{url.strip()!r} is not like http://10.0.0.1:8100 or dns://prefill.default.svc:8100")
         return urls
 
     @field_validator("address")

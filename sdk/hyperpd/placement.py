@@ -20,6 +20,7 @@ class Ports:
     worker_admin: int = 8300
     side_channel: int = 5600  # vLLM's own default for NIXL; it adds the data-parallel index
     kv_events: int = 5557  # vLLM's own default
+    data_parallel: int = 29550  # vLLM's own default; on the machine with a worker's API
 
     def shifted(self, by: int) -> Ports:
         """The same ports, each `by` higher: for a second fleet on one machine."""
@@ -37,7 +38,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One vLLM process group that serves one role."""
+    """One vLLM process group that serves one role: the whole of it, or its part on one of several machines."""
 
     role: Role
     ordinal: int  # within its role
@@ -47,11 +48,14 @@ class Worker:
     cpu_ids: tuple[int, ...]  # its own; empty where there are too few, and workers share all
     api_port: int
     admin_port: int
-    side_channel_port: int
+    side_channel_port: int  # of its first data-parallel rank; the others follow
+    data_parallel_port: int
+    rank: int = 0  # which machine of the worker this is; 0 has the API
+    leader: str = ""  # where rank 0 is; empty: here
 
     @property
     def name(self) -> str:
-        return f"{self.role}-{self.ordinal}"
+        return f"{self.role}-{self.ordinal}" + (f".{self.rank}" if self.rank else "")
 
     @property
     def url(self) -> str:
@@ -76,39 +80,73 @@ class Placement:
 
 
 def place(recipe: Recipe, machines: Sequence[Machine] = (Machine(),), ports: Ports = Ports()) -> Placement:
-    """Place every worker of `recipe`, each whole on one machine, round robin over those with room.
+    """Place every worker of `recipe`, round robin over machines with room; parts of one on different machines.
 
     GPU ids, CPU ids and ports are counted per machine, so two workers never share one. Raises
     CapacityError when a worker's GPUs fit on no machine.
     """
-    identities = [(role, ordinal) for role, spec in recipe.roles().items() for ordinal in range(spec.replicas)]
-    return _place(recipe, identities, machines, ports)
+    parts = [
+        (role, ordinal, rank)
+        for role, spec in recipe.roles().items()
+        for ordinal in range(spec.replicas)
+        for rank in range(spec.parallel.nodes)
+    ]
+    return _place(recipe, parts, machines, ports)
 
 
-def place_one(recipe: Recipe, role: Role, ordinal: int, machine: Machine, ports: Ports = Ports()) -> Placement:
-    """One worker with a machine of its own: a container. Raises RecipeError when the recipe has no such worker."""
-    if role not in recipe.roles() or ordinal >= recipe.role(role).replicas:
-        have = ", ".join(f"{role} 0 to {spec.replicas - 1}" for role, spec in recipe.roles().items())
-        raise RecipeError("settings", [f"recipe {recipe.name} has no {role} worker {ordinal}; it has {have}"])
-    return _place(recipe, [(role, ordinal)], [machine], ports)
+def place_one(
+    recipe: Recipe,
+    role: Role,
+    ordinal: int,
+    machine: Machine,
+    ports: Ports = Ports(),
+    *,
+    rank: int = 0,
+    leader: str = "",
+) -> Placement:
+    """One worker, or its part `rank`, with a machine of its own: a container.
+
+    leader: where rank 0 is. Raises RecipeError when the recipe has no such worker.
+    """
+    spec = recipe.roles().get(role)
+    if not spec or ordinal >= spec.replicas or rank >= spec.parallel.nodes:
+        have = ", ".join(
+            f"{role} 0 to {spec.replicas - 1}"
+            + (f" on {spec.parallel.nodes} machines each" * (spec.parallel.nodes > 1))
+            for role, spec in recipe.roles().items()
+        )
+        part = f" part {rank}" if rank else ""
+        raise RecipeError("settings", [f"recipe {recipe.name} has no {role} worker {ordinal}{part}; it has {have}"])
+    if rank and not leader:
+        raise RecipeError("settings", [f"node-rank {rank}: give leader, the address of the worker's machine 0"])
+    (worker,) = (placed := _place(recipe, [(role, ordinal, rank)], [machine], ports)).workers
+    return replace(placed, workers=(replace(worker, leader=leader),))
 
 
 def _place(
-    recipe: Recipe, identities: Sequence[tuple[Role, int]], machines: Sequence[Machine], ports: Ports
+    recipe: Recipe, parts: Sequence[tuple[Role, int, int]], machines: Sequence[Machine], ports: Ports
 ) -> Placement:
     workers: list[Worker] = []
     workers_on = [0] * len(machines)
+    ranks_on = [0] * len(machines)  # data-parallel ranks, each with a side channel
     gpus_on = [0] * len(machines)
-    turn = 0
-    for role, ordinal in identities:
-        gpus = recipe.role(role).parallel.size if recipe.accelerator == "gpu" else 0
-        free = [None if m.gpus is None else m.gpus - used for m, used in zip(machines, gpus_on, strict=True)]
+    turn, leader, used = 0, "", set[int]()
+    for role, ordinal, rank in parts:
+        parallel = recipe.role(role).parallel
+        gpus = parallel.per_node if recipe.accelerator == "gpu" else 0
+        if rank == 0:
+            used = set()
+        free = [None if m.gpus is None else m.gpus - taken for m, taken in zip(machines, gpus_on, strict=True)]
         order = [(turn + step) % len(machines) for step in range(len(machines))]
-        node = next((n for n in order if (room := free[n]) is None or room >= gpus), None)
+        fits = (n for n in order if n not in used and ((room := free[n]) is None or room >= gpus))
+        node = next(fits, None)
         if node is None:
             rooms = ", ".join(f"{m.address} {room}" for m, room in zip(machines, free, strict=True))
-            raise CapacityError(f"{role}-{ordinal} needs {gpus} GPUs of one machine; free: {rooms}")
+            apart = f", and {parallel.nodes} machines" if parallel.nodes > 1 else ""
+            raise CapacityError(f"{role}-{ordinal} needs {gpus} GPUs of one machine{apart}; free: {rooms}")
         turn = node + 1
+        used.add(node)
+        leader = machines[node].address if rank == 0 else leader
         workers.append(
             Worker(
                 role=role,
@@ -119,10 +157,14 @@ def _place(
                 cpu_ids=(),
                 api_port=ports.worker_api + workers_on[node],
                 admin_port=ports.worker_admin + workers_on[node],
-                side_channel_port=ports.side_channel + workers_on[node],
+                side_channel_port=ports.side_channel + ranks_on[node],
+                data_parallel_port=ports.data_parallel + workers_on[node],
+                rank=rank,
+                leader=leader if rank else "",
             )
         )
         workers_on[node] += 1
+        ranks_on[node] += parallel.data
         gpus_on[node] += gpus
     for node, machine in enumerate(machines):
         _give_cpus(recipe, workers, node, machine.cpus or ())
@@ -136,7 +178,7 @@ def _give_cpus(recipe: Recipe, workers: list[Worker], node: int, cpus: Sequence[
     decode stalled decode for 31 s (cpu_engine.py says how).
     """
     here = [index for index, worker in enumerate(workers) if worker.node == node]
-    processes = [2 + recipe.role(workers[index].role).parallel.size for index in here]
+    processes = [2 + recipe.role(workers[index].role).parallel.per_node for index in here]
     total = sum(processes)
     if len(here) < 2 or len(cpus) < total:
         return

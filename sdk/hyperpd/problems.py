@@ -39,6 +39,6 @@ def _known_keys(root: type[BaseModel], location: Iterable[int | str]) -> list[st
 
 
 def nearest(key: str, known: list[str]) -> str:
-    """"; did you mean …?", or what is known; nothing when nothing is."""
+    """ "; did you mean …?", or what is known; nothing when nothing is."""
     near = difflib.get_close_matches(key, known, 1)
     return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}" if known else ""

@@ -267,6 +267,11 @@ class Recipe(Block):
             found.append("decode.parallel.pipeline: vLLM refuses it where KV is received; use tensor or data")
         if prefill.parallel.pipeline > 1 and fabric.plan(self.fabric, self.accelerator).connector != _PUSH:
             found.append(f"prefill.parallel.pipeline: only {_PUSH} (kv_transfer.fabric: local) sends from stages")
+        for name, parallel in (("prefill", prefill.parallel), ("decode", decode.parallel)):
+            if parallel.nodes > 1 and parallel.data == 1:
+                found.append(
+                    f"{name}.parallel.nodes: a worker that exchanges KV spans machines by data only; raise data"
+                )
         if broken := compatible(self.fingerprint("prefill"), self.fingerprint("decode")):
             found.append("prefill and decode cannot exchange KV: " + "; ".join(broken))
         return found

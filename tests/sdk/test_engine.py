@@ -100,7 +100,8 @@ def test_the_shell_line_is_the_same_command() -> None:
         ({"path": "/models/m"}, {"tokenizer": "gpt2"}, False),
         ({"path": "/models/m"}, {"speculative-config": {"model": "org/draft"}}, False),
         ({"path": "/models/m"}, {"speculative-config": '{"model": "org/draft"}'}, False),
-        ({"path": "/models/m"}, {"lora-modules": ["a=org/b"]}, False),
+        ({"path": "/models/m", "adapters": [{"name": "a", "huggingface": "org/b"}]}, {}, False),
+        ({"path": "/models/m", "adapters": [{"name": "a", "path": "/models/a"}]}, {}, True),
     ],
 )
 def test_the_hub_is_left_alone_where_nothing_comes_from_it(

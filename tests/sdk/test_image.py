@@ -379,7 +379,7 @@ def test_the_folder_on_the_machines(recipe: Path, folder: Path, tmp_path: Path) 
         (("", ""), {"model_path": "here"}, "is absolute"),
         (("", ""), {"image": "not an image"}, "not the name of an image"),
         (("max-num-seqs: 8", "tokenizer: gpt2"), {}, "prefill.engine.tokenizer: gpt2; name a folder"),
-        (("max-num-seqs: 8", "lora-modules: ['a=org/b']"), {}, "prefill.engine.lora-modules: a=org/b"),
+        (("{hugg", "{adapters: [{name: a, huggingface: org/b}], hugg"), {}, "model.adapters: org/b"),
         (("max-num-seqs: 8", "x: 'https://cdn.huggingface.co/t'"), {}, "names huggingface.co"),
         (("name: closed", "name: closed\ndescription: from hf.co"), {}, "names hf.co"),
     ],
