@@ -80,10 +80,11 @@ class Placement:
 
 
 def place(recipe: Recipe, machines: Sequence[Machine] = (Machine(),), ports: Ports = Ports()) -> Placement:
-    """Place every worker of `recipe`, round robin over machines with room; parts of one on different machines.
+    """Place every worker of `recipe`: machines with known GPUs are filled one by one, others taken in turn.
 
-    GPU ids, CPU ids and ports are counted per machine, so two workers never share one. Raises
-    CapacityError when a worker's GPUs fit on no machine.
+    The parts of a worker are on different machines, and on EFA so are prefill and decode, since it has no
+    way back into its own machine. GPU ids, CPU ids and ports are counted per machine, so two workers never
+    share one. Raises CapacityError when a worker fits on no machine.
     """
     parts = [
         (role, ordinal, rank)
@@ -130,6 +131,7 @@ def _place(
     workers_on = [0] * len(machines)
     ranks_on = [0] * len(machines)  # data-parallel ranks, each with a side channel
     gpus_on = [0] * len(machines)
+    role_on: list[Role | None] = [None] * len(machines)
     turn, leader, used = 0, "", set[int]()
     for role, ordinal, rank in parts:
         parallel = recipe.role(role).parallel
@@ -138,13 +140,23 @@ def _place(
             used = set()
         free = [None if m.gpus is None else m.gpus - taken for m, taken in zip(machines, gpus_on, strict=True)]
         order = [(turn + step) % len(machines) for step in range(len(machines))]
+        if recipe.fabric == "efa":
+            order = [n for n in order if role_on[n] in (None, role)]
+        if all(machine.gpus is not None for machine in machines):
+            order.sort()
         fits = (n for n in order if n not in used and ((room := free[n]) is None or room >= gpus))
         node = next(fits, None)
         if node is None:
             rooms = ", ".join(f"{m.address} {room}" for m, room in zip(machines, free, strict=True))
-            apart = f", and {parallel.nodes} machines" if parallel.nodes > 1 else ""
+            apart = f" on each of {parallel.nodes}" if parallel.nodes > 1 else ""
+            apart += (
+                ", without the other role (EFA has no way back into a machine; fabric: local has)"
+                if recipe.fabric == "efa" and role != "aggregated"
+                else ""
+            )
             raise CapacityError(f"{role}-{ordinal} needs {gpus} GPUs of one machine{apart}; free: {rooms}")
         turn = node + 1
+        role_on[node] = role
         used.add(node)
         leader = machines[node].address if rank == 0 else leader
         workers.append(

@@ -408,6 +408,12 @@ def load(recipe: str | Path) -> RecipeFile:
     return RecipeFile(parse(document, str(path)), path.resolve(), hashlib.sha256(content).hexdigest())
 
 
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe: what editors complete and explain by. It cannot say what blocks demand of each
+    other; `load` does."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+
+
 def parse(document: Any, where: str) -> Recipe:
     """Validate what was written in `where`. Raises RecipeError with every problem, each with its path."""
     if not isinstance(document, dict):

@@ -76,5 +76,12 @@ def test_ucx_devices_of_the_container() -> None:
     assert settings.read([*BASE, "--net-devices", "eth1"], environ).environment.net_devices == "eth1"
 
 
+def test_kubernetes_says_which_machine_of_a_worker_this_is() -> None:
+    environ = {"LWS_WORKER_INDEX": "1", "LWS_LEADER_ADDRESS": "decode-0.decode.pd"}
+    told = settings.read(BASE, environ).environment
+    assert (told.node_rank, told.leader) == (1, "decode-0.decode.pd")
+    assert settings.read([*BASE, "--node-rank", "0"], environ).environment.node_rank == 0
+
+
 def test_the_port_of_the_platform() -> None:
     assert settings.read(BASE, {"SAGEMAKER_BIND_TO_PORT": "9000"}).api_port == 9000

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hyperpd.engine import Launch, launch
-from hyperpd.placement import place
+from hyperpd.placement import Machine, place
 from hyperpd.recipe import load, parse
 
 
@@ -110,6 +110,69 @@ def test_the_hub_is_left_alone_where_nothing_comes_from_it(
     pair = {"prefill": {}, "decode": {"engine": option}}
     blocks = {"aggregated": {"engine": option}} if "speculative-config" in option else pair
     recipe = parse({"version": 1, "name": "one", "model": model, **blocks}, "test")
-    commands = [launch(recipe, worker, model_path="m") for worker in place(recipe).workers]
+    machines = (Machine("10.0.0.1"), Machine("10.0.0.2"))
+    commands = [launch(recipe, worker, model_path="m") for worker in place(recipe, machines).workers]
     # All or none: the engines of one machine may share a process that has read it (process.Warm).
     assert [command.env.get("HF_HUB_OFFLINE") for command in commands] == ["1" if offline else None] * len(commands)
+
+
+def wide(role: str, accelerator: str = "gpu", **parallel: Any) -> list[Launch]:
+    roles = {"aggregated": {}} if role == "aggregated" else {"prefill": {}, "decode": {}}
+    document = {"version": 1, "name": "wide", "accelerator": accelerator, "model": {"path": "/models/m"}, **roles}
+    recipe = parse(document | {role: {"parallel": parallel}, "kv_transfer": {"fabric": "tcp"}}, "test")
+    machines = tuple(Machine(f"10.0.0.{n}") for n in range(1, 4))
+    return [launch(recipe, w, model_path="/models/m") for w in place(recipe, machines).workers if w.role == role]
+
+
+def test_data_parallel_ranks_over_two_machines() -> None:
+    first, second = wide("decode", data=16, nodes=2, expert=True)
+    for part in (first, second):
+        assert part.argv[2:4] == ("vllm.entrypoints.cli.main", "serve")
+        assert "--enable-expert-parallel" in part.argv
+        assert (value(part, "--data-parallel-size"), value(part, "--data-parallel-size-local")) == ("16", "8")
+        assert value(part, "--data-parallel-address") == "10.0.0.2"  # 10.0.0.1 has prefill
+        assert value(part, "--data-parallel-rpc-port") == "29550"
+    assert "--headless" not in first.argv
+    assert "--data-parallel-start-rank" not in first.argv
+    assert "--headless" in second.argv
+    assert value(second, "--data-parallel-start-rank") == "8"
+    assert first.env["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "10.0.0.2"
+    assert second.env["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "10.0.0.3"
+
+
+def test_tensor_and_pipeline_over_two_machines() -> None:
+    first, second = wide("aggregated", tensor=8, pipeline=2, nodes=2)
+    for rank, part in enumerate((first, second)):
+        assert (value(part, "--nnodes"), value(part, "--node-rank")) == ("2", str(rank))
+        assert (value(part, "--master-addr"), value(part, "--pipeline-parallel-size")) == ("10.0.0.1", "2")
+        assert part.env["CUDA_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
+    assert ["--headless" in part.argv for part in (first, second)] == [False, True]
+
+
+def test_adapters_are_loaded_by_every_worker() -> None:
+    model = {
+        "path": "/models/m",
+        "adapters": [{"name": "law", "path": "/models/law"}, {"name": "b", "huggingface": "o/b"}],
+    }
+    recipe = parse({"version": 1, "name": "a", "model": model, "prefill": {}, "decode": {}}, "test")
+    for worker in place(recipe, (Machine("10.0.0.1"), Machine("10.0.0.2"))).workers:
+        argv = launch(recipe, worker, model_path="/models/m").argv
+        at = argv.index("--lora-modules")
+        assert [json.loads(word)["path"] for word in argv[at + 1 : at + 3]] == ["/models/law", "o/b"]
+        assert "--enable-lora" in argv
+
+
+def test_the_managed_tier_is_a_child_beside_nixl_on_prefill_alone() -> None:
+    pair = {"prefill": {"kv_tiers": {"managed": True}}, "decode": {}}
+    recipe = parse({"version": 1, "name": "t", "model": {"path": "/models/m"}, **pair}, "test")
+    machines = (Machine("10.0.0.1"), Machine("10.0.0.2"))
+    prefill, decode = (
+        launch(recipe, w, model_path="m", node_address="10.1.1.1") for w in place(recipe, machines).workers
+    )
+    config = json.loads(value(prefill, "--kv-transfer-config"))
+    children = config["kv_connector_extra_config"]["connectors"]
+    assert [child["kv_connector"] for child in children] == ["NixlConnector", "LMCacheConnectorV1"]
+    assert prefill.env["LMCACHE_REMOTE_URL"] == "sagemaker-hyperpod://10.1.1.1:9200"
+    assert "LMCACHE_REMOTE_URL" not in decode.env
+    for part in (prefill, decode):  # both or none: it is part of the handshake
+        assert "--disable-hybrid-kv-cache-manager" in part.argv

@@ -11,7 +11,9 @@ from hyperpd.placement import Machine, Ports, place, place_one
 from hyperpd.recipe import Recipe, parse
 
 
-def recipe(prefill: int = 1, decode: int = 1, tensor: int = 1, accelerator: str = "gpu") -> Recipe:
+def recipe(
+    prefill: int = 1, decode: int = 1, tensor: int = 1, accelerator: str = "gpu", fabric: str = "local"
+) -> Recipe:
     role = {"parallel": {"tensor": tensor}}
     return parse(
         {
@@ -21,9 +23,16 @@ def recipe(prefill: int = 1, decode: int = 1, tensor: int = 1, accelerator: str 
             "model": {"generated": "tiny-llama"},
             "prefill": {"replicas": prefill, **role},
             "decode": {"replicas": decode, **role},
+            "kv_transfer": {"fabric": "tcp" if accelerator == "cpu" else fabric},
         },
         "test",
     )
+
+
+def wide(role: str = "decode", **parallel: object) -> Recipe:
+    document = {"version": 1, "name": "wide", "model": {"generated": "tiny-moe"}, "kv_transfer": {"fabric": "tcp"}}
+    roles = {"prefill": {}, "decode": {}} if role == "decode" else {}
+    return parse(document | roles | {role: {"parallel": parallel}}, "test")
 
 
 def test_one_pair_on_one_machine() -> None:
@@ -102,3 +111,44 @@ def test_no_port_and_no_gpu_is_given_twice(prefill: int, decode: int, tensor: in
         assert gpus == list(range(len(here) * tensor))
     assert [w.api_port - offset for w in moved.workers] == [w.api_port for w in plain.workers]
     assert moved.api_port - offset == plain.api_port
+
+
+def test_on_efa_prefill_and_decode_share_no_machine() -> None:
+    machines = tuple(Machine(f"10.0.0.{n}", gpus=8) for n in range(1, 4))
+    workers = place(recipe(prefill=8, decode=2, tensor=1, fabric="efa"), machines).workers
+    assert {worker.node for worker in workers if worker.role == "prefill"} == {0}  # filled, not spread
+    assert {worker.node for worker in workers if worker.role == "decode"} == {1}
+    with pytest.raises(CapacityError, match=r"decode-0 needs 1 GPUs of one machine, without the other role \(EFA"):
+        place(recipe(fabric="efa"), machines[:1])
+
+
+def test_the_machines_of_one_worker() -> None:
+    machines = tuple(Machine(f"10.0.0.{n}", gpus=8) for n in range(1, 4))
+    prefill, first, second = place(wide(data=16, nodes=2, expert=True), machines).workers
+    assert (first.name, first.node, first.rank, first.leader, first.gpu_ids) == ("decode-0", 1, 0, "", tuple(range(8)))
+    assert (second.name, second.node, second.rank, second.leader) == ("decode-0.1", 2, 1, "10.0.0.2")
+    assert prefill.gpu_ids == (0,)
+    with pytest.raises(CapacityError, match="decode-0 needs 8 GPUs of one machine on each of 2"):
+        place(wide(data=16, nodes=2, expert=True), machines[:2])
+
+
+def test_side_channels_of_data_parallel_ranks_do_not_meet() -> None:
+    """vLLM adds a rank to the port it is given."""
+    machine = Machine(gpus=8)
+    workers = place(wide("aggregated", data=4).model_copy(), (machine,)).workers
+    assert [worker.side_channel_port for worker in workers] == [5600]
+    two = wide(data=3)
+    two = two.model_copy(update={"decode": two.role("decode").model_copy(update={"replicas": 2})})
+    assert [worker.side_channel_port for worker in place(two, (machine,)).workers] == [5600, 5601, 5604]
+
+
+def test_a_part_needs_to_know_its_first_machine() -> None:
+    pair = wide(data=2, nodes=2)
+    (part,) = place_one(pair, "decode", 0, Machine("10.0.0.2"), rank=1, leader="decode-0.example").workers
+    assert (part.rank, part.leader, part.api_port) == (1, "decode-0.example", 8100)
+    with pytest.raises(RecipeError, match="node-rank 1: give leader"):
+        place_one(pair, "decode", 0, Machine("10.0.0.2"), rank=1)
+    with pytest.raises(
+        RecipeError, match="no decode worker 0 part 2; it has prefill 0 to 0, decode 0 to 0 on 2 machines"
+    ):
+        place_one(pair, "decode", 0, Machine("10.0.0.2"), rank=2, leader="x")

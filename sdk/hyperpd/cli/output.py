@@ -23,6 +23,11 @@ def document(value: Any) -> None:
     print(json.dumps(value, indent=2), flush=True)
 
 
+def note(text: str) -> None:
+    """What a reader should know, to standard error: standard output may be piped on."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def error(text: str) -> None:
     """What went wrong, to standard error."""
     print(f"error: {text}", file=sys.stderr, flush=True)

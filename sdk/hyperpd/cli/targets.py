@@ -1,0 +1,49 @@
+"""hyperpd targets: what a recipe can be rendered for, and what becomes of each field there."""
+
+from __future__ import annotations
+
+import click
+
+from hyperpd.cli import output
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def targets(name: str | None, as_json: bool) -> None:
+    """List the targets of hyperpd render; with NAME, its options and every field of a recipe."""
+    from hyperpd import deploy
+    from hyperpd.deploy.target import fate, leaves
+    from hyperpd.recipe import Recipe
+
+    chosen = [deploy.target(one) for one in ([name] if name else deploy.TARGETS)]
+    paths = list(leaves(Recipe))
+    fields = {target.NAME: {path: fate(target.FIELDS, path) for path in paths} for target in chosen}
+    if as_json:
+        output.document(
+            {
+                target.NAME: {
+                    "summary": target.SUMMARY,
+                    "options": {
+                        key: {"default": option.default, "meaning": option.description}
+                        for key, option in target.Options.model_fields.items()
+                    },
+                    "fields": {p: {"fate": f.fate, "how": f.how} for p, f in fields[target.NAME].items() if f},
+                }
+                for target in chosen
+            }
+        )
+        return
+    if not name:
+        output.table(("target", "what it is"), [(target.NAME, target.SUMMARY) for target in chosen])
+        output.line()
+        rows = [(p, *(f.fate if (f := fields[target.NAME][p]) else "" for target in chosen)) for p in paths]
+        output.table(("recipe field", *(target.NAME for target in chosen)), rows)
+        return
+    (target,) = chosen
+    output.line(f"{target.NAME}: {target.SUMMARY}")
+    output.line()
+    options = [(key, str(o.default), str(o.description)) for key, o in target.Options.model_fields.items()]
+    output.table(("--set", "default", "meaning"), options)
+    output.line()
+    output.table(("recipe field", "", "how"), [(p, f.fate, f.how) for p in paths if (f := fields[target.NAME][p])])
