@@ -55,7 +55,12 @@ def validator(api_version: str, kind: str, version: str) -> Draft202012Validator
     schema = json.loads(path.read_text()) if path.is_file() else _custom().get((api_version, kind))
     if schema is None or not _same(schema, api_version):
         return None
-    return _Strict(schema, registry=_registry(version))
+    return Strict(schema, registry=registry(version))
+
+
+def is_core(body: Mapping[str, Any]) -> bool:
+    """Whether an object is of a kind of Kubernetes itself."""
+    return (body["apiVersion"], body["kind"]) not in _custom()
 
 
 def resolve(schema: Any, version: str = VERSIONS[-1]) -> Schema:
@@ -76,7 +81,7 @@ def _definitions(version: str) -> Schema:
 
 
 @cache
-def _registry(version: str) -> Registry:
+def registry(version: str) -> Registry:
     return Resource.from_contents(_definitions(version)) @ Registry()
 
 
@@ -158,7 +163,7 @@ def _integer_range(_: Any, name: str, instance: Any, schema: Schema) -> Iterator
         yield ValidationError(f"{instance} is not an {name}")
 
 
-_Strict: type[Draft202012Validator] = extend(
+Strict: type[Draft202012Validator] = extend(
     Draft202012Validator,
     {"x-kubernetes-validations": _cel, "x-kubernetes-list-map-keys": _unique, "format": _integer_range},
 )

@@ -1,8 +1,8 @@
 """place(pods, nodes) → where Kubernetes' scheduler puts them, and why it leaves others pending.
 
 Held to: requests, nodeSelector, node affinity, taints, required pod affinity and anti-affinity in both
-directions, topology spread with DoNotSchedule, ports of the node. Among nodes that fit, the one with the
-least requested wins, as by default; preferences are not looked at, so no test can lean on them.
+directions, topology spread with DoNotSchedule, ports of the node. Among nodes that fit, the one that
+preferred affinities speak for wins, then the one with the least requested, as by default.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 HEALTH = "sagemaker.amazonaws.com/node-health-status"
 GPU, EFA, HUGEPAGES = "nvidia.com/gpu", "vpc.amazonaws.com/efa", "hugepages-2Mi"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 _EFA_HUGEPAGES = 5128  # what the EFA installer reserves on a machine, 2 MiB each
 
 
@@ -114,7 +115,7 @@ def place(pods: Iterable[Pod], cluster: Sequence[Node]) -> Outcome:
             reasons = {node.name: next(refusals(pod, node, cluster), "") for node in cluster}
             fitting = [node for node in cluster if not reasons[node.name]]
             if fitting:
-                node = min(fitting, key=_load)
+                node = min(fitting, key=lambda node: (-preference(pod, node, cluster), *_load(node)))
                 node.pods.append(pod)
                 placed[pod.name] = node
             else:
@@ -129,6 +130,22 @@ def _load(node: Node) -> tuple[Fraction, str]:
         1 - node.free(what) / has for what, has in node.allocatable.items() if what in ("cpu", "memory", GPU) and has
     ]
     return sum(shares, Fraction(0)) / len(shares), node.name
+
+
+def preference(pod: Pod, node: Node, cluster: Sequence[Node]) -> int:
+    """The weight of what a pod, and those that run, would like."""
+    affinity = pod.spec.get("affinity", {})
+    total = sum(
+        term["weight"]
+        for term in affinity.get("nodeAffinity", {}).get(_PREFERRED, ())
+        if _node_term(term["preference"], node)
+    )
+    for kind, sign in (("podAffinity", 1), ("podAntiAffinity", -1)):
+        for wish in affinity.get(kind, {}).get(_PREFERRED, ()):
+            term = wish["podAffinityTerm"]
+            near = _domain(node, term["topologyKey"], cluster)
+            total += sign * wish["weight"] * sum(_matches(term, pod, other) for other in near)
+    return total
 
 
 def refusals(pod: Pod, node: Node, cluster: Sequence[Node]) -> Iterator[str]:

@@ -1,0 +1,231 @@
+"""What rendered objects make of a cluster, and say of each other.
+
+The second half breaks a rendered object in each way that a check is for, and sees it reported.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.deploy import (
+    objects_lifetime,
+    objects_recipes,
+    objects_security,
+    objects_wiring,
+    simulator,
+    simulator_checks,
+)
+from tests.deploy.objects import name, of, pods, selects, templates
+from tests.deploy.objects_rendered import cases, rendered
+from tests.deploy.simulator import GPU
+
+
+@pytest.mark.parametrize(("recipe", "platform"), cases())
+def test_pods_run_where_they_should(recipe, platform):
+    found = simulator_checks.problems(
+        rendered(recipe, platform), objects_recipes.load(recipe), hyperpod=platform == "hyperpod"
+    )
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("recipe", "platform"), cases())
+def test_objects_meet_each_other(recipe, platform):
+    file = objects_recipes.load(recipe)
+    objects = rendered(recipe, platform)
+    found = objects_wiring.problems(objects, file)
+    found += objects_lifetime.problems(pods(objects), file.recipe)
+    found += objects_security.outside(objects)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(("recipe", "platform"), cases())
+def test_the_namespace_admits_the_pods_and_no_more_than_needed(recipe, platform):
+    objects = rendered(recipe, platform)
+    every = pods(objects)
+    assert list(objects_security.not_admitted(objects, every)) == []
+    for pod in every:
+        if pod.role == "gateway":
+            assert list(objects_security.restricted(pod.spec)) == []
+    (namespace,) = of(objects, "Namespace")
+    level = namespace["metadata"]["labels"][objects_security.LEVEL]
+    needs = [pod.name for pod in every if list(objects_security.baseline(pod.spec))]
+    assert (level == "privileged") == bool(needs), f"{level}, and what fails baseline: {needs}"
+
+
+def _wiring(objects, recipe):
+    file = objects_recipes.load(recipe)
+    found = [*objects_wiring.problems(objects, file), *objects_lifetime.problems(pods(objects), file.recipe)]
+    return "\n".join(
+        [*found, *objects_security.not_admitted(objects, pods(objects)), *objects_security.outside(objects)]
+    )
+
+
+def _specs(objects, *roles):
+    """The pod specs of some roles, in place."""
+    for body in objects:
+        if any(pod.role in roles for pod in pods([body])):
+            yield from (template["spec"] for template in templates(body))
+
+
+def _of_role(objects, role):
+    return next(body for body in objects if any(pod.role == role for pod in pods([body])))
+
+
+def _without_affinity(objects, kind):
+    for spec in _specs(objects, "prefill", "decode", "aggregated"):
+        spec.get("affinity", {}).pop(kind, None)
+
+
+def test_teeth_prefill_and_decode_on_one_efa_node():
+    objects, file = rendered("efa-2p2d", "hyperpod"), objects_recipes.load("efa-2p2d")
+    _without_affinity(objects, "podAntiAffinity")
+    assert "share the EFA node" in "\n".join(simulator_checks.problems(objects, file))
+
+
+def test_teeth_two_zones():
+    objects, file = rendered("efa-2p2d", "hyperpod"), objects_recipes.load("efa-2p2d")
+    _without_affinity(objects, "podAffinity")
+    assert "workers are in use2-az1 and use2-az2" in simulator_checks.problems(objects, file)
+
+
+def test_teeth_local_workers_on_two_machines():
+    objects, file = rendered("tiny-gpu-1p1d", "hyperpod"), objects_recipes.load("tiny-gpu-1p1d")
+    _without_affinity(objects, "podAffinity")
+    assert "the fabric is local" in "\n".join(simulator_checks.problems(objects, file))
+
+
+def test_teeth_an_unhealthy_node():
+    objects, file = rendered("efa-2p2d", "hyperpod"), objects_recipes.load("efa-2p2d")
+    for spec in _specs(objects, "prefill"):
+        spec["nodeSelector"] = {key: value for key, value in spec["nodeSelector"].items() if key != simulator.HEALTH}
+        spec["tolerations"] = [{"operator": "Exists"}]
+    assert "runs on an unhealthy node" in "\n".join(simulator_checks.problems(objects, file))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda spec: spec.pop("tolerations"), "nodes: taint nvidia.com/gpu"),
+        (lambda spec: spec["nodeSelector"].update({simulator.INSTANCE_TYPE: "p5en.48xlarge"}), "nodeSelector"),
+        (lambda spec: _resource(spec, GPU, 9), "insufficient nvidia.com/gpu"),
+        (lambda spec: _resource(spec, simulator.EFA, 17), "insufficient vpc.amazonaws.com/efa"),
+        (lambda spec: _resource(spec, simulator.EFA, 16), "its share of ml.p5en.48xlarge is 2"),
+        (lambda spec: _resource(spec, simulator.HUGEPAGES, "20Gi"), "insufficient hugepages-2Mi"),
+        (lambda spec: _resource(spec, "memory", "3Ti"), "insufficient memory"),
+    ],
+)
+def test_teeth_a_pod_that_fits_nowhere(change, said):
+    objects, file = rendered("efa-2p2d", "hyperpod"), objects_recipes.load("efa-2p2d")
+    for spec in _specs(objects, "prefill"):
+        change(spec)
+    assert said in "\n".join(simulator_checks.problems(objects, file))
+
+
+def _resource(spec, resource, amount):
+    for kind in ("requests", "limits"):
+        spec["containers"][0]["resources"].setdefault(kind, {})[resource] = amount
+
+
+def _container(objects, role):
+    return next(_specs(objects, role))["containers"][0]
+
+
+def _drop(objects, kind, called=""):
+    objects[:] = [body for body in objects if body["kind"] != kind or called not in body["metadata"]["name"]]
+
+
+def _service(objects, role):
+    """The Service that selects a role's pods."""
+    made = [pod for pod in pods(objects) if pod.role == role]
+    return next(
+        body
+        for body in of(objects, "Service")
+        if any(selects({"matchLabels": body["spec"]["selector"]}, p.labels) for p in made)
+    )
+
+
+def _gateway_label(objects):
+    """A label key that tells gateways from workers."""
+    gateway, worker = (next(p for p in pods(objects) if p.role == role) for role in ("gateway", "prefill"))
+    return next(key for key in gateway.labels if gateway.labels[key] != worker.labels.get(key))
+
+
+def _every_pod_selected(objects):
+    del _service(objects, "gateway")["spec"]["selector"][_gateway_label(objects)]
+
+
+def _wrong_selector(objects):
+    _of_role(objects, "gateway")["spec"]["selector"]["matchLabels"] = {"app": "other"}
+
+
+def _short_grace(objects):
+    next(_specs(objects, "prefill"))["terminationGracePeriodSeconds"] = 157  # 2 + 30 + 5 + a lease of 120
+
+
+def _another_recipe(objects):
+    for body in of(objects, "ConfigMap"):
+        body["data"] = {key: value + "\n" for key, value in body["data"].items()}
+
+
+def _tight_budget(objects):
+    of(objects, "PodDisruptionBudget")[0]["spec"] |= {"maxUnavailable": 0}
+
+
+def _lost_budget(objects):
+    of(objects, "PodDisruptionBudget")[0]["spec"]["selector"] = {"matchLabels": {"app": "other"}}
+
+
+def _no_scale_target(objects):
+    of(objects, "ScaledObject")[0]["spec"]["scaleTargetRef"]["name"] = "other"
+
+
+def _scale_bounds(objects):
+    of(objects, "ScaledObject")[0]["spec"] |= {"minReplicaCount": 7, "maxReplicaCount": 8}
+
+
+def _restricted(objects):
+    of(objects, "Namespace")[0]["metadata"]["labels"][objects_security.LEVEL] = "restricted"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda objects: _container(objects, "prefill")["startupProbe"].update(failureThreshold=1),
+            "the recipe gives 900",
+        ),
+        (lambda objects: _container(objects, "prefill").pop("startupProbe"), "killed after 0 s"),
+        (_short_grace, "an orderly end takes up to 157 s"),
+        (_every_pod_selected, "selects pods of"),
+        (lambda objects: _service(objects, "gateway")["spec"]["ports"][0].update(targetPort=9), "leads to 9"),
+        (lambda objects: _drop(objects, "Service"), "no Service selects gateway pods"),
+        (_wrong_selector, "its selector misses its own"),
+        (_tight_budget, "no node can be drained"),
+        (_lost_budget, "no role"),
+        (_another_recipe, "no ConfigMap holds the recipe"),
+        (lambda objects: _drop(objects, "ConfigMap"), "no ConfigMap"),
+        (lambda objects: _container(objects, "decode").update(volumeMounts=[]), "reads the recipe from"),
+        (_no_scale_target, "there is no"),
+        (_scale_bounds, "are not within 7 to 8"),
+        (lambda objects: _drop(objects, "ScaledObject"), "nothing scales decode"),
+        (_restricted, "its namespace is restricted"),
+        (lambda objects: objects.append(objects[0]), "rendered 2 times"),
+        (lambda objects: objects.reverse(), "is not the first object"),
+        (lambda objects: _of_role(objects, "decode")["spec"].update(replicas=5), "the recipe says 2 on 2"),
+        (lambda objects: objects[-1]["metadata"].update(namespace="elsewhere"), "is in namespace elsewhere"),
+    ],
+)
+def test_teeth_of_wiring(change, said):
+    objects = rendered("efa-2p2d", "hyperpod")
+    assert said not in _wiring(objects, "efa-2p2d")
+    change(objects)
+    assert said in _wiring(objects, "efa-2p2d")
+
+
+def test_teeth_a_service_that_selects_followers():
+    objects = rendered("efa-two-nodes", "hyperpod")
+    labels = _service(objects, "decode")["spec"]["selector"]
+    for key in [key for key in labels if key.endswith("worker-index")]:
+        del labels[key]
+    assert "which has no API" in _wiring(objects, "efa-two-nodes")
+    assert name(_of_role(objects, "decode")).startswith("LeaderWorkerSet/")
