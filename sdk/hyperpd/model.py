@@ -13,7 +13,11 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1}
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the KV cache's size depends on. `sliding_layers` of the `layers` see only the last `window_tokens`."""
+    """What the KV cache's size depends on. `sliding_layers` of the `layers` see only the last `window_tokens`.
+
+    latent: multi-head latent attention (DeepSeek): a layer keeps one vector of `head_size` for each token,
+    from which keys and values are computed, and every tensor-parallel rank keeps it whole.
+    """
 
     layers: int
     kv_heads: int
@@ -21,20 +25,23 @@ class Model:
     dtype: str
     sliding_layers: int = 0
     window_tokens: int = 0
+    latent: bool = False
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of KV cache for one token over all layers and heads (keys and values)."""
+        """Bytes of KV cache for one token over all layers and heads (keys and values, or latents)."""
         return self.layers * self._layer_bytes
 
     @property
     def kv_shape(self) -> str:
         """What two workers' KV caches have in common, as a word."""
+        if self.latent:
+            return f"{self.layers} layers, one latent of {self.head_size}"
         return f"{self.layers} layers, {self.kv_heads} KV heads of {self.head_size}"
 
     @property
     def _layer_bytes(self) -> int:
-        return 2 * self.kv_heads * self.head_size * _BYTES[self.dtype]
+        return (1 if self.latent else 2) * self.kv_heads * self.head_size * _BYTES[self.dtype]
 
     def kv_bytes(self, tokens: int, block_size_tokens: int) -> int:
         """Bytes that a transfer of `tokens` moves: whole blocks, since blocks are what is read.
@@ -57,13 +64,16 @@ def load(folder: Path, dtype: str) -> Model:
     try:
         config = json.loads(path.read_text())
         heads = config["num_attention_heads"]
+        # vLLM caches the compressed keys and values and, beside them, the part of the key that carries the position.
+        latent = config["kv_lora_rank"] + config["qk_rope_head_dim"] if config.get("kv_lora_rank") else 0
         return Model(
             layers=config["num_hidden_layers"],
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_size=config.get("head_dim") or config["hidden_size"] // heads,
+            kv_heads=1 if latent else config.get("num_key_value_heads") or heads,
+            head_size=latent or config.get("head_dim") or config["hidden_size"] // heads,
             dtype=dtype,
             sliding_layers=(config.get("layer_types") or []).count("sliding_attention"),
             window_tokens=config.get("sliding_window") or 0,
+            latent=bool(latent),
         )
     except FileNotFoundError:
         raise RecipeError(str(folder), ["no config.json here; give the folder of a Hugging Face model"]) from None
