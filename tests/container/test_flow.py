@@ -4,77 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
 from hyperpd.errors import NoWorkerAvailable
 from hyperpd.recipe import load
-from hyperpd_runtime.gateway import app, flow, pool, telemetry
+from hyperpd_runtime.gateway import flow, pool
 from hyperpd_runtime.gateway.discovery import Endpoint
-from hyperpd_runtime.listen import Listener
-from tests.fakes.engine import FakeEngine
-
-
-@dataclass
-class Stack:
-    """A gateway between two fakes."""
-
-    http: httpx.AsyncClient
-    prefill: FakeEngine
-    decode: FakeEngine
-    pool: pool.Pool
-    flow: flow.Flow
-    leases: dict[str, str]
-
-    async def ask(self, **options: Any) -> httpx.Response:
-        return await self.http.post("/v1/completions", json={"prompt": "hello", "max_tokens": 4, **options})
-
-    async def settled(self) -> None:
-        """Return when nothing runs in the background."""
-        while self.flow._background:
-            await asyncio.gather(*self.flow._background)
+from tests.container.stack import Stack, counted, running, tiny
 
 
 @pytest.fixture
 async def stack() -> AsyncIterator[Stack]:
-    leases: dict[str, str] = {}
-    prefill, decode = FakeEngine(leases), FakeEngine(leases)
-    await prefill.start()
-    await decode.start()
-    file = load("tiny-cpu-1p1d")
-    members = pool.Pool(
-        [Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)], disaggregated=True
-    )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    async with pool.session() as session, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-        way = flow.Flow(session, members, file.recipe)
-        listener = Listener(app.api(way, members, file), "127.0.0.1", port)
-        await listener.start()
-        for member in members.members:
-            member.healthy = True
-        for pair in members.pairs:
-            await members._prove(pair, way.canary)
-        assert members.not_ready() is None
-        for engine in (prefill, decode):
-            engine.bodies.clear()
-            engine.arrived.clear()
-        yield Stack(http, prefill, decode, members, way, leases)
-        for engine in (prefill, decode):
-            engine.proceed.set()
-        await listener.stop()
-    await prefill.stop()
-    await decode.stop()
-
-
-def counted(name: str, **labels: str) -> float:
-    return telemetry.registry.get_sample_value(name, labels) or 0.0
+    async with running(tiny()) as started:
+        yield started
 
 
 async def test_the_ticket_travels_and_nothing_else_does(stack: Stack) -> None:
@@ -345,3 +291,21 @@ async def test_invocations(stack: Stack, attributes: str, body: dict[str, Any], 
 async def test_unknown_fields_are_named(stack: Stack) -> None:
     error = (await stack.ask(temperatur=0)).json()["error"]
     assert error["message"] == "temperatur: unknown, did you mean temperature?"
+
+
+async def test_an_adapter_is_asked_for_by_its_name() -> None:
+    adapters = [{"name": name, "path": f"/adapters/{name}"} for name in ("poet", "clerk")]
+    async with running(tiny(model={"adapters": adapters})) as stack:
+        listed = (await stack.http.get("/v1/models")).json()["data"]
+        assert [(entry["id"], entry["parent"]) for entry in listed] == [
+            ("tiny-llama", None),
+            ("poet", "tiny-llama"),
+            ("clerk", "tiny-llama"),
+        ]
+        answer = await stack.ask(model="poet")  # prefill and decode with the same one, or the text would tell
+        assert answer.json()["choices"][0]["text"] == "after hello by poet"
+        assert [engine.bodies[0]["model"] for engine in (stack.prefill, stack.decode)] == ["poet", "poet"]
+        assert (await stack.ask()).json()["choices"][0]["text"] == "after hello"
+        refused = await stack.ask(model="clerc")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+        assert "'tiny-llama' and 'poet' and 'clerk'" in refused.json()["error"]["message"]

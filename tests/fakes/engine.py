@@ -2,7 +2,7 @@
 
 It refuses a prefill leg whose fields are wrong, so a failing test points at the mistake. What it
 answers is a function of the prompt, and, when a ticket is used, of the prompt that was prefilled:
-a ticket given to the wrong request shows as wrong text.
+a ticket given to the wrong request shows as wrong text, and so does one of another adapter.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from aiohttp import web
 class FakeEngine:
     """One worker. `fault` is one of: "", "500", "no_ticket", "error_event", "cut", "hang", "slow", "late_error"."""
 
-    def __init__(self, leases: dict[str, str]) -> None:
+    def __init__(self, leases: dict[str, str], *models: str) -> None:
         self.leases = leases  # request id → prompt, shared by the workers of one fleet
+        self.models = models or ("tiny-llama",)  # the model, then its adapters
         self.fault = ""
+        self.probed = 0
+        self.well = True
         self.metrics_read = 0
         self.expired = 0  # leases that ended unread
         self.bodies: list[dict[str, Any]] = []
@@ -29,7 +32,7 @@ class FakeEngine:
         self.proceed = asyncio.Event()
         self.url = ""
 
-    async def start(self) -> None:
+    async def start(self, address: str = "127.0.0.1", port: int = 0) -> None:
         app = web.Application()
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
@@ -37,15 +40,17 @@ class FakeEngine:
             app.router.add_post(path, self._infer)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, address, port)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.port = int(self._runner.addresses[0][1])
+        self.url = f"http://{address}:{self.port}"
 
     async def stop(self) -> None:
         await self._runner.cleanup()
 
     async def _health(self, _: web.Request) -> web.Response:
-        return web.Response(status=200)
+        self.probed += 1
+        return web.Response(status=200 if self.well else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self.metrics_read += 1
@@ -57,7 +62,7 @@ class FakeEngine:
         self.ids.append(request.headers["X-Request-Id"])
         self.arrived.set()
         params = body.get("kv_transfer_params")
-        if body["model"] != "tiny-llama":
+        if body["model"] not in self.models:
             if params:
                 self.leases.pop(params["remote_request_id"], None)
             return web.json_response({"error": {"message": "no such model", "code": 404}}, status=404)
@@ -78,12 +83,15 @@ class FakeEngine:
             return self._prefill(body, prompt)
         return await self._decode(request, body, prompt, params)
 
+    def _said(self, body: dict[str, Any], prompt: Any) -> str:
+        return str(prompt) + (f" by {body['model']}" if body["model"] != self.models[0] else "")
+
     def _prefill(self, body: dict[str, Any], prompt: Any) -> web.Response:
         limit = body.get("max_completion_tokens", body.get("max_tokens"))
         if limit != 1 or body.get("n") != 1 or body.get("stream") or "stream_options" in body or "min_tokens" in body:
             return web.json_response({"error": {"message": f"not a prefill body: {sorted(body)}"}}, status=400)
         lease = f"cmpl-{len(self.bodies)}"
-        self.leases[lease] = str(prompt)
+        self.leases[lease] = self._said(body, prompt)
         ticket = {
             "do_remote_prefill": True,
             "do_remote_decode": False,
@@ -100,8 +108,11 @@ class FakeEngine:
     async def _decode(self, request: web.Request, body: dict[str, Any], prompt: Any, params: Any) -> web.StreamResponse:
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], str) and params:
             return web.json_response({"error": {"message": "the engine died of a list with one ticket"}}, status=500)
-        seen = self.leases.pop(params["remote_request_id"], "freed blocks") if params else str(prompt)
-        text = f"after {seen}"
+        seen = computed = self._said(body, prompt)
+        if params:
+            seen = self.leases.pop(params["remote_request_id"], "freed blocks")
+        # What an adapter computed is of no use to another.
+        text = f"after {seen}" if seen.partition(" by ")[2] == computed.partition(" by ")[2] else "noise"
         if not body.get("stream"):
             if self.fault == "error_event" and params:
                 return web.json_response({"error": {"message": "Internal server error"}}, status=500)

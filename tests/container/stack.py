@@ -1,0 +1,106 @@
+"""A gateway between two fake engines, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from hyperpd.recipe import RecipeFile, load, parse
+from hyperpd_runtime.gateway import app, flow, pool, telemetry
+from hyperpd_runtime.gateway.discovery import Endpoint
+from hyperpd_runtime.gateway.keys import Keys
+from hyperpd_runtime.listen import Listener
+from tests.fakes.engine import FakeEngine
+
+
+@dataclass
+class Stack:
+    """A gateway between two fakes."""
+
+    http: httpx.AsyncClient
+    prefill: FakeEngine
+    decode: FakeEngine
+    pool: pool.Pool
+    flow: flow.Flow
+    leases: dict[str, str]
+
+    async def ask(self, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
+        body = {"prompt": "hello", "max_tokens": 4, **options}
+        return await self.http.post("/v1/completions", json=body, headers=headers)
+
+    async def settled(self) -> None:
+        """Return when nothing runs in the background."""
+        while self.flow._background:
+            await asyncio.gather(*self.flow._background)
+
+    async def raw(self, sent: bytes) -> bytes:
+        """What the gateway answers to `sent`, up to its closing the connection."""
+        reader, writer = await asyncio.open_connection(self.http.base_url.host, self.http.base_url.port)
+        try:
+            writer.write(sent)
+            return await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+
+
+def tiny(**blocks: dict[str, Any]) -> RecipeFile:
+    """tiny-cpu-1p1d with some of its blocks changed."""
+    file = load("tiny-cpu-1p1d")
+    document = file.recipe.model_dump()
+    for name, block in blocks.items():
+        document[name] |= block
+    return replace(file, recipe=parse(document, "test"))
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+async def until(seen: Callable[[], object], timeout_s: float = 20) -> None:
+    """Wait for something that happens beside the test; fails when it does not."""
+    async with asyncio.timeout(timeout_s):
+        while not seen():
+            await asyncio.sleep(0.01)
+
+
+def counted(name: str, **labels: str) -> float:
+    return telemetry.registry.get_sample_value(name, labels) or 0.0
+
+
+@contextlib.asynccontextmanager
+async def running(file: RecipeFile, keys: Keys | None = None) -> AsyncIterator[Stack]:
+    """The stack, proven and asked for nothing yet."""
+    leases: dict[str, str] = {}
+    served = [file.recipe.model.name, *(adapter.name for adapter in file.recipe.model.adapters)]
+    prefill, decode = FakeEngine(leases, *served), FakeEngine(leases, *served)
+    await prefill.start()
+    await decode.start()
+    workers = [Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)]
+    members = pool.Pool(workers, disaggregated=True)
+    port = free_port()
+    async with pool.session() as session, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        way = flow.Flow(session, members, file.recipe)
+        listener = Listener(app.api(way, members, file, keys), "127.0.0.1", port)
+        await listener.start()
+        for member in members.members:
+            member.healthy = True
+        for pair in members.pairs:
+            await members._prove(pair, way.canary)
+        assert members.not_ready() is None
+        for engine in (prefill, decode):
+            engine.bodies.clear()
+            engine.arrived.clear()
+        yield Stack(http, prefill, decode, members, way, leases)
+        for engine in (prefill, decode):
+            engine.proceed.set()
+        await listener.stop()
+    await prefill.stop()
+    await decode.stop()
