@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.deploy import flows_contract, objects_recipes
 from tests.deploy.flows import Actor, allowed
+from tests.deploy.objects import of
+from tests.deploy.objects_rendered import cases, rendered
 
 OURS = {"kubernetes.io/metadata.name": "ours"}
 WEB = Actor("web", "10.0.0.1", "ours", OURS, {"app": "web"}, {"http": 8080})
@@ -45,3 +48,49 @@ INTERNET = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}
 )
 def test_a_connection_needs_both_sides(policies, source, destination, port, passes):
     assert allowed(policies, source, destination, "TCP", port) is passes
+
+
+@pytest.mark.parametrize(("recipe", "platform"), cases())
+def test_exactly_the_flows_of_the_table_pass(recipe, platform, record_property):
+    objects = rendered(recipe, platform)
+    found = flows_contract.problems(objects, objects_recipes.load(recipe))
+    record_property("flows", sum(1 for _ in flows_contract.flows(objects)))
+    assert not found, "\n".join(found)
+
+
+def _problems(change):
+    objects = rendered("efa-2p2d", "hyperpod")
+    change(objects)
+    return flows_contract.problems(objects, objects_recipes.load("efa-2p2d"))
+
+
+def test_teeth_without_policies_everything_passes():
+    def change(objects):
+        objects[:] = [body for body in objects if body["kind"] != "NetworkPolicy"]
+
+    found = _problems(change)
+    for flow in ("client → prefill, TCP 8100", "client → gateway, TCP 8081", "gateway → internet, TCP 443"):
+        assert f"{flow}: passes" in found
+
+
+def test_teeth_each_policy_is_needed():
+    """Whichever is dropped, the table is not met any more."""
+    count = len(of(rendered("efa-2p2d", "hyperpod"), "NetworkPolicy"))
+    assert count
+    for index in range(count):
+        assert _problems(lambda objects, index=index: objects.remove(of(objects, "NetworkPolicy")[index])), index
+
+
+def test_teeth_each_rule_is_needed():
+    """Whichever rule of whichever policy is dropped, a flow of the table is refused."""
+    tried = 0
+    for number, policy in enumerate(of(rendered("efa-2p2d", "hyperpod"), "NetworkPolicy")):
+        for way in ("ingress", "egress"):
+            for index in range(len(policy["spec"].get(way) or ())):
+
+                def change(objects, number=number, way=way, index=index):
+                    del of(objects, "NetworkPolicy")[number]["spec"][way][index]
+
+                tried += 1
+                assert any("is refused" in problem for problem in _problems(change)), (policy["metadata"], way, index)
+    assert tried > 5
