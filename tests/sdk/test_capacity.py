@@ -142,6 +142,9 @@ def test_a_handoff_goes_at_the_rate_of_the_gpus_that_hold_it() -> None:
     assert pair(role(tensor=2), role(tensor=8)).s_per_1000_tokens == pytest.approx(moved / 100e9)
     slow = role("ml.g6e.48xlarge", tensor=8)
     assert pair(role(tensor=4), slow).s_per_1000_tokens == pytest.approx(moved / 50e9)
+    assert pair(role(tensor=2, data=4), role(tensor=4)).s_per_1000_tokens == pytest.approx(moved / 100e9)
+    copied = pair(role(tensor=4), role(tensor=8), "Qwen/Qwen3-235B-A22B")  # 4 KV heads, read by 8 ranks
+    assert copied.s_per_1000_tokens == pytest.approx(2 * 1024 * 192_512 / 200e9)
     wide = role(data=16, expert=True, nodes=2)  # a prompt is on one rank
     assert pair(wide, wide, R1).s_per_1000_tokens == pytest.approx(1024 * 70_272 / 50e9)
     both = role(tensor=8, nodes=1)  # every rank reads the whole latent, over a link of its own

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from hyperpd import capacity, prices
+from hyperpd.errors import CapacityError
+from hyperpd.placement import Machine, place
 from hyperpd.recipe import Recipe, load, shipped
 
 SCHEMA = "# yaml-language-server: $schema=recipe.schema.json"
@@ -82,6 +84,15 @@ def test_it_fits_and_takes_what_the_table_says(name: str) -> None:
         assert part.efa_per_node >= 1
         assert part.memory
         assert part.memory.sequences >= 4
+
+
+@EACH
+def test_it_is_placed_on_as_many_machines_and_no_fewer(name: str) -> None:
+    found = capacity.check(recipe(name))
+    machines = [Machine(f"10.0.0.{node}", gpus=found.roles[0].instance.gpus) for node in range(found.nodes)]
+    assert {worker.node for worker in place(recipe(name), machines).workers} == set(range(found.nodes))
+    with pytest.raises(CapacityError):
+        place(recipe(name), [*machines[1:], Machine("10.0.1.0", gpus=0)])
 
 
 @EACH
