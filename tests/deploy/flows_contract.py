@@ -21,6 +21,7 @@ EPHEMERAL = 40000
 LISTENING = [
     *(("TCP", port) for port in (22, 53, 80, 443, 6443, 9090, AT.kv_events, AT.side_channel, AT.side_channel + 7)),
     *(("TCP", port) for port in (AT.gateway_api, AT.gateway_admin, AT.worker_api, AT.worker_admin, EPHEMERAL)),
+    ("TCP", AT.data_parallel),
     ("UDP", 53),
     ("UDP", EPHEMERAL),
 ]
@@ -65,14 +66,18 @@ def contract(objects: Sequence[Object], file: RecipeFile) -> set[Flow]:
     def let(sources: Sequence[str], destinations: Sequence[str], protocol: str, *numbers: int) -> None:
         table.update(product(sources, destinations, [protocol], numbers))
 
-    let([each for each in names if each not in workers], ["gateway"], "TCP", AT.gateway_api)
+    let([each for each in names if each not in ("gateway", *workers)], ["gateway"], "TCP", AT.gateway_api)
     let(["gateway"], workers, "TCP", AT.worker_api, AT.worker_admin)
     let(["monitoring"], ["gateway"], "TCP", AT.gateway_admin)
     let(["monitoring"], workers, "TCP", AT.worker_api, AT.worker_admin)
     let(["gateway", *workers], ["dns"], "TCP", 53)
     let(["gateway", *workers], ["dns"], "UDP", 53)
     if not recipe.aggregated:
-        let(workers, workers, "TCP", AT.side_channel, EPHEMERAL)
+        ranks = max(spec.parallel.data for spec in recipe.roles().values())
+        channels = [port for _, port in LISTENING if AT.side_channel <= port < AT.side_channel + ranks]
+        let(workers, workers, "TCP", *channels, EPHEMERAL)
+    if any(spec.parallel.nodes > 1 for spec in recipe.roles().values()):
+        let(workers, workers, "TCP", AT.data_parallel, EPHEMERAL)  # parts of one worker find each other
     if recipe.model.huggingface or recipe.model.s3 or any(each.huggingface for each in recipe.model.adapters):
         let(workers, ["internet"], "TCP", 443)
     return table
@@ -85,13 +90,11 @@ def flows(objects: Sequence[Object]) -> Iterator[tuple[Flow, bool]]:
     """
     policies = of(objects, "NetworkPolicy")
     everybody = actors(objects)
-    ours = {pod.namespace for pod in pods(objects) if pod.role}
+    roles = {pod.role for pod in pods(objects)}
     for source, destination, (protocol, port) in product(everybody, everybody, LISTENING):
-        if (source.labels and source.namespace in ours) or (destination.labels and destination.namespace in ours):
-            yield (
-                (source.name, destination.name, protocol, port),
-                allowed(policies, source, destination, protocol, port),
-            )
+        if {source.name.split()[0], destination.name.split()[0]} & roles:
+            passes = allowed(policies, source, destination, protocol, port)
+            yield (source.name, destination.name, protocol, port), passes
 
 
 def problems(objects: Sequence[Object], file: RecipeFile) -> list[str]:
