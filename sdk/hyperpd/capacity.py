@@ -22,6 +22,7 @@ from hyperpd.errors import CapacityError, RecipeError
 from hyperpd.instances import INSTANCES, InstanceType, find
 from hyperpd.model import Model
 from hyperpd.models import KnownModel
+from hyperpd.placement import Machine
 from hyperpd.recipe import Recipe, Role, RoleSpec
 
 GIB = 2**30
@@ -109,6 +110,33 @@ def check(recipe: Recipe, known: KnownModel | None = None) -> Capacity:
         hint = f"the nearest that fits: {near}" if near else "no single change of TP or instance type fits"
         raise CapacityError("\n  - ".join([f"{recipe.name} does not fit:", *problems, hint]))
     return capacity
+
+
+def machines(recipe: Recipe) -> tuple[Machine, ...]:
+    """The machines to plan on where nobody has named any: those of the instance types, else as few as may be.
+
+    Raises CapacityError, as check does.
+    """
+    parts = {part.role: part for part in check(recipe).roles}
+    gpus: list[int | None] = []
+    for role, spec in recipe.roles().items():
+        if part := parts.get(role):
+            gpus += [part.instance.gpus] * part.nodes
+        elif recipe.fabric == "efa" or spec.parallel.nodes > len(gpus):
+            gpus += [None] * (spec.parallel.nodes if recipe.fabric == "efa" else spec.parallel.nodes - len(gpus))
+    if recipe.fabric == "local":
+        gpus = gpus[:1]
+    if len(gpus) == 1:
+        return (Machine(gpus=gpus[0]),)
+    return tuple(Machine(f"node-{number}", gpus=room) for number, room in enumerate(gpus))
+
+
+def instances(taken: Capacity, fabric: str) -> dict[str, int]:
+    """How many nodes of which type that is."""
+    found: dict[str, int] = {}
+    for part in taken.roles:
+        found[part.instance.name] = found.get(part.instance.name, 0) + part.nodes
+    return dict.fromkeys(found, 1) if fabric == "local" else found
 
 
 def _examine(recipe: Recipe, known: KnownModel | None) -> tuple[Capacity, list[str]]:

@@ -148,13 +148,10 @@ def _place(
         node = next(fits, None)
         if node is None:
             rooms = ", ".join(f"{m.address} {room}" for m, room in zip(machines, free, strict=True))
-            apart = f" on each of {parallel.nodes}" if parallel.nodes > 1 else ""
-            apart += (
-                ", without the other role (EFA has no way back into a machine; fabric: local has)"
-                if recipe.fabric == "efa" and role != "aggregated"
-                else ""
-            )
-            raise CapacityError(f"{role}-{ordinal} needs {gpus} GPUs of one machine{apart}; free: {rooms}")
+            needs = f"{gpus} GPUs of one machine" + f" on each of {parallel.nodes}" * (parallel.nodes > 1)
+            if recipe.fabric == "efa" and role != "aggregated":
+                needs += ", without the other role (EFA has no way back into a machine; fabric: local has)"
+            raise CapacityError(f"{role}-{ordinal} needs {needs}; free: {rooms}")
         turn = node + 1
         role_on[node] = role
         used.add(node)

@@ -15,15 +15,18 @@ from hyperpd.cli import output
 @click.option("--port-offset", default=0, type=click.IntRange(0, 50000), help="Added to every port.")
 def plan(recipe: str, launches: bool, as_json: bool, model: str | None, port_offset: int) -> None:
     """Show the workers of RECIPE (a file, or the name of a shipped recipe)."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
+    from hyperpd.capacity import machines
     from hyperpd.engine import launch
     from hyperpd.environment import model_path, this_machine
     from hyperpd.placement import Ports, place
     from hyperpd.recipe import load
 
     file = load(recipe).serving(model)
-    workers = place(file.recipe, (this_machine(),), Ports().shifted(port_offset)).workers
+    planned = machines(file.recipe)
+    where = planned if len(planned) > 1 else (replace(planned[0], cpus=this_machine().cpus),)
+    workers = place(file.recipe, where, Ports().shifted(port_offset)).workers
     commands = [launch(file.recipe, worker, model_path=model_path(file.recipe)) for worker in workers]
     if as_json:
         output.document(

@@ -84,7 +84,7 @@ def diff(left: str, right: str, as_json: bool) -> None:
     from hyperpd.recipe import load
 
     files = [load(name) for name in (left, right)]
-    before, after = (dict(_flat(file.recipe.model_dump(mode="json"))) for file in files)
+    before, after = (dict(_flat(file.recipe.model_dump(mode="json", exclude_defaults=True))) for file in files)
     changed = {
         path: (before.get(path), after.get(path))
         for path in [*before, *(path for path in after if path not in before)]
@@ -120,7 +120,7 @@ def _check(name: str) -> Capacity:
 
     recipe = load(name).recipe
     taken = capacity.check(recipe)
-    for worker in place(recipe, capacity.machines(recipe, taken)).workers:
+    for worker in place(recipe, capacity.machines(recipe)).workers:
         launch(recipe, worker, model_path=model_path(recipe))
     return taken
 
@@ -181,16 +181,14 @@ def _lines(recipe: Recipe) -> Iterator[str]:
 
 def _price(recipe: Recipe) -> tuple[float | None, str]:
     """Dollars per hour of all nodes, and how that is shown; None where a type has no price."""
-    from collections import Counter
     from datetime import date
 
     from hyperpd import capacity, prices
 
-    nodes = Counter(machine.address.rpartition("/")[0] for machine in capacity.machines(recipe, capacity.check(recipe)))
-    found = {kind: prices.reference(kind) for kind in nodes if kind}
-    parts = [
-        f"{nodes[kind]} x {kind} " + (p.text(date.today()) if p else "has no price here") for kind, p in found.items()
-    ]
+    nodes = capacity.instances(capacity.check(recipe), recipe.fabric)
+    found = {kind: prices.reference(kind) for kind in nodes}
+    today = date.today()
+    parts = [f"{nodes[kind]} x {kind} {p.text(today) if p else 'has no price here'}" for kind, p in found.items()]
     if not found or None in found.values():
         return None, "; ".join(parts) or "no instance types"
     return sum(nodes[kind] * price.usd_per_hour for kind, price in found.items() if price), "; ".join(parts)
