@@ -160,6 +160,7 @@ async def test_a_broken_file_keeps_the_keys_and_says_so(
 def test_every_problem_of_a_file_at_once_and_never_a_key(file: Path) -> None:
     wrong = [
         {**entry("alice", ALICE), "sha256": ALICE},
+        7,
         {**entry("has space", "b"), "scope": "admin", "concurrent_requests": 0},
         {**entry("alice", "c"), "concurrent": 3},
         {"name": "dora", "sha256": entry("", "c")["sha256"]},
@@ -171,18 +172,19 @@ def test_every_problem_of_a_file_at_once_and_never_a_key(file: Path) -> None:
     text = str(caught.value)
     for says in (
         "0.sha256: String should match",
-        "1.name: String should match",
-        "1.scope: Input should be 'user' or 'operator'",
-        "1.concurrent_requests: Input should be greater than",
-        "2.name: the same as of an entry before",
-        "2.concurrent: unknown key; did you mean concurrent_requests?",
-        "3.sha256: the same as of an entry before",
-        "3.scope: missing; add it",
-        "3.concurrent_requests: missing; add it",
-        "4.concurrent_requests: Input should be a valid integer",
+        "1: Input should be an object",
+        "2.name: String should match",
+        "2.scope: Input should be 'user' or 'operator'",
+        "2.concurrent_requests: Input should be greater than",
+        "3.name: the same as of an entry before",
+        "3.concurrent: unknown key; did you mean concurrent_requests?",
+        "4.sha256: the same as of an entry before",
+        "4.scope: missing; add it",
+        "4.concurrent_requests: missing; add it",
+        "5.concurrent_requests: Input should be a valid integer",
     ):
         assert says in text
-    assert len(caught.value.problems) == 10
+    assert len(caught.value.problems) == 11
     assert ALICE not in text
 
 

@@ -72,7 +72,8 @@ def sources(settings: Environment, placement: Placement) -> Sources:
     Raises RecipeError when a gateway is told of none, or of one phase only.
     """
     if settings.role != "gateway":
-        return Sources(tuple(Endpoint(worker.role, worker.name, worker.url) for worker in placement.workers))
+        answering = [worker for worker in placement.workers if not worker.rank]  # other parts of one have no API
+        return Sources(tuple(Endpoint(worker.role, worker.name, worker.url) for worker in answering))
     fixed: list[Endpoint] = []
     names: list[Name] = []
     for role in _ROLES:

@@ -48,8 +48,8 @@ def parse(content: bytes, where: str) -> tuple[Key, ...]:
         raise RecipeError(where, [_NO_LIST])
     found = []
     for field in ("name", "sha256"):
-        values = [str(entry.get(field)).lower() for entry in document if isinstance(entry, dict) and field in entry]
-        twice = [number for number, value in enumerate(values) if value in values[:number]]
+        values = [str(entry.get(field, "")).lower() if isinstance(entry, dict) else "" for entry in document]
+        twice = [number for number, value in enumerate(values) if value and value in values[:number]]
         found += [f"{number}.{field}: the same as of an entry before" for number in twice]
     try:
         keys = RootModel[list[Key]].model_validate_json(content).root
