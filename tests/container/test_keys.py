@@ -10,11 +10,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from hyperpd.errors import RecipeError
+from hyperpd.placement import Placement
 from hyperpd_runtime.gateway import app, keys
+from hyperpd_runtime.gateway.discovery import Sources
 from hyperpd_runtime.gateway.keys import Keys
+from hyperpd_runtime.gateway.server import Gateway
 from hyperpd_runtime.listen import Listener
 from tests.container.stack import Stack, counted, free_port, running, tiny, until
 
@@ -127,6 +131,23 @@ async def test_the_file_is_replaced_while_requests_run(
     assert (await asking).status_code == 200
     assert (await stack.ask(bearer("sk-alice-2"))).status_code == 200
     watching.cancel()
+
+
+async def test_a_gateway_follows_its_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "_LOOK_EVERY_S", 0.01)
+    ports = Placement((), free_port(), free_port())
+    gateway = Gateway(RECIPE, Sources(()), "127.0.0.1", ports, lambda: None, keys_file=str(file))
+    await gateway.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{ports.api_port}") as http:
+            assert (await http.get("/v1/models", headers=bearer(BOB))).status_code == 200
+            file.write_text(json.dumps([entry("alice", ALICE)]))
+            async with asyncio.timeout(20):
+                while (await http.get("/v1/models", headers=bearer(BOB))).status_code != 401:
+                    pass
+            assert (await http.get("/v1/models", headers=bearer(ALICE))).status_code == 200
+    finally:
+        await gateway.stop()
 
 
 @pytest.mark.parametrize("broken", ["[", None])

@@ -45,6 +45,7 @@ async def test_a_body_that_is_too_long_is_not_read(sent: bytes) -> None:
         answer = await stack.raw(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n" + sent)
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b'"code":"body_too_large"' in answer
+        assert b"connection: close\r\n" in answer
         assert stack.pool.in_flight == 0
         assert stack.prefill.bodies == stack.decode.bodies == []
 

@@ -213,13 +213,19 @@ async def test_the_canary_of_a_pair_that_vanished_is_given_up(stack: Stack) -> N
         await asyncio.wait_for(given_up.wait(), 10)
 
 
-async def test_an_answer_that_is_none_of_ours_stops_no_probe(stack: Stack) -> None:
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [({"state": "draining"}, "draining"), ([], "TypeError at {}/health"), ({}, "KeyError at {}/health")],
+)
+async def test_what_a_supervisor_says(stack: Stack, says: object, why: str) -> None:
+    """An answer that is none of ours stops no probe."""
+    stack.decode.ready = says
     member = Member(Endpoint("decode", "decode-0", stack.decode.url))
-    member.admin_url = stack.decode.url  # answers 404 to /ready, as text
+    member.admin_url = stack.decode.url
     member.fingerprint = RECIPE.fingerprint("decode")
     async with pool.session() as session:
         await stack.pool._probe(session, member)
-    assert (member.healthy, member.why) == (False, f"ContentTypeError at {stack.decode.url}/health")
+    assert (member.healthy, member.why) == (False, why.format(stack.decode.url))
 
 
 def probing(members: Pool) -> set[str]:

@@ -23,6 +23,7 @@ class FakeEngine:
         self.fault = ""
         self.probed = 0
         self.well = True
+        self.ready: Any = {"state": "draining"}  # what a supervisor at this port would say when it is not
         self.metrics_read = 0
         self.expired = 0  # leases that ended unread
         self.bodies: list[dict[str, Any]] = []
@@ -36,6 +37,7 @@ class FakeEngine:
         app = web.Application()
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/ready", self._ready)
         for path in ("/v1/completions", "/v1/chat/completions"):
             app.router.add_post(path, self._infer)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
@@ -51,6 +53,9 @@ class FakeEngine:
     async def _health(self, _: web.Request) -> web.Response:
         self.probed += 1
         return web.Response(status=200 if self.well else 503)
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return web.json_response(self.ready, status=503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self.metrics_read += 1
