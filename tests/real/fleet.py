@@ -27,9 +27,12 @@ def until(seen: Callable[[], bool], timeout_s: float = 60) -> None:
 
 
 class Fleet:
-    """One `python -m hyperpd_runtime` process; settings after the port offset win, `--role` too."""
+    """One `python -m hyperpd_runtime` process; settings after the port offset win, `--role` too.
 
-    def __init__(self, recipe: str, folder: Path, port_offset: int, *settings: str) -> None:
+    host: the beginning of a command that runs on another host (tests/netns.py).
+    """
+
+    def __init__(self, recipe: str, folder: Path, port_offset: int, *settings: str, host: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = [
@@ -45,7 +48,7 @@ class Fleet:
         ]
         with (folder / "node.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "hyperpd_runtime", *argv], stdout=log, stderr=log, start_new_session=True
+                [*host, sys.executable, "-m", "hyperpd_runtime", *argv], stdout=log, stderr=log, start_new_session=True
             )
 
     def wait(self) -> Fleet:
