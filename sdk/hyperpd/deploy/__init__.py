@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import ValidationError
 
+from hyperpd import __version__
 from hyperpd.deploy.target import Document, Target, fate, written
 from hyperpd.errors import RecipeError
 from hyperpd.problems import nearest, problems
-from hyperpd.recipe import RecipeFile
+from hyperpd.recipe import RecipeFile, shipped
 
 TARGETS = ("kubernetes",)
 
@@ -68,8 +70,17 @@ def render(file: RecipeFile, name: str, settings: Iterable[str] = ()) -> Renderi
     return Rendering(name, tuple(chosen.documents(file, given)), lost)
 
 
-def texts(rendering: Rendering, header: Mapping[str, str]) -> dict[str, str]:
-    """File name → text, in the order of the documents. header: what every file begins with, as comments."""
+def texts(rendering: Rendering, file: RecipeFile, settings: Iterable[str] = ()) -> dict[str, str]:
+    """File name → text, in the order of the documents; each file begins with where it comes from."""
     from hyperpd.deploy import yaml
 
+    given = "".join(f" --set {shlex.quote(setting)}" for setting in settings)
+    recipe = file.path.stem if file.path.stem in shipped() else file.path.name
+    command = f"hyperpd render {shlex.quote(recipe)} --target {rendering.target}{given}"
+    header = {
+        "recipe": file.recipe.name,
+        "recipe digest": f"sha256 {file.digest}",
+        "target": rendering.target,
+        "rendered by": f"hyperpd {__version__}: {command}",
+    }
     return yaml.texts(rendering.documents, header, rendering.not_expressed)

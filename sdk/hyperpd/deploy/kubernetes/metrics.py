@@ -1,0 +1,155 @@
+"""What Prometheus reads, and how KEDA scales by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hyperpd.deploy.kubernetes import workers
+from hyperpd.deploy.kubernetes.fleet import COMPONENT, Fleet, Object, selector
+from hyperpd.deploy.target import Document
+from hyperpd.recipe import Role
+
+FILE = "6-monitoring.yaml"
+SCALING_FILE = "7-scaling.yaml"
+_LABEL = "__meta_kubernetes_pod_label_" + COMPONENT.translate(str.maketrans("./-", "___"))
+_UP_EVERY_S, _DOWN_EVERY_S = 180, 300
+
+
+def monitors(fleet: Fleet) -> Iterator[Document]:
+    """A PodMonitor for each room."""
+    taken = "Prometheus has to be told to take PodMonitors of this namespace (podMonitorSelector)."
+    if fleet.local:
+        placed = fleet.on_one_machine().workers
+        endpoints = [_endpoint(workers.GATEWAY_ADMIN)]
+        for worker in placed:
+            said = [
+                {"targetLabel": "role", "replacement": worker.role},
+                {"targetLabel": "worker", "replacement": worker.name},
+            ]
+            ports = (f"{workers.API}-{worker.api_port}", f"{workers.ADMIN}-{worker.admin_port}")
+            endpoints += [_endpoint(port) | {"relabelings": said} for port in ports]
+        yield _monitor(fleet, "engines", selector("node"), endpoints, f"Gateway and workers of the one pod. {taken}")
+        return
+    role = [{"sourceLabels": [_LABEL], "targetLabel": "role"}]
+    ports = (workers.API, workers.ADMIN)
+    endpoints = [_endpoint(port) | {"relabelings": role} for port in ports]
+    comment = f"{workers.API}: the engine's metrics; {workers.ADMIN}: counters of its network devices. {taken}"
+    yield _monitor(fleet, "engines", selector(), endpoints, comment)
+    yield _monitor(fleet, "gateway", selector("gateway"), [_endpoint(workers.ADMIN)], f"The gateway's metrics. {taken}")
+
+
+def _endpoint(port: str) -> Object:
+    return {"port": port, "path": "/metrics", "interval": "15s"}
+
+
+def _monitor(fleet: Fleet, room: str, labels: dict[str, str], endpoints: list[Object], comment: str) -> Document:
+    body = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": fleet.meta(room, "engines" if room == "engines" else "gateway"),
+        "spec": {"selector": {"matchLabels": labels}, "podMetricsEndpoints": endpoints},
+    }
+    return Document(FILE, comment, body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signal:
+    """A query and what it should be: for each worker, or (relative) as a ratio that 1 is right for."""
+
+    name: str
+    why: str
+    query: str
+    threshold: str
+    relative: bool = False
+
+
+def scalers(fleet: Fleet) -> Iterator[Document]:
+    """A ScaledObject for each role with autoscaling."""
+    for role, spec in fleet.recipe.roles().items():
+        if not (bounds := spec.autoscaling):
+            continue
+        groups = spec.parallel.nodes > 1
+        signals = list(_signals(fleet, role))
+        body = {
+            "apiVersion": "keda.sh/v1alpha1",
+            "kind": "ScaledObject",
+            "metadata": fleet.meta(role, "engines", role),
+            "spec": {
+                "scaleTargetRef": {
+                    "apiVersion": "leaderworkerset.x-k8s.io/v1" if groups else "apps/v1",
+                    "kind": "LeaderWorkerSet" if groups else "Deployment",
+                    "name": fleet.workload(role),
+                },
+                "minReplicaCount": bounds.min,
+                "maxReplicaCount": bounds.max,
+                "pollingInterval": 30,
+                "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _behavior()}},
+                "triggers": [_trigger(fleet, signal) for signal in signals],
+            },
+        }
+        at = "spec.advanced.horizontalPodAutoscalerConfig.behavior"
+        notes = {
+            f"{at}.scaleUp": "One at a time: a worker that loads its model helps only minutes later.",
+            f"{at}.scaleDown": "Slowly: each worker that goes takes its cache along.",
+            **{f"spec.triggers.{index}": signal.why for index, signal in enumerate(signals)},
+        }
+        comment = (
+            "The signal that asks for the most workers decides. No fallback: while Prometheus does not answer, the"
+            " number stays as it is. Thresholds are starting points; unverified under load."
+        )
+        yield Document(SCALING_FILE, comment, body, notes)
+
+
+def _behavior() -> Object:
+    def step(seconds: int, window_s: int) -> Object:
+        return {
+            "stabilizationWindowSeconds": window_s,
+            "policies": [{"type": "Pods", "value": 1, "periodSeconds": seconds}],
+        }
+
+    return {"scaleUp": step(_UP_EVERY_S, 60), "scaleDown": step(_DOWN_EVERY_S, 300)}
+
+
+def _trigger(fleet: Fleet, signal: _Signal) -> Object:
+    return {
+        "type": "prometheus",
+        "name": signal.name,
+        "metricType": "Value" if signal.relative else "AverageValue",
+        "metadata": {
+            "serverAddress": fleet.options.prometheus,
+            "query": signal.query,
+            "threshold": signal.threshold,
+        },
+    }
+
+
+def _signals(fleet: Fleet, role: Role) -> Iterator[_Signal]:
+    here = f'{{namespace="{fleet.namespace("engines")}",role="{role}"}}'
+    slo = fleet.recipe.slo
+    if role != "decode":
+        over = " + ".join(
+            f"sum(avg_over_time(vllm:num_requests_{state}{here}[1m]))" for state in ("waiting", "running")
+        )
+        if role == "prefill":
+            why = "Prompts for each worker, the one it computes among them: what comes on top waits."
+            yield _Signal("prompts", why, f"({over}) or vector(0)", "2")
+        else:
+            why = "Requests that wait for each worker."
+            yield _Signal("waiting", why, f"{over.partition(' + ')[0]} or vector(0)", "1")
+        if slo.ttft_ms:
+            why = "slo.ttft_ms: its 95th percentile at the gateway, over it. Buckets are coarse: it moves in steps."
+            at = f'{{namespace="{fleet.namespace("gateway")}"}}'
+            yield _Signal("ttft", why, _over("hyperpd_first_event_seconds", at, slo.ttft_ms), "1", True)
+    if role != "prefill":
+        usage = f"sum(avg by (pod) (vllm:kv_cache_usage_perc{here})) or vector(0)"
+        yield _Signal("kv-cache", "How full each worker's KV cache is; full, it preempts requests.", usage, "0.8")
+        if slo.itl_ms:
+            why = "slo.itl_ms: its 95th percentile over it."
+            yield _Signal("itl", why, _over("vllm:inter_token_latency_seconds", here, slo.itl_ms), "1", True)
+
+
+def _over(histogram: str, labels: str, slo_ms: float) -> str:
+    """p95 of a histogram of seconds as a multiple of an SLO; 0 without requests, when there is no percentile."""
+    p95 = f"histogram_quantile(0.95, sum by (le) (rate({histogram}_bucket{labels}[5m])))"
+    return f"({p95} / {slo_ms / 1000:g} > 0) or vector(0)"

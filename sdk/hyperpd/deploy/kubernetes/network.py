@@ -1,0 +1,161 @@
+"""Who finds and reaches whom: Services and NetworkPolicies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hyperpd.deploy.kubernetes import workers
+from hyperpd.deploy.kubernetes.fleet import PORTS, Component, Fleet, Object, Room, selector
+from hyperpd.deploy.target import Document
+from hyperpd.engine import MANAGED_TIER_PORT
+from hyperpd.recipe import Role
+
+FILE = "3-network.yaml"
+HTTP = workers.GATEWAY_API
+_LEADER = {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
+# A hub is on the internet; nothing private is opened for it. S3 may have a private endpoint in the VPC.
+_PRIVATE = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
+_POD_IDENTITY = "169.254.170.23/32"  # EKS' agent on every machine, port 80
+_EVERYWHERE = "0.0.0.0/0"
+_EFA = "EFA passes beside every NetworkPolicy: for it, the machines' security group has to allow all traffic within."
+
+
+def policies(fleet: Fleet) -> Iterator[Document]:
+    """Everything is closed, then what is needed is opened."""
+    for room in fleet.rooms:
+        closed = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+        yield _policy(fleet, "closed", room, "What no other policy here names does not come about.", closed)
+    pods = {"matchLabels": selector()}
+    if fleet.local:
+        ingress = [_in(_clients(fleet), [PORTS.gateway_api]), _in(_monitoring(fleet), _node_metrics(fleet))]
+        spec = {"podSelector": pods, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": _needs(fleet)}
+        yield _policy(fleet, "node", "engines", "Clients reach the gateway; monitoring reads metrics.", spec)
+        return
+    ports = [PORTS.worker_api, PORTS.worker_admin]
+    peers = [{"podSelector": pods}]
+    gateway = [{"namespaceSelector": _named(fleet.namespace("gateway")), "podSelector": _component("gateway")}]
+    spec = {
+        "podSelector": pods,
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": peers}, _in(gateway, ports), _in(_monitoring(fleet), ports)],
+        "egress": [{"to": peers}, *_needs(fleet)],
+    }
+    why = "Workers reach each other on every port: NIXL's and torch's data ports are chosen at run time."
+    yield _policy(fleet, "engines", "engines", " ".join([why, *([_EFA] if _any_efa(fleet) else [])]), spec)
+    engines = [{"namespaceSelector": _named(fleet.namespace("engines")), "podSelector": pods}]
+    spec = {
+        "podSelector": _component("gateway"),
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [_in(_clients(fleet), [PORTS.gateway_api]), _in(_monitoring(fleet), [PORTS.gateway_admin])],
+        "egress": [_dns(), {"to": engines, "ports": _tcp(ports)}],
+    }
+    yield _policy(fleet, "gateway", "gateway", "Clients reach the API; the gateway reaches DNS and workers.", spec)
+
+
+def services(fleet: Fleet) -> Iterator[Document]:
+    """A name for each role's workers, and the gateway's address. Admin ports have none."""
+    if fleet.local:
+        yield _gateway_service(fleet, "engines", "node")
+        return
+    for role in fleet.recipe.roles():
+        yield _workers_service(fleet, role)
+    yield _gateway_service(fleet, "gateway", "gateway")
+
+
+def _workers_service(fleet: Fleet, role: Role) -> Document:
+    groups = fleet.recipe.role(role).parallel.nodes > 1
+    body = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": fleet.meta(role, "engines", role),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": selector(role) | (_LEADER if groups else {}),
+            "ports": [{"name": workers.API, "port": PORTS.worker_api, "targetPort": workers.API}],
+        },
+    }
+    notes = {"spec.publishNotReadyAddresses": "A gateway asks workers itself, and sees one that drains at once."}
+    if groups:
+        notes["spec.selector"] = "Of each group the pod with the API."
+    return Document(FILE, "Each address of this name is a worker.", body, notes)
+
+
+def _gateway_service(fleet: Fleet, room: Room, component: Component) -> Document:
+    body = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": fleet.meta("gateway", room, component),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector(component),
+            "ports": [{"name": HTTP, "port": PORTS.gateway_api, "targetPort": HTTP}],
+        },
+    }
+    return Document(FILE, "What clients call.", body)
+
+
+def _needs(fleet: Fleet) -> list[Object]:
+    """What engines reach outside their namespace."""
+    rules = [_dns()]
+    if fleet.recipe.model.s3:
+        rules.append({"to": [_block(_EVERYWHERE)], "ports": _tcp([443])})
+        rules.append({"to": [_block(_POD_IDENTITY)], "ports": _tcp([80])})
+    elif workers.from_hub(fleet):
+        rules.append({"to": [{"ipBlock": {"cidr": _EVERYWHERE, "except": _PRIVATE}}], "ports": _tcp([443])})
+    if any(spec.kv_tiers and spec.kv_tiers.managed for spec in fleet.recipe.roles().values()):
+        # The daemon is on the machine's own address, which no selector names.
+        rules.append({"to": [_block(_EVERYWHERE)], "ports": _tcp([MANAGED_TIER_PORT])})
+    return rules
+
+
+def _node_metrics(fleet: Fleet) -> list[int]:
+    ports = [port for worker in fleet.on_one_machine().workers for port in (worker.api_port, worker.admin_port)]
+    return [PORTS.gateway_admin, *sorted(ports)]
+
+
+def _any_efa(fleet: Fleet) -> bool:
+    return any(fleet.efa(role) for role in fleet.recipe.roles())
+
+
+def _policy(fleet: Fleet, name: str, room: Room, comment: str, spec: Object) -> Document:
+    meta = fleet.meta(f"{room}-{name}" if name == "closed" else name, room)
+    return Document(
+        FILE, comment, {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
+    )
+
+
+def _clients(fleet: Fleet) -> list[Object]:
+    """Empty: everybody."""
+    namespace = fleet.options.clients_namespace
+    return [{"namespaceSelector": _named(namespace)}] if namespace else []
+
+
+def _monitoring(fleet: Fleet) -> list[Object]:
+    return [{"namespaceSelector": _named(fleet.options.monitoring_namespace)}]
+
+
+def _in(peers: Sequence[Object], ports: Sequence[int]) -> Object:
+    return {**({"from": list(peers)} if peers else {}), "ports": _tcp(ports)}
+
+
+def _dns() -> Object:
+    ports = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+    pods = {"namespaceSelector": _named("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    return {"to": [pods], "ports": ports}
+
+
+def _tcp(ports: Sequence[int]) -> list[Object]:
+    return [{"protocol": "TCP", "port": port} for port in ports]
+
+
+def _block(cidr: str) -> Object:
+    return {"ipBlock": {"cidr": cidr}}
+
+
+def _named(namespace: str) -> Object:
+    return {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+
+
+def _component(component: Component) -> Object:
+    return {"matchLabels": selector(component)}

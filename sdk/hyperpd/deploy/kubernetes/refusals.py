@@ -1,0 +1,128 @@
+"""Why a recipe cannot be rendered with these options, beyond fields that are always refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hyperpd import instances
+from hyperpd.deploy.kubernetes import machines, storage, workers
+from hyperpd.deploy.kubernetes.fleet import Fleet
+from hyperpd.deploy.target import written
+from hyperpd.errors import CapacityError, RecipeError
+from hyperpd.recipe import Role
+
+
+def problems(fleet: Fleet) -> Iterator[str]:
+    """Every problem, each with the field or option it is about."""
+    unknown = list(_unknown_machines(fleet))
+    yield from unknown
+    yield from _options(fleet)
+    yield from _paths(fleet)
+    if unknown:
+        return  # the others look at machines
+    for role in fleet.recipe.roles():
+        yield from _worker(fleet, role)
+    if fleet.local:
+        yield from _local(fleet)
+
+
+def _unknown_machines(fleet: Fleet) -> Iterator[str]:
+    for role, spec in fleet.recipe.roles().items():
+        try:
+            if spec.instance_type and fleet.recipe.accelerator == "gpu":
+                instances.find(spec.instance_type)
+        except RecipeError as error:
+            yield from (f"{role}.instance_type: {problem}" for problem in error.problems)
+
+
+def _options(fleet: Fleet) -> Iterator[str]:
+    recipe, options = fleet.recipe, fleet.options
+    if not (options.image or recipe.image):
+        yield "image: the recipe names none; give --set image=…, or write it there (hyperpd image mirror)"
+    keys = recipe.gateway.auth == "keys"
+    if keys and not options.keys_secret:
+        yield "gateway.auth: keys needs the Secret with the key file; give --set keys_secret=…"
+    if options.keys_secret and not keys:
+        yield "keys_secret: the recipe says gateway.auth: none, so nobody would need a key"
+    if options.hf_token_secret and not workers.from_hub(fleet):
+        yield "hf_token_secret: nothing of this recipe comes from Hugging Face"
+    scaled = [role for role, spec in recipe.roles().items() if spec.autoscaling]
+    if scaled and not options.prometheus and not fleet.local:
+        yield f"{scaled[0]}.autoscaling: KEDA scales by metrics; give --set prometheus=http://…"
+    if options.prometheus and not scaled:
+        yield "prometheus: no role has autoscaling, so nobody would ask it"
+    if recipe.fabric == "infiniband" and not recipe.aggregated:
+        yield "kv_transfer.fabric: neither HyperPod nor EKS machines have InfiniBand; try efa"
+
+
+def _paths(fleet: Fleet) -> Iterator[str]:
+    relative = {field: path for field, path in storage.paths(fleet).items() if not path.startswith("/")}
+    yield from (f"{field}: {path} is not absolute, and pods have no home" for field, path in relative.items())
+    if (
+        fleet.recipe.model.claim
+        and "model.path" not in relative
+        and storage.hidden(folder := storage.claim_folder(fleet))
+    ):
+        yield f"model.path: the claim would be mounted at {folder}, which the image needs; try /models/…"
+    for field, path in storage.paths(fleet).items():
+        below_tmp = path.startswith("/tmp/") and field.endswith("kv_tiers.disk")
+        if path.startswith("/") and storage.hidden(path):
+            yield f"{field}: {path} hides what the image has; give a folder below it"
+        elif path.startswith("/tmp/") and not below_tmp:
+            yield f"{field}: /tmp is the pod's own; give a folder of the machines"
+
+
+def _worker(fleet: Fleet, role: Role) -> Iterator[str]:
+    recipe, spec = fleet.recipe, fleet.recipe.role(role)
+    parallel, machine = spec.parallel, fleet.machine(role)
+    if recipe.accelerator == "cpu":
+        return
+    needs_efa = recipe.fabric == "efa" and (role != "aggregated" or parallel.nodes > 1)
+    if machine is None:
+        if needs_efa or parallel.nodes > 1:
+            yield f"{role}.instance_type: missing; it says how many GPUs and EFA devices a machine has"
+        return
+    if parallel.per_node > machine.gpus:
+        yield f"{role}.parallel: {parallel.per_node} GPUs on one machine, {machine.name} has {machine.gpus}"
+        return
+    if parallel.nodes > 1 and parallel.per_node < machine.gpus:
+        yield (
+            f"{role}.parallel.nodes: a worker over several machines takes all GPUs of each, or two of its parts could"
+            f" meet on one; {machine.name} has {machine.gpus}, this takes {parallel.per_node}"
+        )
+    if needs_efa and not machine.efa and not recipe.kv_transfer.allow_tcp:
+        yield f"{role}.instance_type: {machine.name} has no EFA; try another, or kv_transfer.fabric: tcp"
+    if spec.kv_tiers and spec.kv_tiers.memory_gib and not fleet.local:
+        yield from _tier(role, spec.kv_tiers.memory_gib, machines.share(fleet, role))
+
+
+def _local(fleet: Fleet) -> Iterator[str]:
+    recipe = fleet.recipe
+    types = {spec.instance_type for spec in recipe.roles().values()}
+    if len(types) > 1:
+        yield f"decode.instance_type: with kv_transfer.fabric: local all workers are on one machine; found {len(types)}"
+        return
+    for role, spec in recipe.roles().items():
+        if spec.autoscaling:
+            yield f"{role}.autoscaling: with kv_transfer.fabric: local all workers are in one pod; remove it"
+        if spec.parallel.nodes > 1:
+            yield f"{role}.parallel.nodes: with kv_transfer.fabric: local all workers are on one machine"
+    if "gateway.replicas" in written(recipe):
+        yield "gateway.replicas: with kv_transfer.fabric: local the gateway is in the workers' pod, once; remove it"
+    try:
+        fleet.on_one_machine()
+    except CapacityError as error:
+        yield f"kv_transfer.fabric: local, but {error}"
+        return
+    tiers = sum(
+        s.replicas * s.kv_tiers.memory_gib for s in recipe.roles().values() if s.kv_tiers and s.kv_tiers.memory_gib
+    )
+    yield from _tier("prefill", tiers, machines.share_of_all(fleet))
+
+
+def _tier(role: Role, memory_gib: float, share: machines.Share) -> Iterator[str]:
+    if share.memory_limited and memory_gib > share.memory_gib / 2:
+        yield (
+            f"{role}.kv_tiers.memory_gib: {memory_gib:g} GiB, more than half of the {share.memory_gib} GiB of its pod;"
+            " the engine loads its model there, too"
+        )
