@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hyperpd.deploy.kubernetes import access, lifetimes, machines, network, storage, workers
+from hyperpd.deploy.kubernetes import access, lifetimes, machines, network, pods, storage, workers
 from hyperpd.deploy.kubernetes.fleet import DIGEST, PORTS, Fleet, Object, selector
 from hyperpd.deploy.target import Document
 
@@ -62,7 +62,7 @@ def _deployment(fleet: Fleet) -> Document:
 
 def _container(fleet: Fleet) -> Object:
     security, _ = access.container_security(fleet, "gateway")
-    status = workers.probe("/status", workers.ADMIN)
+    status = pods.probe("/status", pods.ADMIN)
     sources = [
         {
             "name": f"HYPERPD_{role.upper()}",
@@ -73,13 +73,13 @@ def _container(fleet: Fleet) -> Object:
     return {
         "name": "gateway",
         "image": fleet.image,
-        "env": [*workers.identity("gateway"), *sources, *workers.keys(fleet)],
+        "env": [*pods.identity("gateway"), *sources, *pods.keys(fleet)],
         "ports": [
             {"name": network.HTTP, "containerPort": PORTS.gateway_api},
-            {"name": workers.ADMIN, "containerPort": PORTS.gateway_admin},
+            {"name": pods.ADMIN, "containerPort": PORTS.gateway_admin},
         ],
         "startupProbe": status | {"periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 60},
-        "readinessProbe": workers.probe("/ping", network.HTTP)
+        "readinessProbe": pods.probe("/ping", network.HTTP)
         | {"periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 2},
         "livenessProbe": status | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(lifetimes.GATEWAY_NOTICE_S)]}}},

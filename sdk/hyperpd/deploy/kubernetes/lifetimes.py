@@ -50,5 +50,8 @@ def ending_note(component: Component) -> str:
         "node": f"drain_s twice for the gateway, then drain_s and {KILL_S} s for decode, and again for prefill",
         "gateway": f"{GATEWAY_NOTICE_S} s of preStop, drain_s for running requests and again for open connections",
     }
-    hook = "" if component == "gateway" else " No preStop: at SIGTERM the pod tells gateways itself, and drains."
+    hook = {
+        "gateway": "",
+        "node": " No preStop: no other gateway could take over.",
+    }.get(component, " No preStop: at SIGTERM the pod tells gateways itself, and drains.")
     return f"At most, with {_MARGIN_S} s to spare: {parts[component]}.{hook}"

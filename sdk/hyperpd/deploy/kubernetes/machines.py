@@ -46,11 +46,11 @@ class Share:
     def note(self) -> str:
         if not self.memory_limited:
             return "A modest guess, and no limits: the recipe names no machine with known memory."
-        return (
-            f"The share of its machine that goes with the GPUs, after {_CPUS_KEPT:.0%} of the CPUs and"
-            f" {_MEMORY_KEPT:.0%} of the memory{' and the huge pages' if self.efa else ''} are set aside."
-            + (" Huge pages count for the pod; other names for EFA devices are not asked for." if self.efa else "")
-        )
+        aside = f"{_CPUS_KEPT:.0%} of the CPUs and {_MEMORY_KEPT:.0%} of the memory"
+        note = f"The share of its machine that goes with the GPUs, after {aside} are set aside."
+        if self.efa:
+            note += " EFA devices cannot be shared; huge pages are no part of the memory, here as on the machine."
+        return note
 
 
 def share(fleet: Fleet, role: Role) -> Share:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hyperpd.deploy.kubernetes import workers
+from hyperpd.deploy.kubernetes import pods
 from hyperpd.deploy.kubernetes.fleet import COMPONENT, Fleet, Object, selector
 from hyperpd.deploy.target import Document
 from hyperpd.recipe import Role
@@ -21,22 +21,22 @@ def monitors(fleet: Fleet) -> Iterator[Document]:
     taken = "Prometheus has to be told to take PodMonitors of this namespace (podMonitorSelector)."
     if fleet.local:
         placed = fleet.on_one_machine().workers
-        endpoints = [_endpoint(workers.GATEWAY_ADMIN)]
+        endpoints = [_endpoint(pods.GATEWAY_ADMIN)]
         for worker in placed:
             said = [
                 {"targetLabel": "role", "replacement": worker.role},
                 {"targetLabel": "worker", "replacement": worker.name},
             ]
-            ports = (f"{workers.API}-{worker.api_port}", f"{workers.ADMIN}-{worker.admin_port}")
+            ports = (f"{pods.API}-{worker.api_port}", f"{pods.ADMIN}-{worker.admin_port}")
             endpoints += [_endpoint(port) | {"relabelings": said} for port in ports]
         yield _monitor(fleet, "engines", selector("node"), endpoints, f"Gateway and workers of the one pod. {taken}")
         return
     role = [{"sourceLabels": [_LABEL], "targetLabel": "role"}]
-    ports = (workers.API, workers.ADMIN)
+    ports = (pods.API, pods.ADMIN)
     endpoints = [_endpoint(port) | {"relabelings": role} for port in ports]
-    comment = f"{workers.API}: the engine's metrics; {workers.ADMIN}: counters of its network devices. {taken}"
+    comment = f"{pods.API}: the engine's metrics; {pods.ADMIN}: counters of its network devices. {taken}"
     yield _monitor(fleet, "engines", selector(), endpoints, comment)
-    yield _monitor(fleet, "gateway", selector("gateway"), [_endpoint(workers.ADMIN)], f"The gateway's metrics. {taken}")
+    yield _monitor(fleet, "gateway", selector("gateway"), [_endpoint(pods.ADMIN)], f"The gateway's metrics. {taken}")
 
 
 def _endpoint(port: str) -> Object:

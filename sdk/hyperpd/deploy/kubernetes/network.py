@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hyperpd.deploy.kubernetes import workers
+from hyperpd.deploy.kubernetes import pods
 from hyperpd.deploy.kubernetes.fleet import PORTS, Component, Fleet, Object, Room, selector
 from hyperpd.deploy.target import Document
 from hyperpd.engine import MANAGED_TIER_PORT
 from hyperpd.recipe import Role
 
 FILE = "3-network.yaml"
-HTTP = workers.GATEWAY_API
+HTTP = pods.GATEWAY_API
 _LEADER = {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
 # A hub is on the internet; nothing private is opened for it. S3 may have a private endpoint in the VPC.
 _PRIVATE = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
@@ -25,24 +25,29 @@ def policies(fleet: Fleet) -> Iterator[Document]:
     for room in fleet.rooms:
         closed = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
         yield _policy(fleet, "closed", room, "What no other policy here names does not come about.", closed)
-    pods = {"matchLabels": selector()}
+    workers = {"matchLabels": selector()}
     if fleet.local:
         ingress = [_in(_clients(fleet), [PORTS.gateway_api]), _in(_monitoring(fleet), _node_metrics(fleet))]
-        spec = {"podSelector": pods, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": _needs(fleet)}
+        spec = {
+            "podSelector": workers,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": ingress,
+            "egress": _needs(fleet),
+        }
         yield _policy(fleet, "node", "engines", "Clients reach the gateway; monitoring reads metrics.", spec)
         return
     ports = [PORTS.worker_api, PORTS.worker_admin]
-    peers = [{"podSelector": pods}]
+    peers = [{"podSelector": workers}]
     gateway = [{"namespaceSelector": _named(fleet.namespace("gateway")), "podSelector": _component("gateway")}]
     spec = {
-        "podSelector": pods,
+        "podSelector": workers,
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"from": peers}, _in(gateway, ports), _in(_monitoring(fleet), ports)],
         "egress": [{"to": peers}, *_needs(fleet)],
     }
     why = "Workers reach each other on every port: NIXL's and torch's data ports are chosen at run time."
     yield _policy(fleet, "engines", "engines", " ".join([why, *([_EFA] if _any_efa(fleet) else [])]), spec)
-    engines = [{"namespaceSelector": _named(fleet.namespace("engines")), "podSelector": pods}]
+    engines = [{"namespaceSelector": _named(fleet.namespace("engines")), "podSelector": workers}]
     spec = {
         "podSelector": _component("gateway"),
         "policyTypes": ["Ingress", "Egress"],
@@ -72,7 +77,7 @@ def _workers_service(fleet: Fleet, role: Role) -> Document:
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
             "selector": selector(role) | (_LEADER if groups else {}),
-            "ports": [{"name": workers.API, "port": PORTS.worker_api, "targetPort": workers.API}],
+            "ports": [{"name": pods.API, "port": PORTS.worker_api, "targetPort": pods.API}],
         },
     }
     notes = {"spec.publishNotReadyAddresses": "A gateway asks workers itself, and sees one that drains at once."}
@@ -101,7 +106,7 @@ def _needs(fleet: Fleet) -> list[Object]:
     if fleet.recipe.model.s3:
         rules.append({"to": [_block(_EVERYWHERE)], "ports": _tcp([443])})
         rules.append({"to": [_block(_POD_IDENTITY)], "ports": _tcp([80])})
-    elif workers.from_hub(fleet):
+    elif pods.from_hub(fleet):
         rules.append({"to": [{"ipBlock": {"cidr": _EVERYWHERE, "except": _PRIVATE}}], "ports": _tcp([443])})
     if any(spec.kv_tiers and spec.kv_tiers.managed for spec in fleet.recipe.roles().values()):
         # The daemon is on the machine's own address, which no selector names.
@@ -141,8 +146,8 @@ def _in(peers: Sequence[Object], ports: Sequence[int]) -> Object:
 
 def _dns() -> Object:
     ports = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
-    pods = {"namespaceSelector": _named("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
-    return {"to": [pods], "ports": ports}
+    servers = {"namespaceSelector": _named("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    return {"to": [servers], "ports": ports}
 
 
 def _tcp(ports: Sequence[int]) -> list[Object]:

@@ -29,6 +29,8 @@ def note(fleet: Fleet) -> str:
     """How Kueue admits the workers, as a sentence; empty without a queue."""
     if (alone := _alone(fleet)) is None:
         return ""
+    if fleet.local:
+        return "Kueue admits the pod. Unverified."
     if alone:
         return f"Kueue admits each worker for itself, {alone}. Unverified."
     return (
@@ -44,7 +46,7 @@ def _alone(fleet: Fleet) -> str | None:
     if not fleet.options.queue:
         return None
     if len(roles) == 1 or fleet.local:
-        return "as it serves without others"
+        return "since it serves without others"
     if any(spec.parallel.nodes > 1 for spec in roles.values()):
         return "since a pod group cannot hold a LeaderWorkerSet's groups"
     if any(spec.autoscaling for spec in roles.values()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyperpd import instances
-from hyperpd.deploy.kubernetes import machines, storage, workers
+from hyperpd.deploy.kubernetes import machines, pods, storage
 from hyperpd.deploy.kubernetes.fleet import Fleet
 from hyperpd.deploy.target import written
 from hyperpd.errors import CapacityError, RecipeError
@@ -44,7 +44,7 @@ def _options(fleet: Fleet) -> Iterator[str]:
         yield "gateway.auth: keys needs the Secret with the key file; give --set keys_secret=…"
     if options.keys_secret and not keys:
         yield "keys_secret: the recipe says gateway.auth: none, so nobody would need a key"
-    if options.hf_token_secret and not workers.from_hub(fleet):
+    if options.hf_token_secret and not pods.from_hub(fleet):
         yield "hf_token_secret: nothing of this recipe comes from Hugging Face"
     scaled = [role for role, spec in recipe.roles().items() if spec.autoscaling]
     if scaled and not options.prometheus and not fleet.local:

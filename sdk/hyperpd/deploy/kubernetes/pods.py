@@ -1,0 +1,163 @@
+"""The pods of workers: variables, ports, probes, and what they ask for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from hyperpd.deploy.kubernetes import access, lifetimes, machines, queue, storage
+from hyperpd.deploy.kubernetes.fleet import DIGEST, PORTS, RECIPE_FOLDER, RECIPE_KEY, Component, Fleet, Object
+from hyperpd.engine import hub_names
+from hyperpd.recipe import Role
+
+ADMIN, API, SIDE_CHANNEL = "admin", "api", "side-channel"  # names of ports
+GATEWAY_API, GATEWAY_ADMIN = "http", "gateway-admin"
+
+Notes = dict[str, str]
+
+
+def template(
+    fleet: Fleet, component: Component, roles: tuple[Role, ...], *, leads: bool = True
+) -> tuple[Object, Notes]:
+    """The pod of a worker, or of all, with notes on it."""
+    everything = component == "node"
+    share = machines.share_of_all(fleet) if everything else machines.share(fleet, roles[0])
+    security, why_security = access.container_security(fleet, "engines")
+    where, why_where = machines.scheduling(fleet, component, roles[0])
+    mounts = storage.of_engines(fleet, component, roles, _shared_memory_gib(fleet, component, roles, share))
+    probes, why_probes = _probes(fleet, component, leads)
+    container = {
+        "name": component,
+        "image": fleet.image,
+        "env": list(_environment(fleet, component, roles)),
+        "ports": _ports(fleet, component, leads),
+        **probes,
+        "resources": share.resources(),
+        "securityContext": security,
+        "volumeMounts": [mount for _, mount in mounts],
+    }
+    spec = {
+        "serviceAccountName": "engines",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": lifetimes.ending_s(fleet.recipe, component),
+        **where,
+        "securityContext": access.pod_security(fleet, "engines"),
+        "containers": [container],
+        "volumes": [volume for volume, _ in mounts],
+    }
+    meta = {
+        "labels": fleet.labels(component) | queue.pod_labels(fleet),
+        "annotations": {DIGEST: fleet.file.digest, **queue.pod_annotations(fleet)},
+    }
+    notes = {
+        "metadata.annotations": "A changed recipe starts new pods.",
+        "spec.enableServiceLinks": "A Service's variables would be taken for settings.",
+        "spec.terminationGracePeriodSeconds": lifetimes.ending_note(component),
+        **below("spec", why_where),
+        **below("spec.containers.0", why_probes),
+        "spec.containers.0.resources": share.note,
+        "spec.containers.0.securityContext": why_security,
+    }
+    return {"metadata": meta, "spec": spec}, notes
+
+
+def _shared_memory_gib(fleet: Fleet, component: Component, roles: tuple[Role, ...], share: machines.Share) -> int:
+    """Queues between an engine's processes, and NCCL; vLLM's tier in host memory lies in shared memory, too."""
+    ranks, tiers_gib = 0, 0.0
+    for role in roles:
+        spec = fleet.recipe.role(role)
+        workers = spec.replicas if component == "node" else 1
+        ranks += workers * spec.parallel.per_node
+        tiers_gib += workers * (spec.kv_tiers.memory_gib or 0 if spec.kv_tiers else 0)
+    return (4 if share.gpus else 1) * ranks + math.ceil(tiers_gib)
+
+
+def _environment(fleet: Fleet, component: Component, roles: tuple[Role, ...]) -> Iterator[Object]:
+    recipe = fleet.recipe
+    yield from identity(component)
+    if any(fleet.efa(role) and _whole_machine(fleet, role) for role in roles):
+        # A part of a machine sees the devices of all of it and may open its own only.
+        yield {"name": "HYPERPD_INSTANCE_TYPE", "value": recipe.role(roles[0]).instance_type}
+    if any((tiers := recipe.role(role).kv_tiers) and tiers.managed for role in roles):
+        yield {"name": "HYPERPD_NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
+    if component in ("aggregated", "node"):
+        yield from keys(fleet)
+    if (secret := fleet.options.hf_token_secret) and from_hub(fleet):
+        yield {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": storage.TOKEN_KEY}}}
+
+
+def identity(component: Component) -> Iterator[Object]:
+    """The variables of every pod."""
+    yield {"name": "HYPERPD_ROLE", "value": component}
+    yield {"name": "HYPERPD_RECIPE", "value": f"{RECIPE_FOLDER}/{RECIPE_KEY}"}
+    yield {"name": "HYPERPD_STATE_DIR", "value": f"{storage.TMP}/hyperpd"}
+    yield {"name": "HYPERPD_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+
+
+def keys(fleet: Fleet) -> Iterator[Object]:
+    """Where the key file is, where the recipe asks for one."""
+    if fleet.recipe.gateway.auth == "keys":
+        yield {"name": "HYPERPD_KEYS_FILE", "value": f"{storage.KEYS_FOLDER}/{storage.KEYS_KEY}"}
+
+
+def from_hub(fleet: Fleet) -> bool:
+    """Whether engines read anything from Hugging Face."""
+    return bool(fleet.recipe.model.huggingface or hub_names(fleet.recipe))
+
+
+def _whole_machine(fleet: Fleet, role: Role) -> bool:
+    machine = fleet.machine(role)
+    return machine is not None and fleet.recipe.role(role).parallel.per_node == machine.gpus
+
+
+def _ports(fleet: Fleet, component: Component, leads: bool) -> list[Object]:
+    if component == "node":
+        ports = [(GATEWAY_API, PORTS.gateway_api), (GATEWAY_ADMIN, PORTS.gateway_admin)]
+        for worker in fleet.on_one_machine().workers:
+            ports += [
+                (f"{API}-{worker.api_port}", worker.api_port),
+                (f"{ADMIN}-{worker.admin_port}", worker.admin_port),
+            ]
+    else:
+        ports = [*([(API, PORTS.worker_api)] if leads else []), (ADMIN, PORTS.worker_admin)]
+        if component != "aggregated":
+            ports.append((SIDE_CHANNEL, PORTS.side_channel))
+    return [{"name": name, "containerPort": port} for name, port in ports]
+
+
+def _probes(fleet: Fleet, component: Component, leads: bool) -> tuple[Object, Notes]:
+    everything = component == "node"
+    ready = probe("/ping", GATEWAY_API) if everything else probe("/ready", ADMIN)
+    alive = probe("/status", GATEWAY_ADMIN) if everything else probe("/health", API)
+    tries = lifetimes.startup_tries(fleet.recipe, component)
+    every = {"periodSeconds": lifetimes.PERIOD_S, "timeoutSeconds": 5}
+    probes: Object = {
+        "startupProbe": ready | every | {"failureThreshold": tries},
+        "readinessProbe": ready | {"periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 2},
+    }
+    notes = {
+        "startupProbe": "start_timeout_s and a margin: the pod gives up by itself before, and says why.",
+        "readinessProbe": "Ready to serve"
+        + (
+            ", a first request from prefill to decode included."
+            if everything
+            else ": the engine answers, and no drain has begun. Gateways ask for themselves, too."
+        ),
+    }
+    if leads:
+        probes["livenessProbe"] = alive | every | {"failureThreshold": 12}
+        notes["livenessProbe"] = (
+            "Only that the supervisor answers: it watches the engines."
+            if everything
+            else "Two minutes without an answer: a full engine is slow, not dead."
+        )
+    return probes, notes
+
+
+def probe(path: str, port: str) -> Object:
+    return {"httpGet": {"path": path, "port": port}}
+
+
+def below(path: str, notes: Mapping[str, str]) -> Notes:
+    return {f"{path}.{key}": note for key, note in notes.items() if note}
