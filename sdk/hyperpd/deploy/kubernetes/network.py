@@ -13,7 +13,8 @@ from hyperpd.recipe import Role
 FILE = "3-network.yaml"
 HTTP = pods.GATEWAY_API
 _LEADER = {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
-# A hub is on the internet; nothing private is opened for it. S3 may have a private endpoint in the VPC.
+# What is not the internet. An S3 endpoint with an address of the VPC (not the common gateway endpoint) needs a
+# rule of its own.
 _PRIVATE = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
 _POD_IDENTITY = "169.254.170.23/32"  # EKS' agent on every machine, port 80
 _EVERYWHERE = "0.0.0.0/0"
@@ -37,16 +38,18 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         yield _policy(fleet, "node", "engines", "Clients reach the gateway; monitoring reads metrics.", spec)
         return
     ports = [PORTS.worker_api, PORTS.worker_admin]
-    peers = [{"podSelector": workers}]
     gateway = [{"namespaceSelector": _named(fleet.namespace("gateway")), "podSelector": _component("gateway")}]
-    spec = {
-        "podSelector": workers,
-        "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"from": peers}, _in(gateway, ports), _in(_monitoring(fleet), ports)],
-        "egress": [{"to": peers}, *_needs(fleet)],
-    }
-    why = "Workers reach each other on every port: NIXL's and torch's data ports are chosen at run time."
-    yield _policy(fleet, "engines", "engines", " ".join([why, *([_EFA] if _any_efa(fleet) else [])]), spec)
+    ingress = [_in(gateway, ports), _in(_monitoring(fleet), ports)]
+    egress = _needs(fleet)
+    why = "The gateway and monitoring reach workers; workers reach no one they do not need."
+    if not fleet.recipe.aggregated or fleet.recipe.aggregated.parallel.nodes > 1:
+        ingress.append({"from": [{"podSelector": workers}]})
+        egress.append({"to": [{"podSelector": workers}]})
+        why += " Each other on every port: NIXL's and torch's data ports are chosen at run time."
+    if any(fleet.efa(role) for role in fleet.recipe.roles()):
+        why += f" {_EFA}"
+    spec = {"podSelector": workers, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": egress}
+    yield _policy(fleet, "engines", "engines", why, spec)
     engines = [{"namespaceSelector": _named(fleet.namespace("engines")), "podSelector": workers}]
     spec = {
         "podSelector": _component("gateway"),
@@ -103,11 +106,10 @@ def _gateway_service(fleet: Fleet, room: Room, component: Component) -> Document
 def _needs(fleet: Fleet) -> list[Object]:
     """What engines reach outside their namespace."""
     rules = [_dns()]
-    if fleet.recipe.model.s3:
-        rules.append({"to": [_block(_EVERYWHERE)], "ports": _tcp([443])})
-        rules.append({"to": [_block(_POD_IDENTITY)], "ports": _tcp([80])})
-    elif pods.from_hub(fleet):
+    if fleet.recipe.model.s3 or pods.from_hub(fleet):
         rules.append({"to": [{"ipBlock": {"cidr": _EVERYWHERE, "except": _PRIVATE}}], "ports": _tcp([443])})
+    if fleet.recipe.model.s3:
+        rules.append({"to": [_block(_POD_IDENTITY)], "ports": _tcp([80])})
     if any(spec.kv_tiers and spec.kv_tiers.managed for spec in fleet.recipe.roles().values()):
         # The daemon is on the machine's own address, which no selector names.
         rules.append({"to": [_block(_EVERYWHERE)], "ports": _tcp([MANAGED_TIER_PORT])})
@@ -117,10 +119,6 @@ def _needs(fleet: Fleet) -> list[Object]:
 def _node_metrics(fleet: Fleet) -> list[int]:
     ports = [port for worker in fleet.on_one_machine().workers for port in (worker.api_port, worker.admin_port)]
     return [PORTS.gateway_admin, *sorted(ports)]
-
-
-def _any_efa(fleet: Fleet) -> bool:
-    return any(fleet.efa(role) for role in fleet.recipe.roles())
 
 
 def _policy(fleet: Fleet, name: str, room: Room, comment: str, spec: Object) -> Document:

@@ -13,6 +13,8 @@ from hyperpd.recipe import Role
 ADMIN, API, SIDE_CHANNEL = "admin", "api", "side-channel"  # names of ports
 GATEWAY_API, GATEWAY_ADMIN = "http", "gateway-admin"
 
+_FOLDERS = "Folders of the machine have to be there: what the kubelet makes belongs to root, and engines are not root."
+
 Notes = dict[str, str]
 
 
@@ -58,6 +60,7 @@ def template(
         **below("spec.containers.0", why_probes),
         "spec.containers.0.resources": share.note,
         "spec.containers.0.securityContext": why_security,
+        "spec.volumes": _FOLDERS if any("hostPath" in volume for volume, _ in mounts) else "",
     }
     return {"metadata": meta, "spec": spec}, notes
 

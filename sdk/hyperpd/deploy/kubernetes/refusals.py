@@ -20,6 +20,8 @@ def problems(fleet: Fleet) -> Iterator[str]:
     yield from _paths(fleet)
     if unknown:
         return  # the others look at machines
+    if fleet.options.hugepages_mib and not any(fleet.efa(role) for role in fleet.recipe.roles()):
+        yield "hugepages_mib: no worker uses EFA"
     for role in fleet.recipe.roles():
         yield from _worker(fleet, role)
     if fleet.local:
