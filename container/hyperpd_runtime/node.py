@@ -111,8 +111,14 @@ class Node:
         await self._model()
         preflight.check(self.settings.address, self._listens(), self.model_path if self.workers else None)
         if self._has_gateway:  # before the engines: /ping says from the first second why it is not ready
-            endpoints = discovery.static(self.settings, self.placement)
-            self.gateway = Gateway(self.file, endpoints, self.settings.address, self.placement, self._ended.set)
+            self.gateway = Gateway(
+                self.file,
+                discovery.sources(self.settings, self.placement),
+                self.settings.address,
+                self.placement,
+                self._ended.set,
+                keys_file=self.settings.keys_file,
+            )
             await self.gateway.start()
         if self.workers:
             await self._leader()
@@ -168,7 +174,8 @@ class Node:
         if self.gateway:
             self._phase("warming")
             async with self._step("first handoff"):
-                await self.gateway.until_ready()
+                lone = not self.workers  # workers elsewhere may load for half an hour, or be replaced
+                await (self.gateway.until_ready(None) if lone else self.gateway.until_ready())
             print(f"event=gateway_ready recipe={self.file.recipe.name} url={self._url()}", flush=True)
         for worker in self.workers:
             print(f"event=worker_ready worker={worker.worker.name} url={worker.worker.url}", flush=True)

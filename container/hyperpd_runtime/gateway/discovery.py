@@ -92,9 +92,6 @@ def sources(settings: Environment, placement: Placement) -> Sources:
     return told
 
 
-static = sources  # node.py's name for it
-
-
 async def resolve(host: str, port: int) -> Sequence[str]:
     """All addresses of `host`, IPv4 and IPv6, sorted. Raises OSError or UnicodeError when there are none."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
