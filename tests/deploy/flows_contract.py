@@ -21,10 +21,12 @@ EPHEMERAL = 40000
 LISTENING = [
     *(("TCP", port) for port in (22, 53, 80, 443, 6443, 9090, AT.kv_events, AT.side_channel, AT.side_channel + 7)),
     *(("TCP", port) for port in (AT.gateway_api, AT.gateway_admin, AT.worker_api, AT.worker_admin, EPHEMERAL)),
-    ("TCP", AT.data_parallel),
+    *(("TCP", port) for port in (AT.data_parallel, AT.worker_api + 1, AT.worker_admin + 1)),
     ("UDP", 53),
     ("UDP", EPHEMERAL),
 ]
+WORKER = [("TCP", AT.worker_api), ("TCP", AT.worker_admin)]
+SEVERAL = [*WORKER, ("TCP", AT.worker_api + 1), ("TCP", AT.worker_admin + 1)]  # of a machine with two workers
 MONITORING = "monitoring"  # the namespace whose pods may read metrics
 
 
@@ -32,22 +34,24 @@ def actors(objects: Sequence[Object]) -> list[Actor]:
     """One pod of each role (and one that does not lead, where there are such), and the world around."""
     every = [pod for pod in pods(objects) if pod.role]
     kinds: dict[tuple[str, bool], Pod] = {(pod.role, pod.leads): pod for pod in every}
-    ours = every[0].namespace
     labels = {each["metadata"]["name"]: each["metadata"].get("labels", {}) for each in of(objects, "Namespace")}
     made = []
     for number, ((role, leads), pod) in enumerate(kinds.items()):
         called = role if leads else f"{role} follower"
-        made.append(
-            Actor(called, f"10.0.1.{number}", ours, _labels(ours) | labels.get(ours, {}), pod.labels, ports(pod))
-        )
+        own = _labels(pod.namespace) | labels.get(pod.namespace, {})
+        made.append(Actor(called, f"10.0.1.{number}", pod.namespace, own, pod.labels, ports(pod)))
     return [
         *made,
         Actor("client", "10.0.2.1", "shop", _labels("shop"), {"app": "shop"}),
-        Actor("neighbour", "10.0.2.2", ours, _labels(ours), {"app": "other"}),
+        *(
+            Actor(f"neighbour in {where}", "10.0.2.2", where, _labels(where), {"app": "other"})
+            for where in sorted({pod.namespace for pod in every})
+        ),
         Actor("monitoring", "10.0.2.3", MONITORING, _labels(MONITORING), {"app.kubernetes.io/name": "prometheus"}),
         Actor("dns", "10.0.2.4", "kube-system", _labels("kube-system"), {"k8s-app": "kube-dns"}, {"dns": 53}),
         Actor("API server", "10.0.3.1"),
         Actor("metadata", "169.254.169.254"),
+        Actor("pod identity", "169.254.170.23"),
         Actor("internet", "203.0.113.9"),
     ]
 
@@ -59,28 +63,40 @@ def _labels(namespace: str) -> dict[str, str]:
 def contract(objects: Sequence[Object], file: RecipeFile) -> set[Flow]:
     """The table."""
     recipe = file.recipe
-    names = [actor.name for actor in actors(objects)]
-    workers = [each for each in names if each.split()[0] in recipe.roles()]
+    everybody = actors(objects)
+    names = [actor.name for actor in everybody]
+    workers = [name for name in names if name.split()[0] in ("prefill", "decode", "aggregated")]
+    # With the fabric local, one pod is both: what clients call, and the workers.
+    front = "node" if "node" in names else "gateway"
+    # Nothing in our namespaces but what we render may talk at all.
+    clients = [name for name in names if name not in (front, *workers) and not name.startswith("neighbour")]
+    if only := _only(objects):
+        clients = [actor.name for actor in everybody if actor.namespace == only]
     table: set[Flow] = set()
 
-    def let(sources: Sequence[str], destinations: Sequence[str], protocol: str, *numbers: int) -> None:
-        table.update(product(sources, destinations, [protocol], numbers))
+    def let(sources: Sequence[str], destinations: Sequence[str], listening: Sequence[tuple[str, int]]) -> None:
+        table.update((*pair, *at) for pair in product(sources, destinations) for at in listening)
 
-    let([each for each in names if each not in ("gateway", *workers)], ["gateway"], "TCP", AT.gateway_api)
-    let(["gateway"], workers, "TCP", AT.worker_api, AT.worker_admin)
-    let(["monitoring"], ["gateway"], "TCP", AT.gateway_admin)
-    let(["monitoring"], workers, "TCP", AT.worker_api, AT.worker_admin)
-    let(["gateway", *workers], ["dns"], "TCP", 53)
-    let(["gateway", *workers], ["dns"], "UDP", 53)
-    if not recipe.aggregated:
-        ranks = max(spec.parallel.data for spec in recipe.roles().values())
-        channels = [port for _, port in LISTENING if AT.side_channel <= port < AT.side_channel + ranks]
-        let(workers, workers, "TCP", *channels, EPHEMERAL)
-    if any(spec.parallel.nodes > 1 for spec in recipe.roles().values()):
-        let(workers, workers, "TCP", AT.data_parallel, EPHEMERAL)  # parts of one worker find each other
+    let(clients, [front], [("TCP", AT.gateway_api)])
+    let(["gateway"] if workers else [], workers, WORKER)
+    inside = [actor.ports.values() for actor in everybody if actor.name == "node"]
+    let(["monitoring"], [front], [("TCP", AT.gateway_admin)])
+    let(["monitoring"], ["node"], [each for each in SEVERAL for numbers in inside if each[1] in numbers])
+    let(["monitoring"], workers, WORKER)
+    let([front, *workers], ["dns"], [("TCP", 53), ("UDP", 53)])
+    if not recipe.aggregated or recipe.aggregated.parallel.nodes > 1:
+        let(workers, workers, LISTENING)  # NIXL's, torch's and NCCL's data ports are chosen at run time
+    engines = workers or [front]
     if recipe.model.huggingface or recipe.model.s3 or any(each.huggingface for each in recipe.model.adapters):
-        let(workers, ["internet"], "TCP", 443)
+        let(engines, ["internet"], [("TCP", 443)])
+    if recipe.model.s3:  # the rights to read it come from EKS' agent
+        let(engines, ["pod identity"], [("TCP", 80)])
     return table
+
+
+def _only(objects: Sequence[Object]) -> str:
+    """The one namespace that may call the gateway, where an option says so."""
+    return "shop" if "'shop'" in str(of(objects, "NetworkPolicy")) else ""
 
 
 def flows(objects: Sequence[Object]) -> Iterator[tuple[Flow, bool]]:

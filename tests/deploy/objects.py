@@ -37,7 +37,7 @@ class Pod:
 
     @cached_property
     def role(self) -> str:
-        """What the container is told to be: prefill, decode, aggregated or gateway; empty for others."""
+        """What the container is told to be: a role, node (all in one) or gateway; empty for others."""
         for container in self.containers:
             for variable in container.get("env", ()):
                 if variable["name"] == "HYPERPD_ROLE":
@@ -51,7 +51,7 @@ class Pod:
     @property
     def serves(self) -> bool:
         """Whether it is a worker's pod, with an engine in it."""
-        return self.role in ("prefill", "decode", "aggregated")
+        return self.role in ("prefill", "decode", "aggregated", "node")
 
     @cached_property
     def requests(self) -> dict[str, Fraction]:
@@ -93,6 +93,11 @@ def name(body: Object) -> str:
 
 def namespace(body: Object) -> str:
     return str(body["metadata"].get("namespace", "default"))
+
+
+def near(objects: Iterable[Object], body: Object) -> list[Pod]:
+    """The pods in an object's namespace: selectors look no further."""
+    return [pod for pod in pods(objects) if pod.namespace == namespace(body)]
 
 
 def templates(body: Object) -> list[Object]:

@@ -36,5 +36,7 @@ def startup_s(container: Object) -> int:
 def ending_s(pod: Pod, recipe: Recipe) -> int:
     """How long an orderly end takes at most; prefill stays until decode has read, a lease at most."""
     lease_s = recipe.kv_transfer.lease_s if pod.role == "prefill" else 0
-    hook = pod.containers[0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    return int(NOTICE_S + recipe.drain_s + MARGIN_S + lease_s + hook)
+    hook = pod.containers[0].get("lifecycle", {}).get("preStop", {})
+    words = hook.get("exec", {}).get("command", ["sleep", "0"])
+    slept_s = hook.get("sleep", {}).get("seconds", 0) + int(words[-1])
+    return int(NOTICE_S + recipe.drain_s + MARGIN_S + lease_s + slept_s)

@@ -46,6 +46,7 @@ model: {generated: tiny-llama}
 prefill: {instance_type: ml.g6e.12xlarge}
 decode: {instance_type: ml.g6e.12xlarge, parallel: {tensor: 2}}
 kv_transfer: {fabric: tcp}
+gateway: {auth: keys}
 """,
 }
 

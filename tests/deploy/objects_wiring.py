@@ -7,8 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
+from pydantic import ValidationError
+
+from hyperpd.environment import PREFIX, Environment
 from hyperpd.recipe import RecipeFile
-from tests.deploy.objects import Object, Pod, name, of, pods, selects, templates
+from tests.deploy.objects import Object, Pod, name, namespace, near, of, pods, selects, templates
 
 Check = Callable[[Sequence[Object], RecipeFile], Iterator[str]]
 
@@ -20,21 +23,21 @@ def problems(objects: Sequence[Object], file: RecipeFile) -> list[str]:
 
 def identities(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     """No object is rendered twice; what others stand on comes before them."""
-    counts = Counter((each["apiVersion"].partition("/")[0], name(each)) for each in objects)
-    yield from (f"{called}: rendered {count} times" for (_, called), count in counts.items() if count > 1)
+    counts = Counter((each["apiVersion"].partition("/")[0], namespace(each), name(each)) for each in objects)
+    yield from (f"{called}: rendered {count} times" for (*_, called), count in counts.items() if count > 1)
     workloads = [index for index, each in enumerate(objects) if templates(each)]
     for index, each in enumerate(objects):
         early = each["kind"] in ("ConfigMap", "ServiceAccount", "NetworkPolicy", "Namespace")
         if early and workloads and index > workloads[0]:
             yield f"{name(each)} comes after {name(objects[workloads[0]])}, which may start without it"
-        if each["kind"] == "Namespace" and index:
-            yield f"{name(each)} is not the first object"
+        if each["kind"] == "Namespace" and any(before["kind"] != "Namespace" for before in objects[:index]):
+            yield f"{name(each)} is not among the first objects"
 
 
 def selectors(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     """A Deployment owns its own pods and nobody else's."""
     for each in of(objects, "Deployment", "StatefulSet"):
-        for pod in pods(objects):
+        for pod in near(objects, each):
             mine = pod.owner == name(each)
             if mine != selects(each["spec"]["selector"], pod.labels):
                 yield f"{name(each)}: its selector {'misses its own' if mine else 'takes'} pod {pod.name}"
@@ -42,12 +45,10 @@ def selectors(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
 
 def services(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     """A Service selects every pod of one role that has an API, and no other; its ports are theirs."""
-    every = pods(objects)
     for each in of(objects, "Service"):
         spec = each["spec"]
-        chosen = [
-            pod for pod in every if spec.get("selector") and selects({"matchLabels": spec["selector"]}, pod.labels)
-        ]
+        every = near(objects, each)
+        chosen = [pod for pod in every if _selected(each, pod)]
         roles = {pod.role for pod in chosen}
         if len(roles) != 1:
             yield f"{name(each)} selects pods of {', '.join(sorted(roles)) or 'no role'}"
@@ -63,8 +64,9 @@ def services(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
                     yield f"{name(each)}: port {port['port']} leads to {target}, {pod.name} has {ports(pod)}"
         if each["metadata"]["name"] in {lws["metadata"]["name"] for lws in of(objects, "LeaderWorkerSet")}:
             yield f"{name(each)} has the name of the Service that the LeaderWorkerSet's controller makes"
-    served = {pod.role for each in of(objects, "Service") for pod in every if _selected(each, pod)}
-    yield from (f"no Service selects {role} pods" for role in sorted({pod.role for pod in every if pod.role} - served))
+    served = {pod.role for each in of(objects, "Service") for pod in near(objects, each) if _selected(each, pod)}
+    roles = {pod.role for pod in pods(objects) if pod.role}
+    yield from (f"no Service selects {role} pods" for role in sorted(roles - served))
 
 
 def ports(pod: Pod) -> dict[str, int]:
@@ -77,7 +79,7 @@ def budgets(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     """A disruption budget is about the pods of one role, and lets at least one go."""
     for each in of(objects, "PodDisruptionBudget"):
         spec = each["spec"]
-        chosen = [pod for pod in pods(objects) if selects(spec.get("selector"), pod.labels)]
+        chosen = [pod for pod in near(objects, each) if selects(spec.get("selector"), pod.labels)]
         if len({pod.role for pod in chosen}) != 1:
             yield f"{name(each)} selects pods of {', '.join(sorted({pod.role for pod in chosen})) or 'no role'}"
         elif evictable(spec, len(chosen)) < 1:
@@ -99,7 +101,7 @@ def recipe_file(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     """The recipe travels byte for byte, and pods read it from where it is mounted; a new one starts new pods."""
     text = file.path.read_bytes()
     holders = {
-        each["metadata"]["name"]: key
+        (namespace(each), each["metadata"]["name"]): key
         for each in of(objects, "ConfigMap")
         for key, value in each.get("data", {}).items()
         if value.encode() == text
@@ -111,22 +113,22 @@ def recipe_file(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
         for container in pod.containers if pod.role else ():
             given = {variable["name"]: variable.get("value", "") for variable in container.get("env", ())}
             path = PurePosixPath(given.get("HYPERPD_RECIPE", ""))
-            shown = {
-                PurePosixPath(mount["mountPath"]) / key
-                for mount in container.get("volumeMounts", ())
-                if (source := volumes.get(mount["name"], {}).get("configMap")) and (key := holders.get(source["name"]))
-            }
+            shown = set()
+            for mount in container.get("volumeMounts", ()):
+                source = volumes.get(mount["name"], {}).get("configMap", {}).get("name", "")
+                if key := holders.get((pod.namespace, source)):
+                    shown.add(PurePosixPath(mount["mountPath"]) / key)
             if path not in shown:
                 yield f"{pod.name}: reads the recipe from {path}, which is not the mounted one"
     for each in objects:
         for template in templates(each):
-            if file.digest not in str(template.get("metadata", {})) and not any(file.digest[:8] in h for h in holders):
+            if file.digest not in template.get("metadata", {}).get("annotations", {}).values():
                 yield f"{name(each)}: its template does not say the recipe's digest"
 
 
 def references(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     """Volumes, accounts and scale targets exist."""
-    rendered = {name(each) for each in objects}
+    rendered = {(namespace(each), name(each)) for each in objects}
     for each in objects:
         for template in templates(each):
             spec = template["spec"]
@@ -135,11 +137,11 @@ def references(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
                 mounts = {mount["name"] for mount in container.get("volumeMounts", ())}
                 yield from (f"{name(each)}: no volume {mount}" for mount in sorted(mounts - volumes))
             account = spec.get("serviceAccountName", "default")
-            if account != "default" and f"ServiceAccount/{account}" not in rendered:
+            if account != "default" and (namespace(each), f"ServiceAccount/{account}") not in rendered:
                 yield f"{name(each)}: no ServiceAccount {account}"
             for volume in spec.get("volumes", ()):
                 source = volume.get("configMap", {}).get("name")
-                if source and f"ConfigMap/{source}" not in rendered:
+                if source and (namespace(each), f"ConfigMap/{source}") not in rendered:
                     yield f"{name(each)}: no ConfigMap {source}"
 
 
@@ -150,12 +152,13 @@ def scaling(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     for each in of(objects, "ScaledObject"):
         spec = each["spec"]
         target = f"{spec['scaleTargetRef'].get('kind', 'Deployment')}/{spec['scaleTargetRef']['name']}"
-        versions = [body["apiVersion"] for body in objects if name(body) == target]
+        targets = [body for body in objects if (name(body), namespace(body)) == (target, namespace(each))]
+        versions = [body["apiVersion"] for body in targets]
         if versions != [spec["scaleTargetRef"].get("apiVersion", "apps/v1")]:
             yield f"{name(each)}: there is no {target} in {spec['scaleTargetRef'].get('apiVersion', 'apps/v1')}"
             continue
         low, high = spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", 100)
-        body = next(body for body in objects if name(body) == target)
+        (body,) = targets
         replicas = body["spec"].get("replicas", 1)
         if not low <= replicas <= high:
             yield f"{name(each)}: {replicas} replicas are not within {low} to {high}"
@@ -168,6 +171,10 @@ def scaling(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
 
 def replicas(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     """As many workers as the recipe says, each on as many machines; as many gateways."""
+    if file.recipe.fabric == "local" and not file.recipe.aggregated:
+        if [pod.role for pod in pods(objects)] != ["node"]:
+            yield "the fabric is local, so all has to be one pod"
+        return
     have = Counter(pod.role for pod in pods(objects) if pod.leads)
     parts = Counter(pod.role for pod in pods(objects))
     want = {role: spec.replicas for role, spec in file.recipe.roles().items()}
@@ -180,13 +187,42 @@ def replicas(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
 def monitors(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     """A PodMonitor selects pods, and names ports they have."""
     for each in of(objects, "PodMonitor"):
-        chosen = [pod for pod in pods(objects) if selects(each["spec"]["selector"], pod.labels)]
+        chosen = [pod for pod in near(objects, each) if selects(each["spec"]["selector"], pod.labels)]
         if not chosen:
             yield f"{name(each)} selects no pod"
         for endpoint in each["spec"]["podMetricsEndpoints"]:
             named = endpoint.get("port", endpoint.get("portNumber"))
             if not any(named in ports(pod) or named in ports(pod).values() for pod in chosen):
                 yield f"{name(each)}: none of its pods has a port {named}"
+
+
+def environment(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """Every variable is one the container knows; what it is told of DNS is a Service with that port."""
+    services = {
+        f"{each['metadata']['name']}.{namespace(each)}.svc.cluster.local:{port['port']}"
+        for each in of(objects, "Service")
+        for port in each["spec"]["ports"]
+    }
+    shown = {"status.podIP": "10.0.0.1", "status.hostIP": "10.0.0.2"}  # what the downward API puts in
+    for pod in pods(objects):
+        given = {}
+        for variable in pod.containers[0].get("env", ()):
+            if variable["name"].startswith(PREFIX):
+                path = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath", "")
+                given[variable["name"].removeprefix(PREFIX).lower()] = variable.get("value", shown.get(path, ""))
+        try:
+            told = Environment.model_validate(given)
+        except ValidationError as error:
+            yield f"{pod.name}: {error}"
+            continue
+        if told.address != shown["status.podIP"]:
+            yield f"{pod.name}: its address is {told.address}, not the pod's"
+        for role in file.recipe.roles() if pod.role == "gateway" else ():
+            hosts = [url.removeprefix("dns://") for url in getattr(told, role).split(",")]
+            yield from (f"{pod.name}: no Service is {role} {host!r}" for host in hosts if host not in services)
+        selected = str(pod.spec.get("nodeSelector", {}).get("node.kubernetes.io/instance-type", ""))
+        if told.instance_type and told.instance_type.removeprefix("ml.") != selected.removeprefix("ml."):
+            yield f"{pod.name}: told to be on {told.instance_type}, its nodeSelector says {selected or 'nothing'}"
 
 
 def _selected(service: Object, pod: Pod) -> bool:
@@ -204,4 +240,5 @@ CHECKS: tuple[Check, ...] = (
     scaling,
     replicas,
     monitors,
+    environment,
 )

@@ -66,10 +66,11 @@ def fitting(every: Sequence[Pod], recipe: Recipe, hyperpod: bool) -> Iterator[st
     cluster = simulator.cpu_nodes(8)
     needs: dict[tuple[str, str], Fraction] = {}
     apart = recipe.fabric == "efa" and not recipe.aggregated
-    for role, kind in machines(recipe).items():
-        gpus = sum((pod.requests.get(GPU, Fraction(0)) for pod in every if pod.role == role), Fraction(0))
-        key = (kind, role if apart else "")
-        needs[key] = needs.get(key, Fraction(0)) + gpus
+    kinds = machines(recipe)
+    for pod in every:
+        if kinds and pod.serves:  # a pod with all workers is where the first role is
+            key = (kinds.get(pod.role, next(iter(kinds.values()))), pod.role if apart else "")
+            needs[key] = needs.get(key, Fraction(0)) + pod.requests.get(GPU, Fraction(0))
     counts: dict[str, int] = {}
     for (kind, _), gpus in needs.items():
         counts[kind] = counts.get(kind, 0) + math.ceil(gpus / simulator.instances.find(kind).gpus)

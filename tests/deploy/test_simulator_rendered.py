@@ -46,10 +46,14 @@ def test_the_namespace_admits_the_pods_and_no_more_than_needed(recipe, platform)
     for pod in every:
         if pod.role == "gateway":
             assert list(objects_security.restricted(pod.spec)) == []
-    (namespace,) = of(objects, "Namespace")
-    level = namespace["metadata"]["labels"][objects_security.LEVEL]
-    needs = [pod.name for pod in every if list(objects_security.baseline(pod.spec))]
-    assert (level == "privileged") == bool(needs), f"{level}, and what fails baseline: {needs}"
+    locks = objects_recipes.load(recipe).recipe.fabric in ("efa", "local")
+    for room in of(objects, "Namespace"):
+        level = room["metadata"]["labels"][objects_security.LEVEL]
+        here = [pod for pod in every if pod.namespace == room["metadata"]["name"]]
+        needs = [pod.name for pod in here if list(objects_security.baseline(pod.spec))]
+        assert level == ("privileged" if needs else "restricted"), f"{level}, and what fails baseline: {needs}"
+        if locks and {"prefill", "decode", "node"} & {pod.role for pod in here}:
+            assert needs, "engines lock memory for the fabric"
 
 
 def _wiring(objects, recipe):
@@ -90,8 +94,9 @@ def test_teeth_two_zones():
 
 def test_teeth_local_workers_on_two_machines():
     objects, file = rendered("tiny-gpu-1p1d", "hyperpod"), objects_recipes.load("tiny-gpu-1p1d")
-    _without_affinity(objects, "podAffinity")
+    of(objects, "Deployment")[0]["spec"]["replicas"] = 2
     assert "the fabric is local" in "\n".join(simulator_checks.problems(objects, file))
+    assert "all has to be one pod" in _wiring(objects, "tiny-gpu-1p1d")
 
 
 def test_teeth_an_unhealthy_node():
@@ -144,14 +149,12 @@ def _service(objects, role):
     )
 
 
-def _gateway_label(objects):
-    """A label key that tells gateways from workers."""
-    gateway, worker = (next(p for p in pods(objects) if p.role == role) for role in ("gateway", "prefill"))
-    return next(key for key in gateway.labels if gateway.labels[key] != worker.labels.get(key))
-
-
 def _every_pod_selected(objects):
-    del _service(objects, "gateway")["spec"]["selector"][_gateway_label(objects)]
+    """Without the label that tells prefill from decode."""
+    labels = _service(objects, "prefill")["spec"]["selector"]
+    (decode, *_) = (pod for pod in pods(objects) if pod.role == "decode")
+    for key in [key for key in labels if labels[key] != decode.labels.get(key)]:
+        del labels[key]
 
 
 def _wrong_selector(objects):
@@ -210,7 +213,7 @@ def _restricted(objects):
         (lambda objects: _drop(objects, "ScaledObject"), "nothing scales decode"),
         (_restricted, "its namespace is restricted"),
         (lambda objects: objects.append(objects[0]), "rendered 2 times"),
-        (lambda objects: objects.reverse(), "is not the first object"),
+        (lambda objects: objects.reverse(), "is not among the first objects"),
         (lambda objects: _of_role(objects, "decode")["spec"].update(replicas=5), "the recipe says 2 on 2"),
         (lambda objects: objects[-1]["metadata"].update(namespace="elsewhere"), "is in namespace elsewhere"),
     ],
