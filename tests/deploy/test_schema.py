@@ -111,6 +111,12 @@ def test_rules_that_compare_with_the_old_object_are_skipped():
     assert checker.is_valid("abc")
 
 
+def test_a_queue_may_be_made_though_its_rule_is_about_updates():
+    queue = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "LocalQueue", "metadata": {"name": "a"}}
+    assert schema.problems({**queue, "spec": {"clusterQueue": "b"}}) == []
+    assert schema.problems({**queue, "spec": {"clusterQueues": "b"}})
+
+
 def test_a_rule_that_cannot_be_evaluated_is_a_problem():
     checker = schema.Strict({"type": "object", "x-kubernetes-validations": [{"rule": "self.missing > 2"}]})
     assert "cannot be evaluated" in next(checker.iter_errors({})).message

@@ -186,6 +186,31 @@ def _scale_bounds(objects):
     of(objects, "ScaledObject")[0]["spec"] |= {"minReplicaCount": 7, "maxReplicaCount": 8}
 
 
+def _variable(objects, role, called, **changed):
+    next(each for each in _container(objects, role)["env"] if each["name"] == called).update(changed)
+
+
+def _no_digest(objects):
+    templates(_of_role(objects, "decode"))[0]["metadata"]["annotations"] = {}
+
+
+def _blind_monitor(objects):
+    of(objects, "PodMonitor")[0]["spec"]["selector"] = {"matchLabels": {"app": "other"}}
+
+
+def _monitor_of_no_port(objects):
+    of(objects, "PodMonitor")[0]["spec"]["podMetricsEndpoints"][0]["port"] = "other"
+
+
+def _other_namespace(objects):
+    _service(objects, "prefill")["metadata"]["namespace"] = "hyperpd"
+
+
+def _no_address(objects):
+    env = _container(objects, "decode")["env"]
+    env[:] = [each for each in env if each["name"] != "HYPERPD_ADDRESS"]
+
+
 def _restricted(objects):
     of(objects, "Namespace")[0]["metadata"]["labels"][objects_security.LEVEL] = "restricted"
 
@@ -212,6 +237,17 @@ def _restricted(objects):
         (_scale_bounds, "are not within 7 to 8"),
         (lambda objects: _drop(objects, "ScaledObject"), "nothing scales decode"),
         (_restricted, "its namespace is restricted"),
+        (lambda objects: _variable(objects, "decode", "HYPERPD_STATE_DIR", name="HYPERPD_STATEDIR"), "statedir"),
+        (
+            lambda objects: _variable(objects, "gateway", "HYPERPD_DECODE", value="dns://decode:8100"),
+            "no Service is decode",
+        ),
+        (_no_address, "its address is 127.0.0.1"),
+        (_other_namespace, "no Service is prefill"),
+        (_no_digest, "does not say the recipe's digest"),
+        (_blind_monitor, "selects no pod"),
+        (_monitor_of_no_port, "has a port other"),
+        (lambda objects: _drop(objects, "ServiceAccount"), "no ServiceAccount"),
         (lambda objects: objects.append(objects[0]), "rendered 2 times"),
         (lambda objects: objects.reverse(), "is not among the first objects"),
         (lambda objects: _of_role(objects, "decode")["spec"].update(replicas=5), "the recipe says 2 on 2"),
@@ -223,6 +259,26 @@ def test_teeth_of_wiring(change, said):
     assert said not in _wiring(objects, "efa-2p2d")
     change(objects)
     assert said in _wiring(objects, "efa-2p2d")
+
+
+def test_teeth_spread_workers_leave_the_other_role_no_machine():
+    objects, file = rendered("efa-2p2d", "hyperpod"), objects_recipes.load("efa-2p2d")
+    for spec in _specs(objects, "prefill", "decode"):
+        del spec["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert "finds no room on 2 ml.p5en.48xlarge" in "\n".join(simulator_checks.problems(objects, file))
+
+
+def test_teeth_a_machine_of_another_type():
+    objects = rendered("efa-full-nodes", "hyperpod")
+    _variable(objects, "prefill", "HYPERPD_INSTANCE_TYPE", value="ml.p5en.48xlarge")
+    assert "told to be on ml.p5en.48xlarge" in _wiring(objects, "efa-full-nodes")
+
+
+def test_teeth_a_service_with_the_name_of_a_leader_worker_set():
+    """Its controller makes one of that name, for all pods of a group."""
+    objects = rendered("efa-two-nodes", "hyperpod")
+    _service(objects, "decode")["metadata"]["name"] = _of_role(objects, "decode")["metadata"]["name"]
+    assert "has the name of the Service" in _wiring(objects, "efa-two-nodes")
 
 
 def test_teeth_a_service_that_selects_followers():
