@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 
+from hyperpd.engine import MANAGED_TIER_PORT
 from hyperpd.placement import Ports
 from hyperpd.recipe import RecipeFile
 from tests.deploy.flows import Actor, allowed
@@ -20,6 +21,7 @@ AT = Ports()
 EPHEMERAL = 40000
 LISTENING = [
     *(("TCP", port) for port in (22, 53, 80, 443, 6443, 9090, AT.kv_events, AT.side_channel, AT.side_channel + 7)),
+    ("TCP", MANAGED_TIER_PORT),
     *(("TCP", port) for port in (AT.gateway_api, AT.gateway_admin, AT.worker_api, AT.worker_admin, EPHEMERAL)),
     *(("TCP", port) for port in (AT.data_parallel, AT.worker_api + 1, AT.worker_admin + 1)),
     ("UDP", 53),
@@ -89,6 +91,10 @@ def contract(objects: Sequence[Object], file: RecipeFile) -> set[Flow]:
     engines = workers or [front]
     if recipe.model.huggingface or recipe.model.s3 or any(each.huggingface for each in recipe.model.adapters):
         let(engines, ["internet"], [("TCP", 443)])
+    if any(spec.kv_tiers and spec.kv_tiers.managed for spec in recipe.roles().values()):
+        # HyperPod's daemon is at the machine's own address, which a policy cannot name: at any that is not closed.
+        others = [name for name in names if name not in ("gateway", *engines) and not name.startswith("neighbour")]
+        let(engines, others, [("TCP", MANAGED_TIER_PORT)])
     if recipe.model.s3:  # the rights to read it come from EKS' agent
         let(engines, ["pod identity"], [("TCP", 80)])
     return table

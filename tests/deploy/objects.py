@@ -14,9 +14,9 @@ from typing import Any
 Object = Mapping[str, Any]
 
 LWS = "leaderworkerset.sigs.k8s.io"
-_SUFFIXES = {"": 1, "m": Fraction(1, 1000), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
-    f"{letter}i": 1024 ** (power + 1) for power, letter in enumerate("KMGT")
-}
+_SUFFIXES = {"": Fraction(1), "m": Fraction(1, 1000), "k": Fraction(1000)}
+_SUFFIXES |= {letter: Fraction(1000 ** (power + 2)) for power, letter in enumerate("MGT")}
+_SUFFIXES |= {f"{letter}i": Fraction(1024 ** (power + 1)) for power, letter in enumerate("KMGT")}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def requests(container: Object) -> dict[str, Fraction]:
 def quantity(amount: str | int | float) -> Fraction:
     """Kubernetes' quantity as a number: "5120Mi", "500m", 8."""
     text = str(amount)
-    digits = text.rstrip("kKmMGTi")
+    digits = text.rstrip("kmKMGTi")
     return Fraction(digits) * _SUFFIXES[text[len(digits) :]]
 
 

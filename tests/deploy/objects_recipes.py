@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import atexit
 from functools import cache
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory
 
 from hyperpd import recipe
 from hyperpd.recipe import RecipeFile
@@ -41,6 +41,16 @@ decode: {replicas: 1, instance_type: ml.p5en.48xlarge, parallel: {tensor: 2}}
 model: {huggingface: example/large}
 aggregated: {replicas: 2, instance_type: ml.p5.48xlarge, parallel: {tensor: 8, pipeline: 2, nodes: 2}}
 """,
+    "efa-managed-tier": """
+model: {huggingface: example/small, adapters: [{name: a, huggingface: example/adapter}]}
+prefill: {replicas: 4, instance_type: ml.p5en.48xlarge, kv_tiers: {managed: true}}
+decode: {replicas: 1, instance_type: ml.p5en.48xlarge}
+""",
+    "efa-own-tiers": """
+model: {path: /opt/models/small}
+prefill: {replicas: 8, instance_type: ml.p5.48xlarge, kv_tiers: {memory_gib: 64, disk: /opt/dlami/nvme/kv}}
+decode: {replicas: 4, instance_type: ml.p5.48xlarge, parallel: {tensor: 2}}
+""",
     "tcp-1p1d": """
 model: {generated: tiny-llama}
 prefill: {instance_type: ml.g6e.12xlarge}
@@ -62,6 +72,13 @@ def load(name: str) -> RecipeFile:
     if name not in OWN:
         return recipe.load(name)
     text = _HEAD.format(name=name) + OWN[name]
-    path = Path(gettempdir()) / f"hyperpd-test-{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+    path = _folder() / f"{name}.yaml"
     path.write_text(text)
     return recipe.load(path)
+
+
+@cache
+def _folder() -> Path:
+    folder = TemporaryDirectory(prefix="hyperpd-recipes-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)

@@ -147,7 +147,7 @@ def references(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
 
 def scaling(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     """A ScaledObject scales a workload that is rendered, within the recipe's bounds; every role that asks has one."""
-    bounds = {role: spec.autoscaling for role, spec in file.recipe.roles().items() if spec.autoscaling}
+    bounds = {str(role): spec.autoscaling for role, spec in file.recipe.roles().items() if spec.autoscaling}
     scaled = set()
     for each in of(objects, "ScaledObject"):
         spec = each["spec"]
@@ -177,9 +177,9 @@ def replicas(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
         return
     have = Counter(pod.role for pod in pods(objects) if pod.leads)
     parts = Counter(pod.role for pod in pods(objects))
-    want = {role: spec.replicas for role, spec in file.recipe.roles().items()}
-    for role, count in {**want, "gateway": file.recipe.gateway.replicas}.items():
-        nodes = file.recipe.role(role).parallel.nodes if role != "gateway" else 1
+    want = {str(role): (spec.replicas, spec.parallel.nodes) for role, spec in file.recipe.roles().items()}
+    want["gateway"] = (file.recipe.gateway.replicas, 1)
+    for role, (count, nodes) in want.items():
         if have[role] != count or parts[role] != count * nodes:
             yield f"{role}: {have[role]} on {parts[role]} machines, the recipe says {count} on {count * nodes}"
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import celpy
+import celpy.adapter
+import celpy.evaluation
 import kubernetes_validate
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
@@ -132,8 +134,8 @@ def _cel(_: Any, rules: list[Schema], instance: Any, schema: Schema) -> Iterator
             continue
         rules_run[rule] += 1
         try:
-            holds = bool(_program(rule).evaluate({"self": celpy.json_to_cel(instance)}))
-        except celpy.CELEvalError as error:
+            holds = bool(_program(rule).evaluate({"self": celpy.adapter.json_to_cel(instance)}))
+        except celpy.evaluation.CELEvalError as error:
             yield ValidationError(f"rule {rule} cannot be evaluated: {error}")
             continue
         if not holds:

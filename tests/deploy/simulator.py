@@ -69,7 +69,7 @@ def nodes(
             "kubernetes.io/os": "linux",
             "kubernetes.io/arch": "amd64",
         }
-        taints = [{"key": GPU, "effect": "NoSchedule"}] if kind.gpus else []
+        taints: list[Object] = [{"key": GPU, "effect": "NoSchedule"}] if kind.gpus else []
         if hyperpod:
             labels[HEALTH] = health
             labels["sagemaker.amazonaws.com/compute-type"] = "hyperpod"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
+from hyperpd import instances
 from hyperpd.recipe import Recipe, RecipeFile
 from tests.deploy import simulator
 from tests.deploy.objects import Object, Pod, pods
@@ -35,8 +36,9 @@ def roomy(recipe: Recipe, hyperpod: bool, zones: Sequence[str] = ("use2-az1",), 
     for zone in zones:
         made += simulator.cpu_nodes(8, zone)
         counts: dict[str, int] = {}
-        for role, kind in machines(recipe).items():
-            spec = recipe.roles()[role]  # type: ignore[index]
+        kinds = machines(recipe)
+        for role, spec in recipe.roles().items() if kinds else ():
+            kind = kinds[role]
             counts[kind] = counts.get(kind, 0) + spec.replicas * spec.parallel.nodes
         for kind, count in counts.items():
             made += simulator.nodes(kind, count, zone, hyperpod=hyperpod, **labels)
@@ -73,15 +75,15 @@ def fitting(every: Sequence[Pod], recipe: Recipe, hyperpod: bool) -> Iterator[st
             needs[key] = needs.get(key, Fraction(0)) + pod.requests.get(GPU, Fraction(0))
     counts: dict[str, int] = {}
     for (kind, _), gpus in needs.items():
-        counts[kind] = counts.get(kind, 0) + math.ceil(gpus / simulator.instances.find(kind).gpus)
+        counts[kind] = counts.get(kind, 0) + math.ceil(gpus / instances.find(kind).gpus)
     for kind, count in counts.items():
         cluster += simulator.nodes(kind, count, hyperpod=hyperpod)
     total = " and ".join(f"{count} {kind}" for kind, count in counts.items())
     for order, arriving in (("in order", list(every)), ("in reverse", list(every)[::-1])):
         for node in cluster:
             node.pods.clear()
-        for pod, reasons in simulator.place(arriving, cluster).pending.items():
-            yield f"{pod} finds no room on {total} ({order}): {', '.join(reasons)}"
+        for called, reasons in simulator.place(arriving, cluster).pending.items():
+            yield f"{called} finds no room on {total} ({order}): {', '.join(reasons)}"
 
 
 def apart(every: Sequence[Pod], recipe: Recipe, hyperpod: bool) -> Iterator[str]:
@@ -133,8 +135,8 @@ def devices(every: Sequence[Pod], recipe: Recipe) -> Iterator[str]:
             if asked:
                 yield f"{pod.name} asks for {asked} EFA devices and needs none"
             continue
-        kind = simulator.instances.find(machines(recipe)[pod.role])
-        share = max(kind.efa * pod.requests.get(GPU, Fraction(0)) / kind.gpus, 1) if kind.efa else 0
+        kind = instances.find(machines(recipe)[pod.role])
+        share = max(kind.efa * pod.requests.get(GPU, Fraction(0)) / kind.gpus, Fraction(min(1, kind.efa)))
         needs = recipe.aggregated is None or recipe.aggregated.parallel.nodes > 1
-        if asked > share or (needs and not asked):
+        if asked > share or (needs and share and not asked):
             yield f"{pod.name} asks for {asked} EFA devices, its share of {kind.name} is {share}"
