@@ -43,8 +43,7 @@ def render(
     for lost in rendering.not_expressed:
         output.note(f"not expressed by {target}: {lost}")
     if not folder:
-        for text in files.values():
-            output.piece(text)
+        output.piece("---\n".join(files.values()))
         return
     for name, text in files.items():
         path = folder / name
