@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -90,6 +91,10 @@ def test_the_workers_of_this_machine() -> None:
     file = load("tiny-cpu-1p1d")
     told = discovery.sources(Environment(role="node", recipe="r"), place(file.recipe))
     assert ([e.name for e in told.fixed], told.names) == (["prefill-0", "decode-0"], ())
+    placed = place(file.recipe)
+    part = replace(placed.workers[1], rank=1)  # of a worker over several machines: it has no API
+    told = discovery.sources(Environment(role="node", recipe="r"), replace(placed, workers=(*placed.workers, part)))
+    assert [e.name for e in told.fixed] == ["prefill-0", "decode-0"]
 
 
 def test_names_are_stable_and_no_two_workers_share_one() -> None:
