@@ -184,7 +184,7 @@ class Node:
 
     @property
     def _has_gateway(self) -> bool:
-        return self.settings.role not in ("prefill", "decode")
+        return self.settings.role not in ("prefill", "decode") and not self.settings.node_rank
 
     def _listens(self) -> dict[str, int]:
         """Every port this process and its engines are about to take, by what it is for."""
@@ -232,7 +232,7 @@ class Node:
         ready = [worker for worker in self.workers if worker.state == "ready"]
         for worker in ready:
             worker.state = "draining"
-        if ready and not self.gateway:
+        if ready and self.settings.role != "node":  # gateways elsewhere may have this worker, too
             await asyncio.sleep(_NOTICE_S)
             await asyncio.gather(*(self._until_read(worker) for worker in ready if worker.worker.role == "prefill"))
 

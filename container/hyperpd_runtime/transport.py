@@ -28,6 +28,7 @@ def decide(recipe: Recipe, settings: Environment) -> Decision:
             address=settings.address,
             allow_tcp=recipe.kv_transfer.allow_tcp,
             efa_expected=expected,
+            efa_given=settings.efa_devices or None,
             net_devices=settings.net_devices,
         )
     except fabric.Unusable as error:

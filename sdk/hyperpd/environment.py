@@ -58,6 +58,9 @@ class Environment(BaseModel):
     instance_type: str = Field(
         "", description="As in ml.p5.48xlarge: how many EFA devices there have to be", json_schema_extra=_KV
     )
+    efa_devices: int = Field(
+        0, ge=0, description="EFA devices this container was given; 0: all of the machine", json_schema_extra=_KV
+    )
     net_devices: str = Field(
         "",
         description="TCP: network devices, comma-separated; default: the one with address",
@@ -125,9 +128,9 @@ def this_machine(address: str = "127.0.0.1") -> Machine:
 
 
 def model_path(recipe: Recipe) -> str:
-    """What vLLM is given as --model: a folder, a Hugging Face id, or where the generated model lies."""
+    """What vLLM is given as --model: a folder, a Hugging Face id, an S3 prefix, or where the generated model lies."""
     source = recipe.model
     if source.generated:
         cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         return str(Path(cache) / "hyperpd" / "models" / source.generated)
-    return str(Path(source.path).expanduser()) if source.path else str(source.huggingface)
+    return str(Path(source.path).expanduser()) if source.path else str(source.huggingface or source.s3)

@@ -106,7 +106,10 @@ def look(root: Path = Path("/")) -> Present:
                 gpudirect.append(device)
         else:
             infiniband.append(device)
-    pages = _read(root / "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages") or "0"
+    pages_mib = 2 * int(_read(root / "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages") or "0")
+    limit = _read(root / "sys/fs/cgroup/hugetlb.2MB.max")  # a container sees the machine's pages, and may use these
+    if limit.isdigit():
+        pages_mib = min(pages_mib, int(limit) >> 20)
     return Present(
         efa=efa,
         infiniband=infiniband,
@@ -114,7 +117,7 @@ def look(root: Path = Path("/")) -> Present:
         gpudirect=gpudirect,
         gpus=len(_names(root / "proc/driver/nvidia/gpus")),
         network=_names(root / "sys/class/net"),
-        hugepages_mib=int(pages) * 2,
+        hugepages_mib=pages_mib,
         memlock_unlimited=resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY,
     )
 
@@ -148,17 +151,19 @@ def decide(
     address: str = "",
     allow_tcp: bool = False,
     efa_expected: Optional[int] = None,
+    efa_given: Optional[int] = None,
     net_devices: str = "",
 ) -> Decision:
     """What a worker uses on this machine.
 
     address: its IP address, which says which network device TCP takes; net_devices (comma-separated)
-    names devices instead. efa_expected: EFA devices of the instance type, where it is known.
+    names devices instead. efa_expected: EFA devices of the instance type, where it is known; efa_given:
+    those of them that this container was given.
     Raises Unusable when what is wanted cannot be used; only with `allow_tcp` is TCP taken then, and
     the decision shows it. Raises ValueError for an unknown fabric.
     """
     planned = plan(wanted, accelerator)
-    checks = _checks(planned.fabric, accelerator, present, efa_expected)
+    checks = _checks(planned.fabric, present, efa_expected, efa_given)
     environment = dict(planned.environment)
     if any(check.state == "failed" for check in checks):
         if not allow_tcp or planned.fabric == "tcp":
@@ -179,9 +184,9 @@ def decide(
     return Decision(wanted, planned.fabric, planned.backend, planned.connector, environment, checks)
 
 
-def _checks(fabric: str, accelerator: str, present: Present, efa_expected: Optional[int]) -> List[Check]:
+def _checks(fabric: str, present: Present, efa_expected: Optional[int], efa_given: Optional[int]) -> List[Check]:
     if fabric == "efa":
-        return efa_checks(present, efa_expected)
+        return efa_checks(present, efa_expected, efa_given)
     if fabric == "infiniband":
         devices = present.infiniband
         fix = "use an instance with InfiniBand, or another kv_transfer.fabric"
@@ -192,9 +197,14 @@ def _checks(fabric: str, accelerator: str, present: Present, efa_expected: Optio
     return []
 
 
-def efa_checks(present: Present, expected: Optional[int] = None) -> List[Check]:
-    """Everything EFA needs of a machine, whether or not it is there."""
+def efa_checks(present: Present, expected: Optional[int] = None, given: Optional[int] = None) -> List[Check]:
+    """Everything EFA needs of a machine, whether or not it is there.
+
+    expected: devices of the instance type; given: device files of a container, which sees all devices of the
+    machine and may open its own.
+    """
     count, least = len(present.efa), expected or 1
+    files = given or max(count, least)
     checks = [
         _check(
             "EFA devices",
@@ -205,9 +215,9 @@ def efa_checks(present: Present, expected: Optional[int] = None) -> List[Check]:
         ),
         _check(
             "EFA device files",
-            present.uverbs >= count and count > 0,
+            present.uverbs >= files and count > 0,
             str(present.uverbs),
-            str(max(count, least)),
+            str(files),
             "mount /dev/infiniband (pods: request vpc.amazonaws.com/efa); modprobe ib_uverbs",
         ),
         _check(

@@ -55,12 +55,20 @@ class Gateway:
         watching = [self.pool.watch(session, flow.canary), self._discovery.watch()]
         watching += [self._keys.watch()] if self._keys else []
         self._watches = [asyncio.create_task(watch) for watch in watching]
+        for watch in self._watches:
+            watch.add_done_callback(self._watch_ended)
         for port, asgi in (
             (self._ports.api_port, app.api(flow, self.pool, self._file, self._keys)),
             (self._ports.admin_port, app.admin(self.pool, self._file, self._begin_drain, self._keys)),
         ):
             self._listeners.append(Listener(asgi, self._address, port, self._file.recipe.drain_s))
             await self._listeners[-1].start()
+
+    def _watch_ended(self, watch: asyncio.Task[None]) -> None:
+        """None ends by itself: blind, this gateway would go on with workers that are gone."""
+        if not watch.cancelled():
+            log.critical("event=defect what='a watch of the gateway ended'", exc_info=watch.exception())
+            self._begin_drain()
 
     async def until_ready(self, timeout_s: float | None = WARM_UP_TIMEOUT_S) -> None:
         """Return when a request would be served as the recipe says. Raises NotReady after `timeout_s`.

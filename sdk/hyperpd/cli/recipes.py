@@ -169,7 +169,7 @@ def _lines(recipe: Recipe) -> Iterator[str]:
         yield f"{role:<11} {spec.replicas} x {wide}{' EP' if parallel.expert else ''}{apart}{where}"
         if (memory := next((part.memory for part in taken.roles if part.role == role), None)) is not None:
             yield (
-                f"            per GPU: {memory.weights_gib:.1f} GiB weights, {memory.reserve_gib:.1f} reserve (estimate),"
+                f"{'':<11} per GPU: {memory.weights_gib:.1f} GiB weights, {memory.reserve_gib:.1f} reserve (estimate),"
                 f" {memory.kv_gib:.1f} KV cache: {memory.rank_tokens:,} tokens, {memory.sequences} full sequences"
             )
     if taken.nodes:

@@ -66,8 +66,9 @@ def render(file: RecipeFile, name: str, settings: Iterable[str] = ()) -> Renderi
     refused += chosen.problems(file.recipe, given)
     if refused:
         raise RecipeError(str(file.path), refused)
-    lost = tuple(f"{path}: {f.how}" for path, f in fates.items() if f and f.fate == "not expressed")
-    return Rendering(name, tuple(chosen.documents(file, given)), lost)
+    lost = [f"{path}: {f.how}" for path, f in fates.items() if f and f.fate == "not expressed"]
+    lost += chosen.losses(file.recipe, given)
+    return Rendering(name, tuple(chosen.documents(file, given)), tuple(lost))
 
 
 def texts(rendering: Rendering, file: RecipeFile, settings: Iterable[str] = ()) -> dict[str, str]:

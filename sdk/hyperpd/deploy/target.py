@@ -48,6 +48,9 @@ class Target(Protocol):
     def problems(self, recipe: Recipe, options: Any) -> list[str]:
         """Why this recipe cannot be rendered with these options, beyond refused fields; every problem at once."""
 
+    def losses(self, recipe: Recipe, options: Any) -> list[str]:
+        """What this recipe says and these documents do not, beyond FIELDS: "path: why"."""
+
     def documents(self, file: RecipeFile, options: Any) -> list[Document]:
         """The documents, in the order in which they are applied."""
 

@@ -14,10 +14,10 @@ from hyperpd.deploy.kubernetes import access, gateway, metrics, network, refusal
 from hyperpd.deploy.kubernetes.fields import FIELDS
 from hyperpd.deploy.kubernetes.fleet import DIGEST, RECIPE_KEY, Fleet
 from hyperpd.deploy.kubernetes.options import Options
-from hyperpd.deploy.target import Document
+from hyperpd.deploy.target import Document, written
 from hyperpd.recipe import Recipe, RecipeFile
 
-__all__ = ["FIELDS", "NAME", "SUMMARY", "Options", "documents", "problems"]
+__all__ = ["FIELDS", "NAME", "SUMMARY", "Options", "documents", "losses", "problems"]
 
 NAME = "kubernetes"
 SUMMARY = "HyperPod EKS or plain EKS: Deployments, LeaderWorkerSets and hyperpd's own gateway"
@@ -26,6 +26,13 @@ SUMMARY = "HyperPod EKS or plain EKS: Deployments, LeaderWorkerSets and hyperpd'
 def problems(recipe: Recipe, options: Options) -> list[str]:
     """Why this recipe cannot be rendered with these options; every problem at once."""
     return list(refusals.problems(Fleet(RecipeFile(recipe, Path(), ""), options)))
+
+
+def losses(recipe: Recipe, options: Options) -> list[str]:
+    """What is said of an SLO, and nothing follows from it."""
+    paths = [path for path in written(recipe) if path.startswith("slo.")]
+    scaled = any(spec.autoscaling for spec in recipe.roles().values())
+    return [] if scaled else [f"{path}: no role has autoscaling, so nothing follows it" for path in paths]
 
 
 def documents(file: RecipeFile, options: Options) -> list[Document]:

@@ -107,11 +107,12 @@ def _affinity(fleet: Fleet, component: Component, role: Role) -> tuple[Object, d
     if fleet.recipe.placement.same_zone and component != "node":
         together[_REQUIRED] = [_near(selector(), ZONE)]
         notes["affinity.podAffinity"] = "placement.same_zone: the first worker chooses the zone of all."
-    if fleet.efa(role) and role != "aggregated":
-        other: Role = "decode" if role == "prefill" else "prefill"
+    if component != "node":
         together[_PREFERRED] = [{"weight": 100, "podAffinityTerm": _near(selector(role), HOSTNAME)}]
         at = f"affinity.podAffinity.{_PREFERRED}"
-        notes[at] = "A machine is filled before another is begun: spread over all, one role leaves the other none."
+        notes[at] = "A machine is filled before another is begun: spread over all, small workers leave large ones none."
+    if fleet.efa(role) and role != "aggregated":
+        other: Role = "decode" if role == "prefill" else "prefill"
         affinity["podAntiAffinity"] = {_REQUIRED: [_near(selector(other), HOSTNAME)]}
         notes["affinity.podAntiAffinity"] = "EFA has no way back into its own machine: not where the other role runs."
     return {**({"podAffinity": together} if together else {}), **affinity}, notes

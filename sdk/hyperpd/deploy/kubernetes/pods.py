@@ -79,9 +79,10 @@ def _shared_memory_gib(fleet: Fleet, component: Component, roles: tuple[Role, ..
 def _environment(fleet: Fleet, component: Component, roles: tuple[Role, ...]) -> Iterator[Object]:
     recipe = fleet.recipe
     yield from identity(component)
-    if any(fleet.efa(role) and _whole_machine(fleet, role) for role in roles):
-        # A part of a machine sees the devices of all of it and may open its own only.
-        yield {"name": "HYPERPD_INSTANCE_TYPE", "value": recipe.role(roles[0]).instance_type}
+    for role in roles:
+        if fleet.efa(role):  # a pod sees the devices of the whole machine and may open its own
+            yield {"name": "HYPERPD_INSTANCE_TYPE", "value": recipe.role(role).instance_type}
+            yield {"name": "HYPERPD_EFA_DEVICES", "value": str(machines.share(fleet, role).efa)}
     if any((tiers := recipe.role(role).kv_tiers) and tiers.managed for role in roles):
         yield {"name": "HYPERPD_NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
     if component in ("aggregated", "node"):
@@ -107,11 +108,6 @@ def keys(fleet: Fleet) -> Iterator[Object]:
 def from_hub(fleet: Fleet) -> bool:
     """Whether engines read anything from Hugging Face."""
     return bool(fleet.recipe.model.huggingface or hub_names(fleet.recipe))
-
-
-def _whole_machine(fleet: Fleet, role: Role) -> bool:
-    machine = fleet.machine(role)
-    return machine is not None and fleet.recipe.role(role).parallel.per_node == machine.gpus
 
 
 def _ports(fleet: Fleet, component: Component, leads: bool) -> list[Object]:

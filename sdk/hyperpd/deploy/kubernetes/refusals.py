@@ -92,8 +92,14 @@ def _worker(fleet: Fleet, role: Role) -> Iterator[str]:
             f"{role}.parallel.nodes: a worker over several machines takes all GPUs of each, or two of its parts could"
             f" meet on one; {machine.name} has {machine.gpus}, this takes {parallel.per_node}"
         )
-    if needs_efa and not machine.efa and not recipe.kv_transfer.allow_tcp:
-        yield f"{role}.instance_type: {machine.name} has no EFA; try another, or kv_transfer.fabric: tcp"
+    if needs_efa and not machine.efa:
+        if not recipe.kv_transfer.allow_tcp:
+            yield f"{role}.instance_type: {machine.name} has no EFA; try another, or kv_transfer.fabric: tcp"
+    elif needs_efa and machine.efa * parallel.per_node < machine.gpus:
+        yield (
+            f"{role}.parallel: a pod takes whole EFA devices, and {machine.name} has {machine.efa} for {machine.gpus}"
+            f" GPUs: pods of {parallel.per_node} would leave GPUs without one; raise tensor or data"
+        )
     if spec.kv_tiers and spec.kv_tiers.memory_gib and not fleet.local:
         yield from _tier(role, spec.kv_tiers.memory_gib, machines.share(fleet, role))
 
