@@ -383,6 +383,17 @@ class RecipeFile:
         return replace(self, recipe=parse(document, f"{self.path} with {', '.join(options)}")) if options else self
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose mappings say each key once: of two, yaml would take the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        written = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in written:
+            if written.count(key) > 1:
+                raise yaml.MarkedYAMLError(None, None, f"{key} is written twice in one block", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def shipped() -> list[str]:
     """Names of the recipes that come with hyperpd, sorted."""
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
@@ -402,7 +413,7 @@ def load(recipe: str | Path) -> RecipeFile:
         raise RecipeError(str(recipe), [f"no such file and no shipped recipe of this name; {hint}"])
     content = path.read_bytes()
     try:
-        document = yaml.safe_load(content)
+        document = yaml.load(content, _Loader)
     except yaml.YAMLError as error:
         raise RecipeError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from None
     return RecipeFile(parse(document, str(path)), path.resolve(), hashlib.sha256(content).hexdigest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def check(recipe: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         output.document(results)
     if failed:
-        raise click.exceptions.Exit(max(error.exit_code for error in failed))
+        sys.exit(max(error.exit_code for error in failed))
 
 
 @recipes.command()
