@@ -29,7 +29,7 @@ def test_the_catalogue_says_what_is_computed() -> None:
         if recipe.accelerator == "cpu" or recipe.model.generated:
             continue
         taken = capacity.check(recipe)
-        nodes = capacity.instances(taken, recipe.fabric)
+        nodes = capacity.instances(taken)
         prices_usd = [reference(kind) for kind in nodes]
         usd = sum(price.usd_per_hour * nodes[kind] for kind, price in zip(nodes, prices_usd, strict=True) if price)
         moved = f"{taken.s_per_1000_tokens * 1000:.2f}" if taken.s_per_1000_tokens else "-"

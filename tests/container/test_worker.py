@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -53,3 +54,35 @@ async def test_it_waits_no_longer_than_it_is_told() -> None:
 async def test_an_engine_that_says_nothing_may_hold_blocks() -> None:
     async with worker(["# nothing\n"]) as prefill:
         assert not await prefill.until_read(0.3)
+
+
+async def test_a_part_has_its_first_machine_drain_and_stays_until_that_has_ended() -> None:
+    asked: list[str] = []
+    gone = asyncio.Event()
+
+    async def health(request: web.Request) -> web.Response:
+        asked.append("health")
+        if asked.count("health") == 2:
+            gone.set()
+        return web.Response()
+
+    async def drain(request: web.Request) -> web.Response:
+        asked.append("drain")
+        return web.Response(status=202)
+
+    app = web.Application()
+    app.router.add_get("/health", health)
+    app.router.add_post("/drain", drain)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    file = load("tiny-cpu-1p1d")
+    (placed,) = place_one(file.recipe, "decode", 0, _HERE).workers
+    part = replace(placed, rank=1, leader="127.0.0.1", api_port=port, admin_port=port)
+    waiting = asyncio.create_task(WorkerProcess(file, part, Path("log")).until_leader_ends(60))
+    await asyncio.wait_for(gone.wait(), 20)
+    assert not waiting.done()
+    await runner.cleanup()
+    await asyncio.wait_for(waiting, 20)
+    assert asked[:2] == ["drain", "health"]

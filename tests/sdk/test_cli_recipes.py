@@ -45,6 +45,7 @@ def test_check_names_every_recipe_and_the_worst_ends_it(tmp_path: Path) -> None:
     ran = hyperpd("recipes", "check", "tiny-cpu-1p1d", str(large), "nosuch")
     assert (ran.returncode, "ok tiny-cpu-1p1d" in ran.stdout) == (3, True)
     assert "available" in ran.stderr
+    assert hyperpd("render", str(large), *IMAGE).returncode == 3  # nothing is rendered that cannot run
     assert "no shipped recipe of this name" in ran.stderr
     results = json.loads(hyperpd("recipes", "check", "tiny-cpu-1p1d", str(large), "--json").stdout)
     assert [one["ok"] for one in results] == [True, False]
@@ -78,6 +79,11 @@ def test_wrong_words() -> None:
     assert wrong.returncode == 2
     for part in ("platfrm: unknown key; did you mean platform?", "x: give it as key=value"):
         assert part in wrong.stderr
+    twice = hyperpd("render", "tiny-cpu-1p1d", *IMAGE, "--set", "image=other")
+    assert (twice.returncode, "image: given twice" in twice.stderr) == (2, True)
+    assert hyperpd("render", "tiny-cpu-1p1d", *IMAGE, "--dry-run").returncode == 2
+    nowhere = hyperpd("render", "tiny-cpu-1p1d", *IMAGE, "-o", "/dev/null/x")
+    assert (nowhere.returncode, "cannot be written" in nowhere.stderr, nowhere.stdout) == (2, True, "")
     assert "did you mean kubernetes?" in hyperpd("render", "tiny-cpu-1p1d", "--target", "kubernets").stderr
     assert "image: the recipe names none" in hyperpd("render", "tiny-cpu-1p1d", "--target", "kubernetes").stderr
 
