@@ -25,8 +25,10 @@ def problems(objects: Sequence[Object], recipe: Recipe) -> Iterator[str]:
         if not pod.role:
             continue
         container = pod.containers[0]
-        if pod.serves and startup_s(container) <= recipe.start_timeout_s:
-            yield f"{pod.name}: killed after {startup_s(container)} s, the recipe gives {recipe.start_timeout_s}"
+        # Another machine of a worker waits for the first one before it begins.
+        given_s = recipe.start_timeout_s * (1 if pod.leads else 2)
+        if pod.serves and startup_s(container) <= given_s:
+            yield f"{pod.name}: killed after {startup_s(container)} s, the recipe gives {given_s}"
         grace_s = pod.spec.get("terminationGracePeriodSeconds", 30)
         if grace_s <= (needed_s := ending_s(pod, recipe)):
             yield f"{pod.name}: killed {grace_s} s after SIGTERM, an orderly end takes up to {needed_s} s"

@@ -210,6 +210,11 @@ SCALED = EFA.replace("auth: keys", "auth: none")
             "model.huggingface: 2 pods of one ml.p5en.48xlarge download it, each for itself: 142 GiB of its root volume"
             " needed, 83 available; try --set cache_folder=…, or model.path, model.claim or model.s3",
         ),
+        (
+            PAIR.replace("example/small", "openai/gpt-oss-20b") + "kv_transfer: {fabric: tcp}\n",
+            [IMAGE],
+            "4 pods of one ml.p5.48xlarge download it, each for itself: 92 GiB of its root volume needed",
+        ),
         (LOCAL.replace("local}", "local}\ngateway: {replicas: 2}"), [IMAGE], "gateway.replicas: with kv_transfer"),
         (SCALED, [IMAGE], "prefill.autoscaling: KEDA scales by metrics"),
         (EFA, [IMAGE, "prometheus=http://p"], "gateway.auth: keys needs the Secret"),
@@ -330,6 +335,8 @@ def test_each_pod_asks_for_the_room_of_its_download(objects):
     pod = objects(hub)["Deployment/aggregated"]["spec"]["template"]["spec"]
     assert pod["containers"][0]["resources"]["requests"]["ephemeral-storage"] == "23Gi"
     assert {"name": "tmp", "emptyDir": {"sizeLimit": "23Gi"}} in pod["volumes"]
+    apart = objects(PAIR.replace("example/small", "openai/gpt-oss-20b"))  # over EFA roles share no machine
+    assert "Deployment/prefill" in apart
     kept = objects(hub, "cache_folder=/opt/models")["Deployment/aggregated"]["spec"]["template"]["spec"]
     assert "ephemeral-storage" not in kept["containers"][0]["resources"]["requests"]
     unknown = objects(PAIR)["Deployment/prefill"]["spec"]["template"]["spec"]

@@ -180,6 +180,13 @@ def test_teeth_a_follower_killed_before_its_leader_has_ended():
     assert "decode-groups-0-1: killed 192 s after SIGTERM" in _wiring(objects, "efa-two-nodes")
 
 
+def test_teeth_a_follower_killed_while_it_waits_for_its_leader():
+    objects = rendered("efa-two-nodes", "hyperpod")
+    probe = templates(_of_role(objects, "decode"))[1]["spec"]["containers"][0]["startupProbe"]
+    probe["failureThreshold"] = 1020 // probe["periodSeconds"]  # a leader's
+    assert "decode-groups-0-1: killed after 1020 s, the recipe gives 1800" in _wiring(objects, "efa-two-nodes")
+
+
 def _resource(spec, resource, amount):
     for kind in ("requests", "limits"):
         spec["containers"][0]["resources"].setdefault(kind, {})[resource] = amount

@@ -18,9 +18,13 @@ _BEFORE_ENGINE_S = 120  # a generated model, NIXL's plugin
 _IMAGE_PULL_S = 1800  # of some 10 GB, on a machine that is new
 
 
-def startup_tries(recipe: Recipe, component: Component) -> int:
-    """How often a worker may be found not ready while it starts, every PERIOD_S seconds."""
-    seconds = recipe.start_timeout_s + _BEFORE_ENGINE_S + (WARM_UP_S if component == "node" else 0)
+def startup_tries(recipe: Recipe, component: Component, *, leads: bool = True) -> int:
+    """How often a worker may be found not ready while it starts, every PERIOD_S seconds.
+
+    Another machine of a worker first waits for the first one, as long as a start may take.
+    """
+    seconds = recipe.start_timeout_s * (1 if leads else 2) + _BEFORE_ENGINE_S
+    seconds += WARM_UP_S if component == "node" else 0
     return -(-seconds // PERIOD_S)
 
 

@@ -125,7 +125,7 @@ def _probes(fleet: Fleet, component: Component, leads: bool) -> tuple[Object, No
     everything = component == "node"
     ready = probe("/ping", GATEWAY_API) if everything else probe("/ready", ADMIN)
     alive = probe("/status", GATEWAY_ADMIN) if everything else probe("/health", API)
-    tries = lifetimes.startup_tries(fleet.recipe, component)
+    tries = lifetimes.startup_tries(fleet.recipe, component, leads=leads)
     every = {"periodSeconds": lifetimes.PERIOD_S, "timeoutSeconds": 5}
     probes: Object = {
         "startupProbe": ready | every | {"failureThreshold": tries},

@@ -76,7 +76,10 @@ def downloads_note(fleet: Fleet) -> str:
     rest = f"{_KEPT_GIB} GiB for compiled code and logs"
     if models.find(fleet.recipe.model.huggingface):
         return f"ephemeral-storage: the model, which each pod downloads for itself, and {rest}."
-    return f"ephemeral-storage: {rest}; how large what each pod downloads is nobody knows: try the option cache_folder."
+    return (
+        f"ephemeral-storage: {rest}. How much each pod downloads for itself is not known here: a large model needs the"
+        " option cache_folder."
+    )
 
 
 def _tmp(fleet: Fleet, roles: tuple[Role, ...]) -> Object:

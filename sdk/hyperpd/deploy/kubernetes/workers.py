@@ -87,7 +87,8 @@ def _groups(fleet: Fleet, role: Role) -> Document:
         "spec.rolloutStrategy": "One group after the other: there are no machines for two of a worker.",
         "spec.leaderWorkerTemplate.restartPolicy": "Ranks cannot join an engine again that has lost one of them.",
         "spec.leaderWorkerTemplate.workerTemplate": "The other machines: no API, so nothing to look at for liveness;"
-        " a pod ends when its engine ends, and has time for that after the first machine's, a lease included.",
+        " a pod ends when its engine ends. It has time to wait for the first machine: twice start_timeout_s to start,"
+        " and a lease and drain_s more to end.",
         **below("spec.leaderWorkerTemplate.leaderTemplate", notes),
     }
     comment = (
