@@ -208,7 +208,7 @@ def _role(recipe: Recipe, role: Role, spec: RoleSpec, instance: InstanceType, kn
         workers=spec.replicas,
         gpus_per_worker=parallel.size,
         gpus_per_node=parallel.per_node,
-        efa_per_node=instance.efa * min(parallel.per_node, instance.gpus) // instance.gpus,
+        efa_per_node=instance.efa_with(parallel.per_node),
         nodes=nodes,
         ranks=parallel.data,
         memory=_memory(recipe, role, instance, known) if known else None,

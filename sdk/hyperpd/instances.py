@@ -31,6 +31,10 @@ class InstanceType:
         """Network for each GPU, in Gbit/s."""
         return self.network_gbit_s / self.gpus
 
+    def efa_with(self, gpus: int) -> int:
+        """EFA devices that go with `gpus` of its GPUs: their share, whole ones."""
+        return self.efa * min(gpus, self.gpus) // self.gpus
+
 
 INSTANCES = (
     InstanceType("ml.g5.xlarge", 1, "A10G", 22, 4, 16, 0, 2.5, 250),

@@ -9,29 +9,28 @@ import yaml
 
 from tests.deploy import mutation, schema
 from tests.deploy.objects_recipes import OWN
-from tests.deploy.objects_rendered import PLATFORMS, cases, rendered
+from tests.deploy.objects_rendered import cases, rendered
 
 # Mutations that a validator cannot notice, each with why. None is known.
 ACCEPTED: dict[str, str] = {}
 
 # Own recipes reach every kind of object; of the shipped ones, one of each sort adds what they may not.
-RECIPES = [name for name in dict(cases()) if name in OWN or name in ("tiny-cpu-1p1d", "tiny-gpu-1p1d")]
+CASES = [(name, on) for name, on in cases() if name in OWN or name in ("tiny-cpu-1p1d", "tiny-gpu-1p1d")]
 
 
 def test_every_mutation_of_every_rendered_object_is_noticed(record_property, capsys):
     tried: Counter[str] = Counter()
     seen: set[str] = set()
     missed = []
-    for name in RECIPES:
-        for platform in PLATFORMS:
-            for body in rendered(name, platform):
-                if (text := json.dumps(body, sort_keys=True)) in seen:
-                    continue  # the same object of another recipe
-                seen.add(text)
-                for each in mutation.mutations(body):
-                    tried[each.what] += 1
-                    if not schema.problems(each.body) and str(each) not in ACCEPTED:
-                        missed.append(f"{name}, {platform}, {body['kind']}: {each}")
+    for name, platform in CASES:
+        for body in rendered(name, platform):
+            if (text := json.dumps(body, sort_keys=True)) in seen:
+                continue  # the same object of another recipe
+            seen.add(text)
+            for each in mutation.mutations(body):
+                tried[each.what] += 1
+                if not schema.problems(each.body) and str(each) not in ACCEPTED:
+                    missed.append(f"{name}, {platform}, {body['kind']}: {each}")
     with capsys.disabled():
         print(f"\n{len(seen)} objects, mutations tried and noticed: {dict(tried)}, missed: {len(missed)}")
     record_property("mutations", dict(tried))

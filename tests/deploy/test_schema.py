@@ -8,8 +8,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from hyperpd.errors import RecipeError
 from tests.deploy import objects_names, schema
-from tests.deploy.objects_rendered import cases, rendered
+from tests.deploy.objects_rendered import REFUSED, cases, rendered
 
 SCALED = {
     "apiVersion": "keda.sh/v1alpha1",
@@ -178,3 +179,9 @@ def test_texts_and_amounts_that_no_schema_refuses():
         assert said in found
     del container["resources"]["requests"], container["resources"]["limits"]["memory"]
     assert "huge pages need" in "\n".join(objects_names.problems(body))
+
+
+@pytest.mark.parametrize(("name", "platform"), list(REFUSED))
+def test_what_is_refused_is_refused_for_that(name: str, platform: str) -> None:
+    with pytest.raises(RecipeError, match=REFUSED[name, platform]):
+        rendered(name, platform)

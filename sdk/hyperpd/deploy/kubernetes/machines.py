@@ -68,12 +68,7 @@ def share(fleet: Fleet, role: Role) -> Share:
         return _share(machine, gpus, fleet.recipe.accelerator == "gpu")
     enough = EFA_HUGEPAGES_MIB * gpus // machine.gpus >= HUGEPAGES_MIB
     pages = fleet.options.hugepages_mib or (HUGEPAGES_MIB if enough else 0)
-    return _share(machine, gpus, True, efa=efa_devices(machine, gpus), hugepages_mib=pages)
-
-
-def efa_devices(machine: InstanceType, gpus: int) -> int:
-    """The EFA devices that go with some of a machine's GPUs, whole ones: as capacity.RoleCapacity counts them."""
-    return machine.efa * gpus // machine.gpus
+    return _share(machine, gpus, True, efa=machine.efa_with(gpus), hugepages_mib=pages)
 
 
 def most_pods(fleet: Fleet) -> dict[str, int]:

@@ -57,6 +57,9 @@ def _options(fleet: Fleet) -> Iterator[str]:
         yield f"{scaled[0]}.autoscaling: KEDA scales by metrics; give --set prometheus=http://…"
     if options.prometheus and not scaled:
         yield "prometheus: no role has autoscaling, so nobody would ask it"
+    managed = recipe.prefill and recipe.prefill.kv_tiers and recipe.prefill.kv_tiers.managed
+    if managed and options.platform == "eks":
+        yield "prefill.kv_tiers.managed: HyperPod's nodes have that storage, plain EKS has not; try memory_gib"
     if recipe.fabric == "infiniband" and not recipe.aggregated:
         yield "kv_transfer.fabric: neither HyperPod nor EKS machines have InfiniBand; try efa"
 
@@ -99,7 +102,7 @@ def _worker(fleet: Fleet, role: Role) -> Iterator[str]:
     if needs_efa and not machine.efa:
         if not recipe.kv_transfer.allow_tcp:
             yield f"{role}.instance_type: {machine.name} has no EFA; try another, or kv_transfer.fabric: tcp"
-    elif needs_efa and not machines.efa_devices(machine, parallel.per_node):
+    elif needs_efa and not machine.efa_with(parallel.per_node):
         yield (
             f"{role}.parallel: a pod takes whole EFA devices, and {machine.name} has {machine.efa} for {machine.gpus}"
             f" GPUs: pods of {parallel.per_node} would leave GPUs without one; raise tensor or data"
