@@ -19,7 +19,7 @@ _POLL_S = 30
 def boto3(endpoint: Endpoint, lost: Iterable[str]) -> str:
     """deploy.py: sends what lies beside it, waits, and asks once."""
     return _BOTO3.format(
-        header=_header(endpoint, lost),
+        header=_header(endpoint, [*lost] or ["nothing"]),
         region=endpoint.registry["region"],
         upload=_upload(endpoint),
         poll_s=_POLL_S,
@@ -33,12 +33,15 @@ def sdk(endpoint: Endpoint, model: Object, config: Object, create: Object) -> st
     calls = (("Model", model), ("EndpointConfig", config))
     created = "".join(f"    {name}.create(\n{_arguments(request)}        region=REGION,\n    )\n" for name, request in calls)
     created += f"    endpoint = Endpoint.create(\n{_arguments(create)}        region=REGION,\n    )\n"
-    shapes = sorted(set(re.findall(r"[( \[](\w+)\((?=\n)", created)) - {"create"})
+    shapes = sorted(shape for shape in _SHAPES.values() if re.search(rf"\b{shape}\(", created))
+    upload = _upload(endpoint)
     return _SDK.format(
         header=_header(endpoint, ()),
         shapes=", ".join(shapes),
         region=endpoint.registry["region"],
-        upload=_upload(endpoint),
+        standard="from pathlib import Path\n\nimport boto3\n" if upload else "\n",
+        here="HERE = Path(__file__).resolve().parent\n" if upload else "",
+        upload=upload,
         created=created,
         timeout_s=_waits_s(endpoint),
         poll_s=_POLL_S,
@@ -67,6 +70,7 @@ def _upload(endpoint: Endpoint) -> str:
 
 
 def _header(endpoint: Endpoint, lost: Iterable[str]) -> str:
+    """What a file begins with, as yaml.texts does it for objects."""
     lines = [
         f"recipe: {endpoint.recipe.name}",
         f"recipe digest: sha256 {endpoint.file.digest}",
@@ -178,7 +182,8 @@ def main() -> None:
         waiter.wait(EndpointName=name, WaiterConfig={{"Delay": {poll_s}, "MaxAttempts": {tries}}})
     except WaiterError:
         now = sagemaker.describe_endpoint(EndpointName=name)
-        raise SystemExit(f"{{name}} is {{now['EndpointStatus']}}: {{now.get('FailureReason', 'no reason given')}}") from None
+        why = now.get("FailureReason", "no reason given")
+        raise SystemExit(f"{{name}} is {{now['EndpointStatus']}}: {{why}}") from None
     runtime = boto3.client("sagemaker-runtime", region_name=REGION)
     body = json.dumps({body})
     answer = runtime.invoke_endpoint(EndpointName=name, ContentType="application/json", Body=body)
@@ -205,14 +210,10 @@ It only creates; deploy.py also updates. What is not expressed of the recipe sta
 from __future__ import annotations
 
 import json
-from pathlib import Path
-
-import boto3
-from sagemaker.core.resources import Endpoint, EndpointConfig, Model
+{standard}from sagemaker.core.resources import Endpoint, EndpointConfig, Model
 from sagemaker.core.shapes import {shapes}
 
-HERE = Path(__file__).resolve().parent
-REGION = "{region}"  # of the image, which has to be the endpoint's
+{here}REGION = "{region}"  # of the image, which has to be the endpoint's
 
 
 def main() -> None:
