@@ -49,6 +49,11 @@ def of_shape(service: str, name: str, value: Any) -> list[str]:
     return list(_problems(value, botocore.session.get_session().get_service_model(service).shape_for(name), ()))
 
 
+def enum(service: str, name: str) -> set[str]:
+    """The values that a shape knows."""
+    return set(botocore.session.get_session().get_service_model(service).shape_for(name).metadata["enum"])
+
+
 def _problems(value: Any, declared: Any, path: Path) -> Iterator[str]:
     where = ".".join(map(str, path)) or "(request)"
     kind = _KINDS.get(declared.type_name)
@@ -114,7 +119,9 @@ def mutations(service: str, operation: str, request: Mapping[str, Any]) -> Itera
     """Every member misspelt and of a wrong type, each required one dropped, each bounded value out of its bounds."""
     for path, declared, required in fields(request, shape(service, operation)):
         if isinstance(path[-1], str) and required is not None:
-            yield _changed("misspell", request, path, lambda block, key: block.update({f"{key}{key[-1] * 2}": block.pop(key)}))
+            yield _changed(
+                "misspell", request, path, lambda block, key: block.update({f"{key}{key[-1] * 2}": block.pop(key)})
+            )
         if required:
             yield _changed("drop", request, path, lambda block, key: block.pop(key))
         wrong = 1.5 if declared.type_name not in ("float", "double") else "x"

@@ -31,7 +31,10 @@ def test_a_right_request_has_none():
     [
         ({"EndpointConfigName": "a_b"}, "EndpointConfigName: 'a_b' does not match"),
         ({"EndpointConfigName": "a" * 64}, "EndpointConfigName: 64 long is above 63"),
-        ({"variant": {"InstanceType": "ml.g6e.13xlarge"}}, "ProductionVariants.0.InstanceType: 'ml.g6e.13xlarge' is none"),
+        (
+            {"variant": {"InstanceType": "ml.g6e.13xlarge"}},
+            "ProductionVariants.0.InstanceType: 'ml.g6e.13xlarge' is none",
+        ),
         ({"variant": {"InitialInstanceCount": 0}}, "InitialInstanceCount: 0 is below 1"),
         ({"variant": {"InitialInstanceCount": True}}, "not a integer"),
         ({"variant": {"VolumeSizeInGB": 513}}, "513 is above 512"),

@@ -49,7 +49,9 @@ FIELDS = {
         "keys come in the header Authorization, which SageMaker spends on its own signature and does not pass on;"
         " IAM decides who may call (sagemaker:InvokeEndpoint). Remove it"
     ),
-    "gateway.limits.concurrent_requests": _is("Above it 429, which a caller gets as ModelError with OriginalStatusCode"),
+    "gateway.limits.concurrent_requests": _is(
+        "Above it 429, which a caller gets as ModelError with OriginalStatusCode"
+    ),
     "slo": _lost("Nothing follows it: no role is scaled"),
     "placement": _is("One instance is in one zone"),
     "start_timeout_s": _is("ContainerStartupHealthCheckTimeoutInSeconds and ModelDataDownloadTimeoutInSeconds"),

@@ -23,7 +23,9 @@ def _words(value: Any) -> Any:
     return tuple(word.strip() for word in value.split(",")) if isinstance(value, str) else value
 
 
-Subnets = Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-z]{1,25}$")], ...], Field(max_length=16)]
+Subnets = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-z]{1,25}$")], ...], Field(max_length=16)
+]
 Groups = Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-z]{1,29}$")], ...], Field(max_length=5)]
 Tag = Annotated[str, StringConstraints(pattern=rf"^{_TAG}{{1,128}}={_TAG}{{0,256}}$")]
 
@@ -36,7 +38,9 @@ class Options(Block):
         pattern=r"^arn:aws[a-z\-]*:iam::\d{12}:role/[a-zA-Z_0-9+=,.@\-_/]+$",
         description="Execution role, required; 1-role-policy.json and 1-role-trust.json say what it needs",
     )
-    image: str | None = Field(None, min_length=1, max_length=255, description="Image in Amazon ECR, instead of the recipe's")
+    image: str | None = Field(
+        None, min_length=1, max_length=255, description="Image in Amazon ECR, instead of the recipe's"
+    )
     endpoint_name: str | None = Field(
         None, pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$", description="Name of the endpoint; default: the recipe's"
     )

@@ -32,7 +32,7 @@ def problems(recipe: Recipe, options: Options) -> Iterator[str]:
     yield from _files(recipe, options)
     yield from _instance(recipe, options)
     if recipe.start_timeout_s > START_LIMIT_S:
-        yield f"start_timeout_s: SageMaker waits at most {START_LIMIT_S} s for a container (found {recipe.start_timeout_s})"
+        yield f"start_timeout_s: SageMaker waits at most {START_LIMIT_S} s (found {recipe.start_timeout_s})"
 
 
 def not_expressed(recipe: Recipe) -> Iterator[str]:

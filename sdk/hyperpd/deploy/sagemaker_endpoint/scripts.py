@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from textwrap import indent
+from textwrap import wrap
 from typing import Any
 
 from hyperpd import __version__
@@ -14,6 +14,7 @@ from hyperpd.deploy.sagemaker_endpoint.endpoint import RECIPE_FILE, Endpoint, Ob
 
 _PROVISION_S = 1800  # of an instance and its image, before anything of ours starts
 _POLL_S = 30
+_LINE = 90  # of names to import, before there is one on each line
 
 
 def boto3(endpoint: Endpoint, lost: Iterable[str]) -> str:
@@ -31,13 +32,16 @@ def boto3(endpoint: Endpoint, lost: Iterable[str]) -> str:
 def sdk(endpoint: Endpoint, model: Object, config: Object, create: Object) -> str:
     """deploy_sdk.py: the same requests as calls."""
     calls = (("Model", model), ("EndpointConfig", config))
-    created = "".join(f"    {name}.create(\n{_arguments(request)}        region=REGION,\n    )\n" for name, request in calls)
+    created = "".join(
+        f"    {name}.create(\n{_arguments(request)}        region=REGION,\n    )\n" for name, request in calls
+    )
     created += f"    endpoint = Endpoint.create(\n{_arguments(create)}        region=REGION,\n    )\n"
     shapes = sorted(shape for shape in _SHAPES.values() if re.search(rf"\b{shape}\(", created))
+    names = ",\n    ".join(shapes)
     upload = _upload(endpoint)
     return _SDK.format(
         header=_header(endpoint, ()),
-        shapes=", ".join(shapes),
+        shapes=f"(\n    {names},\n)" if len(names) > _LINE else names.replace(",\n   ", ","),
         region=endpoint.registry["region"],
         standard="from pathlib import Path\n\nimport boto3\n" if upload else "\n",
         here="HERE = Path(__file__).resolve().parent\n" if upload else "",
@@ -77,7 +81,7 @@ def _header(endpoint: Endpoint, lost: Iterable[str]) -> str:
         f"target: sagemaker_endpoint, rendered by hyperpd {__version__}",
         *(f"not expressed: {one}" for one in lost),
     ]
-    return "\n".join(f"# {line}" for line in lines)
+    return "\n".join(f"# {part}" for line in lines for part in wrap(line, 110, subsequent_indent="  "))
 
 
 def _arguments(request: Mapping[str, Any]) -> str:
