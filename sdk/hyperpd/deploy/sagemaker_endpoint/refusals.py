@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hyperpd import capacity
 from hyperpd.deploy.sagemaker_endpoint.endpoint import (
     ECR,
     MODEL_FOLDER,
@@ -120,9 +121,27 @@ def _instance(recipe: Recipe, options: Options) -> Iterator[str]:
     elif machine and options.volume_gb and machine.nvme_gb:
         yield f"volume_gb: {name} has disks of its own, and SageMaker refuses a size there"
     if recipe.accelerator == "gpu" and machine:
+        if options.instance_type:  # the recipe's own has been looked at by whoever renders
+            yield from _on(recipe, machine.name)
+        gib = sum(s.replicas * (s.kv_tiers.memory_gib or 0) for s in recipe.roles().values() if s.kv_tiers)
+        if gib > machine.ram_gib / 2:
+            yield (
+                f"prefill.kv_tiers.memory_gib: {gib:g} GiB for all workers, more than half of the {machine.ram_gib} GiB"
+                f" of {machine.name}; engines load their model there, too"
+            )
         # The fabric is judged above, once; here only how many GPUs there are.
         fitting = recipe.model_copy(update={"kv_transfer": recipe.kv_transfer.model_copy(update={"fabric": "local"})})
         try:
             place(fitting, (Machine(gpus=machine.gpus),))
         except CapacityError as error:
             yield f"replicas: all workers are on one {name} with {machine.gpus} GPUs, but {error}"
+
+
+def _on(recipe: Recipe, name: str) -> Iterator[str]:
+    """Whether the model fits the GPUs of another instance type than the recipe's."""
+    update = {"instance_type": name}
+    roles: dict[str, object] = {role: spec.model_copy(update=update) for role, spec in recipe.roles().items()}
+    try:
+        capacity.check(recipe.model_copy(update=roles))
+    except CapacityError as error:
+        yield f"instance_type: {error}"
