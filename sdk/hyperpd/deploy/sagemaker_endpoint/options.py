@@ -36,22 +36,27 @@ class Options(Block):
     role_arn: str | None = Field(
         None,
         pattern=r"^arn:aws[a-z\-]*:iam::\d{12}:role/[a-zA-Z_0-9+=,.@\-_/]+$",
-        description="Execution role, required; 1-role-policy.json and 1-role-trust.json say what it needs",
+        description="Execution role, as in arn:aws:iam::123456789012:role/name; required."
+        " 1-role-policy.json and 1-role-trust.json say what it needs",
     )
     image: str | None = Field(
         None, min_length=1, max_length=255, description="Image in Amazon ECR, instead of the recipe's"
     )
     endpoint_name: str | None = Field(
-        None, pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$", description="Name of the endpoint; default: the recipe's"
+        None,
+        pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$",
+        description="Name of the endpoint, of letters, digits and '-'; default: the recipe's",
     )
     instance_type: str | None = Field(
-        None, pattern=r"^ml\.\S+$", description="Instance, where the recipe names none or another"
+        None,
+        pattern=r"^ml\.\S+$",
+        description="Instance, as in ml.g6e.12xlarge, where the recipe names none or another",
     )
     model_data: str | None = Field(
         None,
         max_length=900,
         pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]/\S*[^\s/]/?$",
-        description="S3 prefix with the model's uncompressed files, copied to /opt/ml/model; default: model.s3."
+        description="S3 prefix, as in s3://bucket/model, with the model's uncompressed files, copied to /opt/ml/model; default: model.s3."
         " A recipe that is not shipped travels in it",
     )
     inference_ami: Ami | None = Field(
@@ -60,8 +65,10 @@ class Options(Block):
     volume_gb: int | None = Field(
         None, ge=1, le=512, description="Storage, in GB; only for instances without NVMe disks of their own"
     )
-    subnets: Subnets = Field((), description="Subnets of the container, comma-separated; goes with security_groups")
-    security_groups: Groups = Field((), description="Security groups of it, comma-separated; goes with subnets")
+    subnets: Subnets = Field(
+        (), description="Subnets of the container, as in subnet-1,subnet-2; goes with security_groups"
+    )
+    security_groups: Groups = Field((), description="Security groups of it, as in sg-1,sg-2; goes with subnets")
     tags: Annotated[tuple[Tag, ...], Field(max_length=48)] = Field((), description="Tags, as in team=search,cost=42")
 
     @field_validator("subnets", "security_groups", "tags", mode="before")
