@@ -56,8 +56,8 @@ class Options(Block):
         None,
         max_length=900,
         pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]/\S*[^\s/]/?$",
-        description="S3 prefix, as in s3://bucket/model, with the model's uncompressed files, copied to /opt/ml/model; default: model.s3."
-        " A recipe that is not shipped travels in it",
+        description="S3 prefix, as in s3://bucket/model, with the model's uncompressed files, copied to"
+        " /opt/ml/model; default: model.s3. A recipe that is not shipped travels in it",
     )
     inference_ami: Ami | None = Field(
         None, description="What the instance boots; default with GPUs: al2023-…-gpu-4-1 (driver 580), CPU: SageMaker's"
