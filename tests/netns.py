@@ -51,6 +51,7 @@ def hosts(count: int) -> Iterator[list[list[str]]]:
         _ip("link", "set", leg, "up")
         yield [[*_IP, "netns", "exec", name] for name in names]
     finally:
+        subprocess.run([*_IP, "link", "del", leg], capture_output=True)  # with its namespace it would go, but later
         for name in [*names, switch]:
             subprocess.run([*_IP, "netns", "del", name], capture_output=True)
 

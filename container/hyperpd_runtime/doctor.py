@@ -176,7 +176,7 @@ def _ports(address: str, ports: Ports) -> Check:
     wanted = {"API": ports.gateway_api, "admin": ports.gateway_admin, "worker": ports.worker_api}
     wanted["side channel"] = ports.side_channel
     try:
-        preflight.check(address, wanted, None)
+        preflight.check({name: (address, port) for name, port in wanted.items()}, None)
     except FabricError as error:
         taken = "; ".join(line.strip(" -") for line in str(error).splitlines()[1:])
         return Check("ports", "warning", taken, "free", "hyperpd status; --port-offset")

@@ -44,7 +44,9 @@ class Node:
     def __init__(self, told: Settings) -> None:
         self.settings = settings = told.environment
         self.api_port = told.api_port
-        self.file: RecipeFile = load(settings.recipe).serving(settings.model).with_options(told.options)
+        self.file: RecipeFile = (
+            load(settings.recipe).serving(settings.model, settings.served_as).with_options(told.options)
+        )
         self.placement = self._placement()
         self._ended = asyncio.Event()
         self.folder = Path(settings.state_dir)
@@ -109,7 +111,7 @@ class Node:
 
     async def _serve(self) -> None:
         await self._model()
-        preflight.check(self.settings.address, self._listens(), self.model_path if self.workers else None)
+        preflight.check(self._listens(), self.model_path if self.workers else None)
         if self._has_gateway:  # before the engines: /ping says from the first second why it is not ready
             self.gateway = Gateway(
                 self.file,
@@ -118,6 +120,7 @@ class Node:
                 self.placement,
                 self._ended.set,
                 keys_file=self.settings.keys_file,
+                api_address=self.settings.api_address,
             )
             await self.gateway.start()
         if self.workers:
@@ -187,8 +190,8 @@ class Node:
     def _has_gateway(self) -> bool:
         return self.settings.role not in ("prefill", "decode") and not self.settings.node_rank
 
-    def _listens(self) -> dict[str, int]:
-        """Every port this process and its engines are about to take, by what it is for."""
+    def _listens(self) -> dict[str, tuple[str, int]]:
+        """Every address and port this process and its engines are about to take, by what it is for."""
         ports: dict[str, int] = {}
         if self._has_gateway:
             ports |= {"gateway API": self.placement.api_port, "gateway admin": self.placement.admin_port}
@@ -202,7 +205,10 @@ class Node:
                 ports[f"{worker.name} NIXL side channel" + f" {rank}" * (rank > 0)] = (
                     worker.side_channel_port + first + rank
                 )
-        return ports
+        at = {meaning: (self.settings.address, port) for meaning, port in ports.items()}
+        if self._has_gateway and self.settings.api_address:
+            at["gateway API"] = (self.settings.api_address, self.placement.api_port)
+        return at
 
     @staticmethod
     async def _start(worker: WorkerProcess, listener: Listener, command: Launch, starter: Starter) -> None:

@@ -11,8 +11,8 @@ from hyperpd import versions
 from hyperpd.errors import FabricError
 
 
-def check(address: str, ports: Mapping[str, int], model_path: str | None) -> None:
-    """Raise FabricError with every reason why what listens on `ports` (meaning → number) cannot start here.
+def check(listens: Mapping[str, tuple[str, int]], model_path: str | None) -> None:
+    """Raise FabricError with every reason why what `listens` (meaning → address, port) cannot start here.
 
     model_path: folder or Hugging Face id; None where no model is read.
     """
@@ -20,7 +20,7 @@ def check(address: str, ports: Mapping[str, int], model_path: str | None) -> Non
     local = model_path is not None and model_path.startswith((".", "/", "~"))
     if local and not (Path(str(model_path)) / "config.json").is_file():
         found.append(f"model path {model_path}: no config.json there; give the folder of a Hugging Face model")
-    found += [f"{meaning} port {problem}" for meaning, port in ports.items() if (problem := _taken(address, port))]
+    found += [f"{meaning} port {problem}" for meaning, at in listens.items() if (problem := _taken(*at))]
     if found:
         raise FabricError("\n".join(["cannot start here:", *(f"  - {problem}" for problem in found)]))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 
 from hyperpd.placement import Machine
@@ -50,11 +50,17 @@ class Environment(BaseModel):
     )
     leader: str = Field("", description="Address or name of that worker's machine 0", json_schema_extra=_WORKER)
     address: str = Field("127.0.0.1", description="IP address that peers connect to; never a hostname")
+    api_address: str = Field(
+        "",
+        description="IP address that the API alone listens on, where it is not address; 0.0.0.0: every one",
+        json_schema_extra={"roles": "gateway, aggregated, node"},
+    )
     node_address: str = Field(
         "", description="IP address of the node, for HyperPod's tiered storage on it", json_schema_extra=_WORKER
     )
     port_offset: int = Field(0, ge=0, le=50000, description="Added to every port: a second fleet on one machine")
     model: str = Field("", description="Model folder or id to serve instead of the recipe's")
+    served_as: str = Field("", description="Name in the API instead of the recipe's; goes with model")
     instance_type: str = Field(
         "", description="As in ml.p5.48xlarge: how many EFA devices there have to be", json_schema_extra=_KV
     )
@@ -102,10 +108,11 @@ class Environment(BaseModel):
                 raise ValueError(f"{url.strip()!r} is not like http://10.0.0.1:8100 or dns://prefill.default.svc:8100")
         return urls
 
-    @field_validator("address")
+    @field_validator("address", "api_address")
     @classmethod
-    def _is_an_address(cls, address: str) -> str:
-        ipaddress.ip_address(address)  # a hostname may mean another network on a peer, or nothing
+    def _is_an_address(cls, address: str, asked: ValidationInfo) -> str:
+        if address or asked.field_name == "address":
+            ipaddress.ip_address(address)  # a hostname may mean another network on a peer, or nothing
         return address
 
 

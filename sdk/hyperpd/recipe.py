@@ -381,14 +381,17 @@ class RecipeFile:
     path: Path
     digest: str  # SHA-256 of the file, hex
 
-    def serving(self, model: str | None) -> RecipeFile:
-        """The same with another model: a folder (anything that begins like one, or exists) or a Hugging Face id."""
+    def serving(self, model: str | None, served_as: str = "") -> RecipeFile:
+        """The same with another model: a folder (anything that begins like one, or exists) or a Hugging Face id.
+
+        served_as: its name in the API, where that is not the recipe's `served_as`, the id or the folder's.
+        """
         if not model:
             return self
         local = model.startswith((".", "/", "~")) or Path(model).is_dir()
         source = {"path": str(Path(model).expanduser().resolve())} if local else {"huggingface": model}
         none = dict.fromkeys(("generated", "path", "claim", "huggingface", "s3", "revision"))
-        update = {**none, **source}
+        update = {**none, **source, **({"served_as": served_as} if served_as else {})}
         changed = self.recipe.model.model_copy(update=update)
         return replace(self, recipe=self.recipe.model_copy(update={"model": changed}))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyperpd.errors import RecipeError
+from hyperpd.recipe import load
 from hyperpd_runtime import settings
 
 BASE = ["--role", "node", "--recipe", "r"]
@@ -85,3 +86,14 @@ def test_kubernetes_says_which_machine_of_a_worker_this_is() -> None:
 
 def test_the_port_of_the_platform() -> None:
     assert settings.read(BASE, {"SAGEMAKER_BIND_TO_PORT": "9000"}).api_port == 9000
+
+
+def test_the_api_may_listen_apart_and_a_model_keep_its_name() -> None:
+    told = settings.read(BASE, {"HYPERPD_API_ADDRESS": "0.0.0.0", "HYPERPD_SERVED_AS": "org/model"}).environment
+    assert (told.address, told.api_address, told.served_as) == ("127.0.0.1", "0.0.0.0", "org/model")
+    for name, value in (("--api-address", "node-7"), ("--address", "")):
+        with pytest.raises(RecipeError, match="does not appear to be an IPv4 or IPv6 address"):
+            settings.read([*BASE, name, value], {})
+    served = load("tiny-cpu-1p1d").serving("/opt/ml/model", "org/model").recipe.model
+    assert (served.path, served.name) == ("/opt/ml/model", "org/model")
+    assert load("tiny-cpu-1p1d").serving("/opt/ml/model").recipe.model.name == "model"

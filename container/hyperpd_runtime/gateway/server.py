@@ -22,7 +22,10 @@ _SAY_EVERY_S = 30.0  # what is waited for
 
 
 class Gateway:
-    """Serve until `stop`. Raises RecipeError when the recipe asks for keys and `keys_file` has none to use."""
+    """Serve until `stop`. Raises RecipeError when the recipe asks for keys and `keys_file` has none to use.
+
+    api_address: where the API listens, if not at `address`.
+    """
 
     def __init__(
         self,
@@ -33,13 +36,14 @@ class Gateway:
         drain: Callable[[], None],
         *,
         keys_file: str = "",
+        api_address: str = "",
         resolve: Resolve = discovery.resolve,
     ) -> None:
         self._keys = keys.of(file.recipe, keys_file)
         self.pool = pool.Pool(disaggregated="prefill" in sources.roles)
         self._discovery = Discovery(sources, self.pool.update, resolve)
         self._file = file
-        self._address = address
+        self._address, self._api_address = address, api_address or address
         self._begin_drain = drain
         self._ports = placement
         self._resources = contextlib.AsyncExitStack()
@@ -57,11 +61,11 @@ class Gateway:
         self._watches = [asyncio.create_task(watch) for watch in watching]
         for watch in self._watches:
             watch.add_done_callback(self._watch_ended)
-        for port, asgi in (
-            (self._ports.api_port, app.api(flow, self.pool, self._file, self._keys)),
-            (self._ports.admin_port, app.admin(self.pool, self._file, self._begin_drain, self._keys)),
+        for address, port, asgi in (
+            (self._api_address, self._ports.api_port, app.api(flow, self.pool, self._file, self._keys)),
+            (self._address, self._ports.admin_port, app.admin(self.pool, self._file, self._begin_drain, self._keys)),
         ):
-            self._listeners.append(Listener(asgi, self._address, port, self._file.recipe.drain_s))
+            self._listeners.append(Listener(asgi, address, port, self._file.recipe.drain_s))
             await self._listeners[-1].start()
 
     def _watch_ended(self, watch: asyncio.Task[None]) -> None:

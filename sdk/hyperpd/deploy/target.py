@@ -23,7 +23,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One object (a mapping, written as YAML) or one text, and the file it goes to.
+    """One object (a mapping, written as YAML, or as JSON to a .json file) or one text, and the file it goes to.
 
     comment: why it is there, above the object. notes: path of a key ("spec.template.spec.hostIPC") → a
     comment above that key.

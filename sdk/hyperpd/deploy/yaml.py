@@ -32,6 +32,9 @@ def texts(documents: Sequence[Document], header: Mapping[str, str], not_expresse
         if isinstance(document.body, str):
             files[document.file] = document.body
             continue
+        if document.file.endswith(".json"):  # which has no comments
+            files[document.file] = json.dumps(document.body, indent=2, ensure_ascii=False) + "\n"
+            continue
         before = (
             files[document.file] + "---\n"
             if document.file in files
