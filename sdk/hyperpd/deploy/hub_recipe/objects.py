@@ -28,7 +28,8 @@ _WHY = (
 
 def documents(file: RecipeFile, options: kubernetes.Options) -> tuple[list[Document], list[Document]]:
     """(what has to be there before, what hyp posts), each in the order in which it is applied."""
-    before, posted = [], []
+    before: list[Document] = []
+    posted: list[Document] = []
     for document in kubernetes.documents(file, options):
         converted = _converted(document)
         (posted if hyp.postable(_body(converted)) else before).append(converted)
