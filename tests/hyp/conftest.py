@@ -12,7 +12,7 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +67,12 @@ class Shell:
         self.said.append(f"$ {' '.join(argv)}\n{output}")
         assert ran.returncode == expect, self.said[-1]
         return output
+
+    def transcript(self) -> str:
+        """All that was typed and printed, without what differs between two runs: times, places, a library's warning."""
+        text = re.sub(r"run/\d{8}T\d{6}", "run/TIMESTAMP", "".join(self.said))
+        text = re.sub(r"\S+: RequestsDependencyWarning:.*\n.*\n", "", text)
+        return re.sub(r"(?<=/tiny-cpu-1p1d/)[0-9a-f]{12}(?=/)", "CONTENTS", text)
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +154,3 @@ def shell(
         }
         yield Shell(environment, tmp_path, hyp_path)
     assert leaks[1] == [], "something left this machine's stand-ins"
-
-
-Apply = Callable[..., None]

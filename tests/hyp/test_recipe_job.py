@@ -14,11 +14,17 @@ import yaml
 from hyperpd import deploy, recipe
 from hyperpd.deploy.hub_recipe import objects
 from tests.fakes import hub, kubernetes
-from tests.hyp.conftest import Shell
+from tests.hyp.conftest import ROOT, Shell
 
+EXAMPLE = ROOT / "examples" / "hyp-recipe" / "transcript.txt"
 IMAGE = "123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:0.1.0"
 BUCKET = "s3://sagemaker-recipes/hyperpd"
 SET = (f"image={IMAGE}", "instance_type=ml.m5.2xlarge")
+NODE = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": {"name": "node-0", "labels": {"node.kubernetes.io/instance-type": "ml.m5.2xlarge"}},
+}
 INSTANCE = ("--technique", "hyperpd", "--instance-type", "ml.m5.2xlarge")
 
 
@@ -48,6 +54,15 @@ def apply(store: kubernetes.Store, bodies: Iterable[dict[str, Any]]) -> None:
     store.posted.clear()
 
 
+def compared(path: Path, transcript: str) -> None:
+    """Hold an example to what was printed; one that is missing is written, and its test fails once."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(transcript)
+        pytest.fail(f"{path} is written: look at it, then commit it")
+    assert transcript == path.read_text(), f"delete {path} to have it written anew"
+
+
 def published(shell: Shell, name: str, *argv: str) -> str:
     """The ARN that hyperpd hub publish says."""
     settings = [word for one in SET for word in ("--set", one)]
@@ -62,10 +77,10 @@ def test_what_hyp_posts_is_what_was_rendered(
     before, wanted = rendered("tiny-cpu-1p1d")
     arn = published(shell, "tiny-cpu-1p1d")
     assert [one["HubContentName"] for one in private_hub.imports] == ["tiny-cpu-1p1d"]
-    said = shell.run("hyp", "init", "hyp-recipe-job", "fleet", "--model-id", arn, *INSTANCE)
+    said = shell.run("hyp", "init", "hyp-recipe-job", "tiny-cpu-1p1d", "--model-id", arn, *INSTANCE)
     assert "initialized successfully" in said
-    apply(store, before)
-    fleet = tmp_path / "fleet"
+    apply(store, [*before, NODE])
+    fleet = tmp_path / "tiny-cpu-1p1d"
     assert "Configuration validated successfully" in shell.run("hyp", "validate", cwd=fleet)
     assert "Successfully submitted to HyperPod" in shell.run("hyp", "create", cwd=fleet)
     assert store.posted == wanted
@@ -73,7 +88,9 @@ def test_what_hyp_posts_is_what_was_rendered(
     assert {body["kind"] for body in store.posted} >= {"ConfigMap", "Service", "LeaderWorkerSet", "NetworkPolicy"}
     (run,) = (fleet / "run").iterdir()
     assert list(yaml.safe_load_all((run / "k8s.yaml").read_text())) == wanted
-    (tmp_path / "transcript.txt").write_text("".join(shell.said))
+    transcript = shell.transcript()
+    assert "not found in the current cluster" not in transcript
+    compared(EXAMPLE, transcript)
 
 
 @pytest.mark.usefixtures("bucket")
@@ -130,7 +147,7 @@ def test_kinds_that_hyp_cannot_post_are_the_ones_we_say(shell: Shell, store: kub
         crafted.joinpath("k8s.jinja").write_text(yaml.safe_dump(body))
         shell.run("hyp", "create", cwd=crafted, expect=1)
     assert [line.split(":")[0] for line in store.refused] == [
-        "POST /apis//apps/v1/namespaces/default/deployments",
+        "POST /apis//apps%2Fv1/namespaces/default/deployments",
         "POST /apis//v1/namespaces/default/serviceaccounts",
         "POST /apis//v1/namespaces/default/namespaces",
     ]

@@ -74,18 +74,17 @@ def publish(
     wanted = publishing.requests(rendering, entry, file.recipe, content)
     arn = content.arn() if dry_run else publishing.send(wanted)
     typed = publishing.commands(arn, options.technique, entry["SupportedInstanceTypes"][0], content.name)
-    shown = [{"service": one.service, "operation": one.operation, "parameters": dict(one.parameters)} for one in wanted]
     if as_json:
+        shown = [{"service": r.service, "operation": r.operation, "parameters": dict(r.parameters)} for r in wanted]
         output.document({"sent": not dry_run, "requests": shown, "arn": arn, "commands": typed})
         return
-    for one in shown:
+    for one in wanted:
         if dry_run:
-            output.line(f"would call {one['service']} {one['operation']} with")
-            output.document(one["parameters"])
+            output.line(f"would call {one.service} {one.operation} with")
+            output.document(dict(one.parameters))
         else:
-            parameters = one["parameters"]
-            where = f"s3://{parameters['Bucket']}/{parameters['Key']}" if one["service"] == "s3" else arn
-            output.line(f"{one['operation']}: {where}")
+            s3 = one.service == "s3"
+            output.line(f"{one.operation}: " + ("s3://{Bucket}/{Key}".format_map(one.parameters) if s3 else arn))
     for lost in rendering.not_expressed:
         output.note(f"not expressed by {_TARGET}: {lost}")
     _type_this(recipe, bucket, settings, typed)
