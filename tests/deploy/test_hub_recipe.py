@@ -220,7 +220,8 @@ def test_whole_rendering() -> None:
 
 def test_the_same_bytes_in_every_process() -> None:
     script = (
-        "from hyperpd import deploy, recipe; file = recipe.load('tiny-gpt-oss-4p1d'); given = ['image=a', 'bucket=s3://abc', 'instance_type=ml.a'];"
+        "from hyperpd import deploy, recipe; file = recipe.load('tiny-gpt-oss-4p1d');"
+        "given = ['image=a', 'bucket=s3://abc', 'instance_type=ml.a'];"
         "print(deploy.texts(deploy.render(file, 'hub_recipe', given), file, given))"
     )
     said = {
