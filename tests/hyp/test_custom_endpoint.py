@@ -26,7 +26,8 @@ def test_an_aggregated_recipe_arrives(shell: Shell, store: kubernetes.Store, tmp
     assert {one["name"]: one["value"] for one in spec["worker"]["environmentVariables"]} == given["env"]
     assert (spec["worker"]["image"], spec["instanceType"], spec["replicas"]) == (IMAGE, "ml.m5.2xlarge", 1)
     assert spec["worker"]["modelInvocationPort"]["containerPort"] == 8080
-    assert spec["worker"]["resources"]["requests"] == given["resources_requests"]
+    requests = spec["worker"]["resources"]["requests"]
+    assert {key: str(value) for key, value in requests.items()} == given["resources_requests"]  # YAML makes "1" a number
     assert spec["kubernetes"]["volumes"] == given["kubernetes"]["volumes"]
     assert (spec["invocationEndpoint"], spec["loadBalancer"]["healthCheckPath"]) == ("invocations", "/ping")
     assert spec["maxDeployTimeInSeconds"] == given["max_deploy_time_in_seconds"]
