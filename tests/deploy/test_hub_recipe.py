@@ -31,25 +31,25 @@ BUCKET = "bucket=s3://models-example/hyp"
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
 
-def settings(file: RecipeFile) -> list[str]:
-    """What a recipe of the tests needs."""
+def settings(file: RecipeFile, *more: str) -> list[str]:
+    """What a recipe of the tests needs, and more, which wins."""
     found = [f"image={IMAGE}", BUCKET, *EXTRA.get(file.recipe.name, ())]
     if any(spec.autoscaling for spec in file.recipe.roles().values()):
         found.append("prometheus=http://prometheus.monitoring:9090")
     if not any(spec.instance_type for spec in file.recipe.roles().values()):
         found.append("instance_type=ml.m5.2xlarge")
-    return found
+    return [f"{key}={value}" for key, value in dict(one.split("=", 1) for one in (*found, *more)).items()]
 
 
 def rendered(file: RecipeFile, *more: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(what kubectl makes before, what hyp posts)."""
-    options = deploy.options(hub_recipe, [*settings(file), *more])
+    options = deploy.options(hub_recipe, settings(file, *more))
     before, posted = objects.documents(file, options)
     return [dict(one.body) for one in before], [dict(one.body) for one in posted]  # type: ignore[call-overload]
 
 
 def files(file: RecipeFile, *more: str) -> dict[str, str]:
-    given = [*settings(file), *more]
+    given = settings(file, *more)
     return deploy.texts(deploy.render(file, "hub_recipe", given), file, given)
 
 

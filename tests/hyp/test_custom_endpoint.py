@@ -27,7 +27,9 @@ def test_an_aggregated_recipe_arrives(shell: Shell, store: kubernetes.Store, tmp
     assert (spec["worker"]["image"], spec["instanceType"], spec["replicas"]) == (IMAGE, "ml.m5.2xlarge", 1)
     assert spec["worker"]["modelInvocationPort"]["containerPort"] == 8080
     requests = spec["worker"]["resources"]["requests"]
-    assert {key: str(value) for key, value in requests.items()} == given["resources_requests"]  # YAML makes "1" a number
+    assert {key: str(value) for key, value in requests.items()} == given[
+        "resources_requests"
+    ]  # YAML makes "1" a number
     assert spec["kubernetes"]["volumes"] == given["kubernetes"]["volumes"]
     assert (spec["invocationEndpoint"], spec["loadBalancer"]["healthCheckPath"]) == ("invocations", "/ping")
     assert spec["maxDeployTimeInSeconds"] == given["max_deploy_time_in_seconds"]

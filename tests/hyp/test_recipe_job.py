@@ -39,7 +39,8 @@ def bucket(s3_url: str) -> None:
 
 def rendered(name: str, *settings: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(what has to be there before, what hyp is to post)."""
-    file, given = recipe.load(name), (*SET, f"bucket={BUCKET}", *settings)
+    file, wanted = recipe.load(name), dict(one.split("=", 1) for one in (*SET, f"bucket={BUCKET}", *settings))
+    given = [f"{key}={value}" for key, value in wanted.items()]
     options = deploy.options(deploy.target("hub_recipe"), given)
     before, posted = objects.documents(file, options)
     return [dict(one.body) for one in before], [dict(one.body) for one in posted]  # type: ignore[call-overload]
