@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet
-HYP_VENV ?= .venv/hyp
+export HYP_VENV ?= .venv/hyp
 HYP := $(HYP_VENV)/bin/hyp
 
 .PHONY: help up test image-test lifecycle-test hyp-test check clean contract nightly
@@ -23,7 +23,7 @@ up: .venv/installed
 
 test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
-	$(BIN)/python -m pytest -m 'not image and not lifecycle$(if $(wildcard $(HYP)),, and not hyp)' $(TEST)
+	$(BIN)/python -m pytest -m 'not image and not lifecycle and not nightly$(if $(wildcard $(HYP)),, and not hyp)' $(TEST)
 
 image-test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
@@ -34,7 +34,7 @@ lifecycle-test: .venv/installed .venv/checks
 	$(BIN)/python -m pytest -m lifecycle tests/lifecycle
 
 hyp-test: .venv/installed .venv/checks $(HYP)
-	HYP_VENV=$(HYP_VENV) $(BIN)/python -m pytest -m hyp tests/hyp
+	$(BIN)/python -m pytest -m hyp tests/hyp
 
 check: .venv/installed .venv/checks
 	$(BIN)/ruff format --check sdk container lifecycle_scripts tests
@@ -52,6 +52,7 @@ contract: .venv/checks
 	PYTHONPATH=$(CURDIR)/.venv/contract-$(ENGINE) HYPERPD_UNKNOWN_ENGINE=true $(BIN)/python -m pytest tests/real/test_pd.py
 
 nightly: check test image-test lifecycle-test hyp-test
+	$(BIN)/python -m pytest -m nightly
 	$(MAKE) contract ENGINE=0.31.0
 
 clean:
