@@ -22,7 +22,17 @@ from hyperpd.deploy.hub_recipe import hyp, objects, template
 from hyperpd.deploy.target import fate, leaves
 from hyperpd.errors import RecipeError
 from hyperpd.recipe import RecipeFile
-from tests.deploy import mutation, objects_recipes, schema
+from tests.deploy import (
+    flows_contract,
+    mutation,
+    objects_lifetime,
+    objects_recipes,
+    objects_security,
+    objects_wiring,
+    schema,
+    simulator_checks,
+)
+from tests.deploy import objects as objects_of
 from tests.deploy.objects_rendered import EXTRA, IMAGE
 from tests.deploy.test_kubernetes import LOCAL, PAIR
 from tests.fakes import kubernetes as server
@@ -111,6 +121,22 @@ def test_no_object_is_lost_and_names_are_single(name: str) -> None:
             target = body["spec"]["scaleTargetRef"]
             assert target["kind"] == "LeaderWorkerSet"
             assert (body["metadata"]["namespace"], target["name"]) in named
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_converted_fleet_holds_together(name: str) -> None:
+    """Scheduler, wiring, lifetimes, pod security and flows, as of the target kubernetes."""
+    file = objects_recipes.load(name)
+    before, posted = rendered(file)
+    every = [*before, *posted]
+    pods = objects_of.pods(every)
+    found = simulator_checks.problems(every, file)
+    found += objects_wiring.problems(every, file)
+    found += objects_lifetime.problems(pods, file.recipe)
+    found += objects_security.outside(every)
+    found += objects_security.not_admitted(every, pods)
+    found += flows_contract.problems(every, file)
+    assert not found, "\n".join(found)
 
 
 def test_what_the_recipe_says_is_no_jinja(load) -> None:

@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -48,13 +50,9 @@ class Shell:
 
     def run(self, *argv: str, cwd: Path | None = None, expect: int = 0) -> str:
         """Run hyp or hyperpd; its output, both streams. Fails unless it ends with `expect`."""
-        program = {
-            "hyp": [str(self.hyp)],
-            "hyperpd": [sys.executable, "-c", "from hyperpd.cli.main import main; main()"],
-        }[argv[0]]
-        environment = self.environment | ({"PYTHONPATH": f"{ROOT}/sdk"} if argv[0] == "hyperpd" else {})
+        command, environment = self._command(*argv)
         ran = subprocess.run(
-            [*program, *argv[1:]],
+            command,
             cwd=cwd or self.folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -67,6 +65,23 @@ class Shell:
         self.said.append(f"$ {' '.join(argv)}\n{output}")
         assert ran.returncode == expect, self.said[-1]
         return output
+
+    @contextmanager
+    def start(self, *argv: str) -> Iterator[IO[str]]:
+        """Start a command that does not end by itself; its lines, while the context lasts."""
+        command, environment = self._command(*argv)
+        with subprocess.Popen(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            try:
+                yield process.stdout
+            finally:
+                process.terminate()
+
+    def _command(self, *argv: str) -> tuple[list[str], dict[str, str]]:
+        if argv[0] == "hyp":
+            return [str(self.hyp), *argv[1:]], self.environment
+        ours = [sys.executable, "-c", "from hyperpd.cli.main import main; main()", *argv[1:]]
+        return ours, self.environment | {"PYTHONPATH": f"{ROOT}/sdk"}
 
     def transcript(self) -> str:
         """All that was typed and printed, without what differs between two runs: times, places, a library's warning."""

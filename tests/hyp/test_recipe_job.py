@@ -153,3 +153,22 @@ def test_kinds_that_hyp_cannot_post_are_the_ones_we_say(shell: Shell, store: kub
         "POST /apis//v1/namespaces/default/namespaces",
     ]
     assert store.posted == []
+
+
+def test_a_hub_on_this_machine_is_enough_for_init(shell: Shell, tmp_path: Path) -> None:
+    """hyperpd hub serve-local: both words of the hub and of S3, without an account."""
+    settings = [word for one in SET for word in ("--set", one)]
+    with shell.start("hyperpd", "hub", "serve-local", "tiny-cpu-1p1d", "--port", "0", *settings) as said:
+        typed = ""
+        for line in said:
+            if line.startswith("export "):
+                key, _, value = line.removeprefix("export ").strip().partition("=")
+                shell.environment[key] = value
+            if line.strip().startswith("hyp init"):
+                typed = line.strip()
+            if line.strip() == "hyp create":
+                break
+        shell.run(*typed.split())
+    folder = tmp_path / "tiny-cpu-1p1d"
+    assert "validated successfully" in shell.run("hyp", "validate", cwd=folder)
+    assert list(yaml.safe_load_all((folder / "k8s.jinja").read_text().replace("{{", "").replace("}}", "")))

@@ -62,6 +62,7 @@ def template(file: RecipeFile, options: Options, lost: Sequence[str]) -> str:
         "recipe digest": f"sha256 {file.digest}",
         "target": f"hub_recipe, for hyp {hyp.VERSION}; changed by hyp configure, posted by hyp create",
         "rendered by": f"hyperpd {__version__}",
+        "unverified": "no live cluster has run it; held to the API's schemas, and posted by hyp to a stand-in",
     }
     text = yaml.texts(documents, header, lost)[TEMPLATE]
     text = re.sub(r"\{(?=[{%#])", "{{ '{' }}", text)  # what the recipe and its comments say is no Jinja
