@@ -24,7 +24,6 @@ from hyperpd.errors import RecipeError
 from hyperpd.recipe import RecipeFile
 from tests.deploy import (
     flows_contract,
-    mutation,
     objects_lifetime,
     objects_recipes,
     objects_security,
@@ -266,27 +265,3 @@ def test_rendering_costs_little() -> None:
     began = time.process_time()
     files(file)
     print(f"rendered in {(time.process_time() - began) * 1000:.0f} ms of CPU")
-
-
-def test_every_mutation_of_every_object_is_noticed(record_property, capsys) -> None:
-    """Of the objects that are not the target kubernetes' own; test_mutation.py has those."""
-    tried: Counter[str] = Counter()
-    seen: set[str] = set()
-    missed = []
-    for name in [*objects_recipes.OWN, "tiny-cpu-1p1d", "tiny-gpu-1p1d"]:
-        for body in rendered(objects_recipes.load(name))[1]:
-            if body["kind"] not in ("LeaderWorkerSet", "ScaledObject"):
-                continue
-            if (text := json.dumps(body, sort_keys=True)) in seen:
-                continue
-            seen.add(text)
-            for each in mutation.mutations(body):
-                tried[each.what] += 1
-                if not schema.problems(each.body):
-                    missed.append(f"{name}, {body['kind']}: {each}")
-    with capsys.disabled():
-        print(f"\nhub_recipe: {len(seen)} objects, mutations tried and noticed: {dict(tried)}, missed: {len(missed)}")
-    record_property("mutations", dict(tried))
-    assert not missed, "\n".join(missed)
-    assert tried["misspell"] > 1000
-    assert tried["drop"] > 100
