@@ -32,6 +32,7 @@ FIELDS = {
     "model.huggingface": _is("Loaded by the worker, not by the operator; a gated model needs target kubernetes"),
     "model.s3": _is("Streamed by the engine, with the rights of the pod's ServiceAccount (unverified)"),
     "model.adapters": _is("Those of Hugging Face are loaded by the worker; a path is refused"),
+    "model.adapters.path": _refused("nothing is mounted; give huggingface"),
     "*.replicas": _is("replicas"),
     "*.autoscaling": _refused("hyp's autoScalingSpec knows no bounds by role; use target kubernetes"),
     "*.instance_type": _is("instance_type"),
