@@ -112,8 +112,8 @@ def check(recipe: Recipe, known: KnownModel | None = None) -> Capacity:
         capacity = replace(capacity, nodes=len({worker.node for worker in placed.workers}))
     if problems:
         near = _nearest(recipe, known)
-        hint = f"the nearest that fits: {near}" if near else "no single change of TP or instance type fits"
-        raise CapacityError("\n  - ".join([f"{recipe.name} does not fit:", *problems, hint]))
+        hints = [f"the nearest that fits: {near}"] if near else []
+        raise CapacityError("\n  - ".join([f"{recipe.name} does not fit:", *problems, *hints]))
     return capacity
 
 
@@ -280,6 +280,14 @@ def _role_problems(recipe: Recipe, part: RoleCapacity, spec: RoleSpec, known: Kn
     parallel, instance, memory = spec.parallel, part.instance, part.memory
     if part.gpus_per_node > instance.gpus:
         yield f"needs {part.gpus_per_node} GPUs of one node, {instance.gpus} available on {instance.name}"
+    elif parallel.nodes > 1 and part.gpus_per_node < instance.gpus:
+        idle = f"takes {part.gpus_per_node} GPUs of each of its nodes, {instance.gpus} available on {instance.name}"
+        yield f"parallel.nodes: {idle}; a worker over several nodes takes whole ones: fewer nodes, or more data"
+    tiers_gib = spec.kv_tiers.memory_gib if spec.kv_tiers and spec.kv_tiers.memory_gib else 0
+    together = min(part.workers, max(1, instance.gpus // max(1, part.gpus_per_node)))
+    if tiers_gib * together > instance.ram_gib:
+        needs = f"needs {tiers_gib * together:g} GiB of host memory for {together} workers of one node"
+        yield f"kv_tiers.memory_gib: {needs}, {instance.ram_gib} available on {instance.name}"
     across = part.role != "aggregated" and recipe.fabric == "efa"
     if across and not instance.efa and not recipe.kv_transfer.allow_tcp:
         yield f"kv_transfer.fabric efa needs an EFA device, 0 available on {instance.name}"

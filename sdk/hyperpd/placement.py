@@ -141,13 +141,15 @@ def _place(
         free = [None if m.gpus is None else m.gpus - taken for m, taken in zip(machines, gpus_on, strict=True)]
         order = [(turn + step) % len(machines) for step in range(len(machines))]
         if recipe.fabric == "efa":
-            order = [n for n in order if role_on[n] in (None, role)]
+            order = sorted((n for n in order if role_on[n] in (None, role)), key=lambda n: role_on[n] is None)
         if all(machine.gpus is not None for machine in machines):
             order.sort()
         fits = (n for n in order if n not in used and ((room := free[n]) is None or room >= gpus))
         node = next(fits, None)
         if node is None:
-            rooms = ", ".join(f"{m.address} {room}" for m, room in zip(machines, free, strict=True))
+            rooms = ", ".join(
+                f"{m.address} {'?' if room is None else room}" for m, room in zip(machines, free, strict=True)
+            )
             needs = f"{gpus} GPUs of one machine" + f" on each of {parallel.nodes}" * (parallel.nodes > 1)
             if recipe.fabric == "efa" and role != "aggregated":
                 needs += ", without the other role (EFA has no way back into a machine; fabric: local has)"

@@ -13,29 +13,34 @@ def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
     found = []
     for item in error.errors(include_url=False):
         location = item["loc"]
-        path = ".".join(str(part) for part in location) or "(whole file)"
+        path = ".".join(str(part) for part in location)
+        block = _block(root, location[:-1])
         if item["type"] == "extra_forbidden":
-            found.append(f"{path}: unknown key{nearest(str(location[-1]), _known_keys(root, location[:-1]))}")
+            found.append(f"{path}: unknown key{nearest(str(location[-1]), list(block.model_fields) if block else [])}")
         elif item["type"] == "missing":
             found.append(f"{path}: missing; add it")
         else:
             value = "" if isinstance(item["input"], dict | BaseModel) else f" (found {item['input']!r})"
-            found.append(f"{path}: {item['msg'].removeprefix('Value error, ')}{value}")
+            says = item["msg"].removeprefix("Value error, ")
+            field = block.model_fields.get(str(location[-1])) if block and location else None
+            if item["type"] == "string_pattern_mismatch" and field and field.description:
+                says = f"not spelled as it has to be: {field.description}"
+            # What blocks demand of each other names its own fields.
+            found.append(f"{path}: {says}{value}" if path else says)
     return found
 
 
-def _known_keys(root: type[BaseModel], location: Iterable[int | str]) -> list[str]:
-    block: type[BaseModel] = root
+def _block(root: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel] | None:
+    """The block at `location`, or None where there is none."""
+    block = root
     for part in location:
         field = block.model_fields.get(str(part))
-        if field is None:
-            return []
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
         inner = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if not inner:
-            return []
+            return None
         block = inner[0]
-    return list(block.model_fields)
+    return block
 
 
 def nearest(key: str, known: list[str]) -> str:

@@ -252,7 +252,7 @@ class Recipe(Block):
         if self.aggregated:
             found = ["give either prefill and decode, or aggregated; not both"] if self.prefill or self.decode else []
             if self.aggregated.kv_tiers:
-                found.append("kv_tiers goes with prefill; an aggregated worker takes vLLM's own options")
+                found.append("aggregated.kv_tiers goes with prefill; an aggregated worker takes vLLM's own options")
         elif self.prefill and self.decode:
             found = self._pair_problems(self.prefill, self.decode)
         else:
@@ -269,11 +269,13 @@ class Recipe(Block):
     def _pair_problems(self, prefill: RoleSpec, decode: RoleSpec) -> list[str]:
         found = []
         if decode.kv_tiers:
-            found.append("kv_tiers goes with prefill: decode has no prompt to look up")
+            found.append("decode.kv_tiers goes with prefill: decode has no prompt to look up")
         if (tiers := prefill.kv_tiers) and not tiers.managed:
             needed = "memory_gib" if self.accelerator == "gpu" else "disk"
             if getattr(tiers, needed) is None or (self.accelerator == "cpu" and tiers.memory_gib):
-                found.append(f"kv_tiers: give {needed}{' alone' if needed == 'disk' else ''} on a {self.accelerator}")
+                found.append(
+                    f"prefill.kv_tiers: give {needed}{' alone' if needed == 'disk' else ''} on a {self.accelerator}"
+                )
         if decode.parallel.pipeline > 1:
             found.append("decode.parallel.pipeline: vLLM refuses it where KV is received; use tensor or data")
         if prefill.parallel.pipeline > 1 and fabric.plan(self.fabric, self.accelerator).connector != _PUSH:

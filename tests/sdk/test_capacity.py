@@ -161,7 +161,6 @@ def test_every_problem_at_once_with_needed_and_available() -> None:
         "decode: needs KV cache for one sequence of 200000 tokens, 20913 tokens available; lower"
         " model.max_len_tokens or raise TP",
         f"model.max_len_tokens: needs a context of 200000 tokens, 131072 available in {LLAMA}",
-        "no single change of TP or instance type fits",
     ]
 
 
@@ -251,8 +250,19 @@ def test_what_was_not_checked_is_said(change: dict[str, Any], says: list[str]) -
 
 
 def test_an_instance_type_nobody_knows_is_a_problem() -> None:
-    (problem, _) = refused(recipe(aggregated=role("ml.p5en.24xlarge")))
+    (problem,) = refused(recipe(aggregated=role("ml.p5en.24xlarge")))
     assert problem.endswith("nothing is known of ml.p5en.24xlarge; did you mean ml.p5en.48xlarge?")
+
+
+def test_a_worker_over_several_nodes_takes_whole_ones() -> None:
+    (problem, *_) = refused(recipe("someone/else", aggregated=role(data=8, nodes=2)))
+    assert "takes 4 GPUs of each of its nodes, 8 available on ml.p5en.48xlarge" in problem
+
+
+def test_host_memory_of_all_workers_of_a_node() -> None:
+    tiers = role(replicas=4, tensor=2) | {"kv_tiers": {"memory_gib": 600}}
+    (problem, *_) = refused(recipe("someone/else", prefill=tiers, decode=role(tensor=2)))
+    assert "needs 2400 GiB of host memory for 4 workers of one node, 2048 available" in problem
 
 
 def test_over_tcp_both_roles_share_machines() -> None:

@@ -40,6 +40,7 @@ def test_five_mistakes_are_five_problems() -> None:
     paths = {problem.split(":")[0] for problem in found}
     assert paths == {"name", "accelerator", "model.max_len_token", "prefill.replicas", "kv_transfer.lease_s"}
     assert "model.max_len_token: unknown key; did you mean max_len_tokens?" in found
+    assert "name: not spelled as it has to be: Lower-case letters, digits, '-' and '.' (found 'Pair!')" in found
 
 
 def test_the_message_names_the_file_and_every_problem() -> None:

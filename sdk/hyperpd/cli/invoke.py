@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from hyperpd.cli import output
@@ -12,13 +14,21 @@ from hyperpd.errors import RecipeError
 @click.command()
 @click.argument("prompt")
 @click.option("--url", help="The gateway; default: the fleet that runs here, else http://127.0.0.1:8080.")
+@click.option("--key-file", type=click.Path(exists=True, dir_okay=False), help="File with the API key.")
 @click.option("--chat", is_flag=True, help="Send the prompt as a chat message.")
 @click.option("--stream", is_flag=True, help="Print the text as it comes.")
 @click.option("--max-tokens", default=32, show_default=True, type=click.IntRange(1))
 @click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0, 2))
 @click.option("--json", "as_json", is_flag=True, help="The whole answer as JSON.")
 def invoke(
-    prompt: str, url: str | None, chat: bool, stream: bool, max_tokens: int, temperature: float, as_json: bool
+    prompt: str,
+    url: str | None,
+    key_file: str | None,
+    chat: bool,
+    stream: bool,
+    max_tokens: int,
+    temperature: float,
+    as_json: bool,
 ) -> None:
     """Send PROMPT and print the answer."""
     from hyperpd.client import Client
@@ -26,7 +36,8 @@ def invoke(
     if stream and as_json:
         raise click.UsageError("--stream prints text as it comes; --json prints the whole answer: give one of them")
     messages = [{"role": "user", "content": prompt}]
-    with Client(url or _running()) as client:
+    key = Path(key_file).read_text().strip() if key_file else None
+    with Client(url or _running(), api_key=key) as client:
         if stream:
             options = {"max_tokens": max_tokens, "temperature": temperature}
             for text in client.stream_chat(messages, **options) if chat else client.stream(prompt, **options):

@@ -51,7 +51,10 @@ def show(recipe: str, as_json: bool) -> None:
 @click.argument("recipe", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def check(recipe: tuple[str, ...], as_json: bool) -> None:
-    """Whether each RECIPE loads, fits its machines and can be launched; every problem of all of them."""
+    """Whether each RECIPE loads and fits its machines, and what was not checked; every problem of all of them.
+
+    A target may refuse more: hyperpd render says so.
+    """
     failed: list[HyperpdError] = []
     results = []
     for name in recipe:
@@ -81,6 +84,8 @@ def check(recipe: tuple[str, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def diff(left: str, right: str, as_json: bool) -> None:
     """What RIGHT says that LEFT does not, field by field, and whether their workers could exchange KV."""
+    from dataclasses import asdict
+
     from hyperpd.recipe import load
 
     files = [load(name) for name in (left, right)]
@@ -91,16 +96,18 @@ def diff(left: str, right: str, as_json: bool) -> None:
         if before.get(path) != after.get(path)
     }
     prints = [file.recipe.fingerprint(next(iter(file.recipe.roles()))) for file in files]
-    same = prints[0].identity.digest == prints[1].identity.digest
+    left_id, right_id = (asdict(one.identity) for one in prints)
+    unlike = [field for field in left_id if left_id[field] != right_id[field]]
     if as_json:
         document = {path: {"left": old, "right": new} for path, (old, new) in changed.items()}
-        output.document({"changed": document, "same_engine_digest": same})
+        output.document({"changed": document, "same_engine_digest": not unlike})
         return
     for path, (old, new) in changed.items():
         output.line(f"{path}: {_shown(old)} → {_shown(new)}")
     if not changed:
         output.line("the same, comments aside")
-    output.line(f"engine digest: {'equal' if same else 'different: their workers do not exchange KV with each other'}")
+    apart = f"different ({', '.join(unlike)}): their workers do not exchange KV with each other"
+    output.line(f"engine digest: {apart if unlike else 'equal; TP, block size and layout have to fit besides'}")
 
 
 @recipes.command()
@@ -158,7 +165,8 @@ def _lines(recipe: Recipe) -> Iterator[str]:
         lease = f"lease {recipe.kv_transfer.lease_s} s, blocks of {recipe.kv_transfer.block_size_tokens} tokens"
         yield f"KV          {recipe.fabric}: {plan.connector} over {plan.backend}, {lease}"
     if taken.kv_bytes_per_token:
-        moved = f", {taken.s_per_1000_tokens:.4f} s for 1,000 tokens at line rate" if taken.s_per_1000_tokens else ""
+        ms = (taken.s_per_1000_tokens or 0) * 1000
+        moved = f", {ms:.2f} ms for 1,000 tokens at line rate" if ms else ""
         yield f"KV cache    {taken.kv_bytes_per_token:,} bytes per token{moved} (computed)"
     for role, spec in recipe.roles().items():
         parallel = spec.parallel
@@ -170,7 +178,12 @@ def _lines(recipe: Recipe) -> Iterator[str]:
         if (memory := next((part.memory for part in taken.roles if part.role == role), None)) is not None:
             yield (
                 f"{'':<11} per GPU: {memory.weights_gib:.1f} GiB weights, {memory.reserve_gib:.1f} reserve (estimate),"
-                f" {memory.kv_gib:.1f} KV cache: {memory.rank_tokens:,} tokens, {memory.sequences} full sequences"
+                f" {memory.kv_gib:.1f} KV cache"
+            )
+            each = "each data-parallel rank holds" if parallel.data > 1 else "each worker holds"
+            yield (
+                f"{'':<11} {each} the KV cache of {memory.rank_tokens:,} tokens, in sequences of"
+                f" {recipe.model.max_len_tokens:,}: {memory.sequences} at once"
             )
     if taken.nodes:
         yield f"takes       {taken.gpus} GPUs, {taken.nodes} nodes"
@@ -191,7 +204,8 @@ def _price(recipe: Recipe) -> tuple[float | None, str]:
     parts = [f"{nodes[kind]} x {kind} {p.text(today) if p else 'has no price here'}" for kind, p in found.items()]
     if not found or None in found.values():
         return None, "; ".join(parts) or "no instance types"
-    return sum(nodes[kind] * price.usd_per_hour for kind, price in found.items() if price), "; ".join(parts)
+    usd = sum(nodes[kind] * price.usd_per_hour for kind, price in found.items() if price)
+    return usd, f"${usd:,.2f}/h in all: {'; '.join(parts)}"
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -59,4 +59,5 @@ def render(
                 raise RecipeError("--out", [f"{path}: cannot be written: {error.strerror}"]) from None
         output.line(f"{'unchanged' if same else 'would write' if dry_run else 'written'}: {path}")
     if left := sorted(str(path) for path in folder.glob("*.yaml") if path.name not in files) if folder.is_dir() else []:
-        output.note(f"not of this rendering, left alone: {', '.join(left)}")
+        names = ", ".join(left)
+        output.note(f"not of this rendering, left alone; what applies the folder would apply them, too: {names}")
