@@ -26,23 +26,27 @@ from tests.deploy import (
     flows_contract,
     objects_lifetime,
     objects_recipes,
+    objects_rendered,
     objects_security,
     objects_wiring,
     schema,
     simulator_checks,
 )
 from tests.deploy import objects as objects_of
-from tests.deploy.objects_rendered import EXTRA, IMAGE
+from tests.deploy.objects_rendered import IMAGE
 from tests.deploy.test_kubernetes import LOCAL, PAIR
 from tests.fakes import kubernetes as server
 
 BUCKET = "bucket=s3://models-example/hyp"
+NAMES = objects_recipes.names()
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
 
 def settings(file: RecipeFile, *more: str) -> list[str]:
     """What a recipe of the tests needs, and more, which wins."""
-    found = [f"image={IMAGE}", BUCKET, *EXTRA.get(file.recipe.name, ())]
+    name = file.recipe.name
+    known = objects_rendered.settings(name, "hyperpod") if name in NAMES else [f"image={IMAGE}"]
+    found = [*known, BUCKET]
     if any(spec.autoscaling for spec in file.recipe.roles().values()):
         found.append("prometheus=http://prometheus.monitoring:9090")
     if not any(spec.instance_type for spec in file.recipe.roles().values()):
@@ -76,9 +80,6 @@ def load(tmp_path: Path):
         return recipe.load(path)
 
     return of
-
-
-NAMES = objects_recipes.names()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,10 +132,11 @@ def test_the_converted_fleet_holds_together(name: str) -> None:
     pods = objects_of.pods(every)
     found = simulator_checks.problems(every, file)
     found += objects_wiring.problems(every, file)
-    found += objects_lifetime.problems(pods, file.recipe)
+    found += objects_lifetime.problems(every, file.recipe)
     found += objects_security.outside(every)
     found += objects_security.not_admitted(every, pods)
-    found += flows_contract.problems(every, file)
+    given = {key: objects_rendered.option(name, key) for key in ("clients_namespace", "monitoring_pods")}
+    found += flows_contract.problems(every, file, **given)
     assert not found, "\n".join(found)
 
 
@@ -182,6 +184,8 @@ def test_a_queue_admits_workers_apart(load) -> None:
     texts = files(load(PAIR), "queue=team")
     assert "queue-name: team" in texts[template.TEMPLATE]
     assert "pod-group" not in texts[template.TEMPLATE]
+    lost = deploy.render(load(PAIR), "hub_recipe", settings(load(PAIR), "queue=team")).not_expressed
+    assert [one for one in lost if one.startswith("queue: prefill and decode are admitted apart")]
 
 
 def test_the_files_addresses_change_with_what_is_in_them(load) -> None:

@@ -22,6 +22,7 @@ _BEFORE = (
     f"Before hyp create, as hyp {hyp.VERSION} cannot post it: kubectl apply --filename {BEFORE}. The cluster also needs"
     " LeaderWorkerSet's controller. hyp creates only: to change or end what it made, use kubectl."
 )
+_APART = "since a pod group cannot hold a LeaderWorkerSet's groups: one may hold machines while the other waits"
 
 
 def problems(recipe: Recipe, options: Options) -> list[str]:
@@ -40,7 +41,11 @@ def problems(recipe: Recipe, options: Options) -> list[str]:
 
 def losses(recipe: Recipe, options: Options) -> list[str]:
     """What kubernetes loses, and what hyp cannot post."""
-    return [*kubernetes.losses(recipe, options), f"Namespace, ServiceAccount: {_cannot()}"]
+    found = kubernetes.losses(recipe, options)
+    local = recipe.fabric == "local"
+    if options.queue and not recipe.aggregated and not local and not any(one.startswith("queue:") for one in found):
+        found.append(f"queue: prefill and decode are admitted apart, {_APART}")
+    return [*found, f"Namespace, ServiceAccount: {_cannot()}"]
 
 
 def documents(file: RecipeFile, options: Options) -> list[Document]:
