@@ -11,7 +11,7 @@ from hyperpd import __version__
 from hyperpd.cli import output
 from hyperpd.errors import HyperpdError
 
-_COMMANDS = ("up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image")
+_COMMANDS = ("up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image", "hub")
 
 
 class _Commands(click.Group):

@@ -1,0 +1,160 @@
+"""hyperpd hub: a recipe into a private SageMaker hub, where stock hyp finds it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hyperpd.cli import output
+
+if TYPE_CHECKING:
+    from hyperpd.deploy import Rendering
+    from hyperpd.deploy.hub_recipe import Options
+    from hyperpd.deploy.hub_recipe.publish import Content
+    from hyperpd.recipe import RecipeFile
+
+_TARGET = "hub_recipe"
+_LOCAL_BUCKET = "s3://hyperpd-local"
+_set = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the target hub_recipe; may be repeated."
+)
+_type = click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["Model", "JsonDoc"]),
+    default="Model",
+    show_default=True,
+    help="Type of the hub's content; hyp takes either. Unverified which of them AWS takes.",
+)
+_version = click.option("--version", default="1.0.0", show_default=True, help="Version of the hub's content.")
+
+
+@click.group()
+def hub() -> None:
+    """Recipes for stock hyp (sagemaker-hyperpod 3.12.0): hyp init hyp-recipe-job, configure, validate, create.
+
+    Verified with hyp 3.12.0 against stand-ins for S3, the hub and Kubernetes. Unverified: a real hub, a real cluster.
+    """
+
+
+@hub.command()
+@click.argument("recipe")
+@click.option("--bucket", required=True, metavar="s3://BUCKET/PREFIX", help="Where the two files go.")
+@click.option("--hub", "hub_name", required=True, help="Your private hub (aws sagemaker create-hub).")
+@click.option("--name", help="Name in the hub; default: the recipe's, without dots.")
+@_version
+@_type
+@_set
+@click.option("--dry-run", is_flag=True, help="Print the exact requests; make none.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def publish(
+    recipe: str,
+    bucket: str,
+    hub_name: str,
+    name: str | None,
+    version: str,
+    kind: str,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Upload the template and parameters of RECIPE to S3 and import the document that names them into a hub.
+
+    It needs s3:PutObject below the prefix and sagemaker:ImportHubContent on the hub; hyp init then needs s3:GetObject
+    and sagemaker:DescribeHubContent. Every content has files of its own: an earlier version keeps its own.
+    """
+    from hyperpd.deploy.hub_recipe import publish as publishing
+
+    file, rendering, options = _rendered(recipe, bucket.rstrip("/"), settings)
+    entry = _entry(rendering)
+    content = _content(file, hub_name, name, version, kind)
+    wanted = publishing.requests(rendering, entry, file.recipe, content)
+    arn = content.arn() if dry_run else publishing.send(wanted)
+    typed = publishing.commands(arn, options.technique, entry["SupportedInstanceTypes"][0], content.name)
+    if as_json:
+        shown = [{"service": r.service, "operation": r.operation, "parameters": dict(r.parameters)} for r in wanted]
+        output.document({"sent": not dry_run, "requests": shown, "arn": arn, "commands": typed})
+        return
+    for one in wanted:
+        if dry_run:
+            output.line(f"would call {one.service} {one.operation} with")
+            output.document(dict(one.parameters))
+        else:
+            s3 = one.service == "s3"
+            output.line(f"{one.operation}: " + ("s3://{Bucket}/{Key}".format_map(one.parameters) if s3 else arn))
+    for lost in rendering.not_expressed:
+        output.note(f"not expressed by {_TARGET}: {lost}")
+    _type_this(recipe, bucket, settings, typed)
+
+
+@hub.command("serve-local")
+@click.argument("recipe")
+@click.option("--port", default=8090, show_default=True, help="On 127.0.0.1; 0 takes a free one.")
+@click.option("--out", "folder", type=click.Path(file_okay=False, path_type=Path), help="Also write the files there.")
+@_set
+def serve_local(recipe: str, port: int, folder: Path | None, settings: tuple[str, ...]) -> None:
+    """Serve RECIPE as a hub does, on this machine, so that hyp init works without an account. Ctrl-C ends it.
+
+    A stand-in: it answers DescribeHubContent for this one recipe, and S3's GetObject for its two files.
+    """
+    from hyperpd import deploy
+    from hyperpd.deploy.hub_recipe import local, publish
+
+    settings = tuple(one for one in settings if not one.startswith("bucket="))
+    file, rendering, options = _rendered(recipe, _LOCAL_BUCKET, settings)
+    entry, content = _entry(rendering), _content(file, "local", None, "1.0.0", "Model")
+    texts = publish.files(rendering)
+    objects = {
+        entry[key].removeprefix("s3://"): texts[entry[key].rpartition("/")[2]]
+        for key in ("HpEksOverrideParamsS3Uri", "HpEksPayloadTemplateS3Uri")
+    }
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        given = (*settings, f"bucket={_LOCAL_BUCKET}")
+        for called, text in deploy.texts(rendering, file, given).items():
+            (folder / called).write_text(text)
+    with local.server(texts["hub-document.json"], objects, content, port) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        output.line(f"a stand-in for a hub and its bucket, with {file.recipe.name}, on {url}; Ctrl-C ends it")
+        for key, value in local.environment(url).items():
+            output.line(f"export {key}={value}")
+        arn = content.arn(local.REGION, local.ACCOUNT)
+        typed = publish.commands(arn, options.technique, entry["SupportedInstanceTypes"][0], content.name)
+        _type_this(recipe, _LOCAL_BUCKET, settings, typed)
+        server.serve_forever()
+
+
+def _rendered(recipe: str, bucket: str, settings: tuple[str, ...]) -> tuple[RecipeFile, Rendering, Options]:
+    from hyperpd import deploy
+    from hyperpd.recipe import load
+
+    file, given = load(recipe), (*settings, f"bucket={bucket}")
+    options: Options = deploy.options(deploy.target(_TARGET), given)
+    return file, deploy.render(file, _TARGET, given), options
+
+
+def _entry(rendering: Rendering) -> dict[str, Any]:
+    """The recipe's entry in the hub's document, with the files' addresses."""
+    import json
+
+    from hyperpd.deploy.hub_recipe import publish, template
+
+    entry: dict[str, Any] = json.loads(publish.files(rendering)[template.HUB_DOCUMENT])["RecipeCollection"][0]
+    return entry
+
+
+def _content(file: RecipeFile, hub_name: str, name: str | None, version: str, kind: str) -> Content:
+    from hyperpd.deploy.hub_recipe.publish import Content, content_name
+
+    return Content(hub_name, name or content_name(file.recipe), version, kind, "2.2.0" if kind == "Model" else "1.0.0")
+
+
+def _type_this(recipe: str, bucket: str, settings: tuple[str, ...], typed: list[str]) -> None:
+    given = "".join(f" --set {shlex.quote(one)}" for one in (*settings, f"bucket={bucket}"))
+    output.line("then, for the cluster of your kubectl:")
+    output.line(f"  hyperpd render {shlex.quote(recipe)} --target {_TARGET}{given} --out .")
+    for line in typed:
+        output.line(f"  {line}")

@@ -1,0 +1,119 @@
+"""The target custom_endpoint: config.yaml for stock hyp's template hyp-custom-endpoint, one aggregated worker a pod.
+
+hyp 3.12.0 renders this template with texts in plain double quotes, splits arguments at commas and drops what it does
+not know, all with exit 0. So whatever would not arrive is refused here, by the recipe's field.
+Source: sagemaker-hyperpod 3.12.0, hyperpod_custom_inference_template/v1_2; tests/hyp runs it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hyperpd import instances
+from hyperpd.deploy.custom_endpoint.fields import FIELDS
+from hyperpd.deploy.custom_endpoint.options import Options
+from hyperpd.deploy.target import Document
+from hyperpd.errors import RecipeError
+from hyperpd.placement import Ports
+from hyperpd.recipe import Recipe, RecipeFile, load, shipped
+
+__all__ = ["FIELDS", "NAME", "SUMMARY", "Options", "documents", "losses", "problems"]
+
+NAME = "custom_endpoint"
+SUMMARY = "Stock hyp 3.12.0: config.yaml of hyp init hyp-custom-endpoint, for aggregated recipes of one GPU"
+FILE = "config.yaml"
+VERSION = "1.2"  # of the template
+_SPLIT = "hyp strips pdSpec from what it posts, and says it succeeded; use hub_recipe or inference_operator"
+_DEPLOY_S = 3600  # hyp's default
+_VOLUME = "model"
+_COMMENT = (
+    "Unverified on a live cluster. In an empty folder: hyp init hyp-custom-endpoint, this file in place of its"
+    " config.yaml, then hyp validate and hyp create. The two lines below are hyp's: it reads them.\n"
+    "template: hyp-custom-endpoint\n"
+    f"version: {VERSION}"
+)
+
+
+def problems(recipe: Recipe, options: Options) -> list[str]:
+    """Why this recipe cannot be rendered with these options; every problem at once."""
+    found = [f"{role}: {_SPLIT}" for role in recipe.roles() if role != "aggregated"]
+    if not (options.image or recipe.image):
+        found.append("image: the recipe names none; give --set image=…, or write it there (hyperpd image mirror)")
+    elif '"' in str(recipe.image) or "\\" in str(recipe.image):
+        found.append("image: hyp puts texts in plain double quotes, which this one breaks")
+    if recipe.name not in shipped() or load(recipe.name).recipe != recipe:
+        found.append(
+            "name: not a recipe that is shipped in the image, and the template mounts no ConfigMap that could bring it;"
+            " use target kubernetes or hub_recipe"
+        )
+    for index, adapter in enumerate(recipe.model.adapters):
+        if adapter.path:
+            found.append(f"model.adapters.{index}.path: nothing is mounted; give huggingface")
+    if not recipe.aggregated:
+        return found
+    named = recipe.aggregated.instance_type
+    if not (named or options.instance_type):
+        found.append("aggregated.instance_type: missing, and hyp asks for one; give --set instance_type=ml.…")
+    if named and options.instance_type:
+        found.append(f"instance_type: the recipe names {named}; remove it here")
+    try:
+        if named and recipe.accelerator == "gpu":
+            instances.find(named)
+    except RecipeError as error:
+        found += [f"aggregated.instance_type: {problem}" for problem in error.problems]
+    return found
+
+
+def losses(recipe: Recipe, options: Options) -> list[str]:
+    """What an endpoint lacks, whatever the recipe says."""
+    return []
+
+
+def documents(file: RecipeFile, options: Options) -> list[Document]:
+    """The one file; hyp has the template."""
+    recipe, spec = file.recipe, file.recipe.aggregated
+    assert spec is not None  # problems() refuses others
+    name = options.endpoint_name or "-".join(filter(None, recipe.name.replace(".", "-").split("-")))
+    resources = _resources(recipe)
+    body: dict[str, Any] = {
+        "namespace": options.namespace,
+        "metadata_name": name,
+        "endpoint_name": name,
+        "model_name": name,
+        "instance_type": spec.instance_type or options.instance_type,
+        "replicas": spec.replicas,
+        "image_uri": options.image or recipe.image,
+        "container_port": Ports().gateway_api,
+        "invocation_endpoint": "invocations",
+        "load_balancer_health_check_path": "/ping",
+        "env": {
+            "HYPERPD_ROLE": "aggregated",
+            "HYPERPD_RECIPE": recipe.name,
+            "HYPERPD_ADDRESS": "0.0.0.0",
+            "HYPERPD_STATE_DIR": "/tmp/hyperpd",
+        },
+        "resources_requests": resources,
+        "resources_limits": {key: value for key, value in resources.items() if key != "cpu"},
+        "model_source_type": "kubernetesVolume",
+        "model_volume_mount_name": _VOLUME,
+        "model_volume_mount_path": "/opt/ml/model",
+        "kubernetes": {"volumes": [{"name": _VOLUME, "emptyDir": {}}]},
+        "max_deploy_time_in_seconds": max(_DEPLOY_S, recipe.start_timeout_s),
+        "metrics_enabled": False,
+        **({"tls_certificate_output_s3_uri": options.certificates} if options.certificates else {}),
+    }
+    notes = {
+        "container_port": "The worker's own front: the API, /ping and /invocations.",
+        "env": "Texts only. hyp cannot say the pod's own address, so the container listens on all of them.",
+        "resources_limits": "Needed: with requests alone hyp's template gives no YAML.",
+        "model_source_type": "An empty volume: the container takes the model that its recipe names.",
+        "metrics_enabled": "The operator's sidecar would look for metrics at the API's port, which has none.",
+    }
+    return [Document(FILE, _COMMENT, body, notes)]
+
+
+def _resources(recipe: Recipe) -> dict[str, int | str]:
+    """A modest share of a machine: hyp's template has no word for the rest."""
+    if recipe.accelerator == "cpu":
+        return {"cpu": "1", "memory": "4Gi"}
+    return {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": 1}

@@ -1,0 +1,165 @@
+"""The target custom_endpoint: held to the schema of hyp's template; what it cannot say is refused by field."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from hyperpd import deploy, recipe
+from hyperpd.deploy import custom_endpoint
+from hyperpd.deploy.target import fate, leaves
+from hyperpd.errors import RecipeError
+from hyperpd.recipe import RecipeFile
+from tests.deploy.mutation import misspelt
+
+GIVEN = ("image=example/hyperpd:1", "instance_type=ml.m5.2xlarge")
+SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "hyp" / "custom-endpoint-1.2.json").read_text())
+AGGREGATED = "version: 1\nname: tiny-cpu-aggregated\nmodel: {huggingface: example/small}\naggregated: {}\n"
+
+
+def problems(body: dict[str, Any]) -> list[str]:
+    """As hyp's own model, which forbids unknown keys and asks for one of two names and for a machine."""
+    found = [
+        error.message for error in Draft202012Validator({**SCHEMA, "additionalProperties": False}).iter_errors(body)
+    ]
+    if not (body.get("metadata_name") or body.get("endpoint_name")):
+        found.append("no name")
+    if not (body.get("instance_type") or body.get("instance_types") or body.get("node_affinity")):
+        found.append("no machine")
+    return found
+
+
+def rendered(file: RecipeFile, *more: str) -> dict[str, Any]:
+    (document,) = deploy.render(file, "custom_endpoint", [*GIVEN, *more]).documents
+    return dict(document.body)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    def of(text: str) -> RecipeFile:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return recipe.load(path)
+
+    return of
+
+
+SIMPLE = [
+    name
+    for name in recipe.shipped()
+    if (spec := recipe.load(name).recipe.aggregated) and spec.parallel.size == 1 and not spec.instance_type
+]
+
+
+@pytest.mark.parametrize("name", SIMPLE)
+def test_what_is_rendered_is_what_hyp_knows(name: str) -> None:
+    file = recipe.load(name)
+    body = rendered(file)
+    assert problems(body) == []
+    assert all('"' not in value and "\n" not in value for value in body["env"].values())
+    text = deploy.texts(deploy.render(file, "custom_endpoint", GIVEN), file, GIVEN)["config.yaml"]
+    assert yaml.safe_load(text) == body
+    assert {"# template: hyp-custom-endpoint", "# version: 1.2"} <= set(text.splitlines())
+
+
+def test_some_recipes_can_be_said() -> None:
+    assert "tiny-cpu-aggregated" in SIMPLE
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "said"),
+    [
+        ("tiny-cpu-1p1d", GIVEN, "prefill: hyp strips pdSpec"),
+        ("tiny-cpu-1p1d", GIVEN, "decode: hyp strips pdSpec"),
+        ("tiny-cpu-aggregated", GIVEN[1:], "image: the recipe names none"),
+        ("tiny-cpu-aggregated", GIVEN[:1], "aggregated.instance_type: missing"),
+        ("tiny-cpu-aggregated", ('image=a"b', GIVEN[1]), "image:"),
+        (AGGREGATED, GIVEN, "name: not a recipe that is shipped in the image"),
+        (AGGREGATED + "image: 'a\"b'\n", GIVEN[1:], "image: hyp puts texts in plain double quotes"),
+        (AGGREGATED + "gateway: {auth: keys}\n", GIVEN, "gateway.auth: target custom_endpoint refuses it"),
+        (
+            AGGREGATED.replace("aggregated: {", "aggregated: {parallel: {tensor: 2}"),
+            GIVEN,
+            "aggregated.parallel.tensor",
+        ),
+        (
+            AGGREGATED.replace("aggregated: {", "aggregated: {autoscaling: {min: 1, max: 2}"),
+            GIVEN,
+            "aggregated.autoscaling.min",
+        ),
+        (AGGREGATED.replace("huggingface: example/small", "path: /fsx/m, claim: fsx"), GIVEN, "model.claim: target"),
+        (
+            AGGREGATED.replace("example/small", "example/small, adapters: [{name: a, path: /a}]"),
+            GIVEN,
+            "model.adapters.0.path",
+        ),
+        (
+            AGGREGATED.replace("aggregated: {", "aggregated: {instance_type: ml.g6e.2xlarge"),
+            GIVEN,
+            "instance_type: the",
+        ),
+        (
+            AGGREGATED.replace("aggregated: {", "aggregated: {instance_type: ml.nosuch.1"),
+            GIVEN[:1],
+            "aggregated.instance_type: nothing is known",
+        ),
+    ],
+)
+def test_refusals_name_the_field(text: str, given: tuple[str, ...], said: str, load) -> None:
+    file = load(text) if "\n" in text else recipe.load(text)
+    with pytest.raises(RecipeError) as error:
+        deploy.render(file, "custom_endpoint", given)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["namespace=team", "endpoint_name=chat", "certificates=s3://tls-example/a", "image=b", "instance_type=ml.b"],
+)
+def test_each_option_does_something(setting: str) -> None:
+    file = recipe.load("tiny-cpu-aggregated")
+    given = [one for one in GIVEN if one.partition("=")[0] != setting.partition("=")[0]]
+    (document,) = deploy.render(file, "custom_endpoint", [*given, setting]).documents
+    assert document.body != rendered(file)
+
+
+def test_every_field_has_a_fate() -> None:
+    paths = list(leaves(recipe.Recipe))
+    assert [path for path in paths if fate(custom_endpoint.FIELDS, path) is None] == []
+    assert [key for key in custom_endpoint.FIELDS if not any(f"{path}.".startswith(f"{key}.") for path in paths)] == []
+
+
+def test_every_mutation_is_noticed(record_property, capsys) -> None:
+    """Every key misspelt, every one that hyp needs dropped. What is in env is free text."""
+    body = rendered(recipe.load("tiny-cpu-aggregated"), "certificates=s3://tls-example/a")
+    tried: Counter[str] = Counter()
+    missed = []
+    for key in body:
+        tried["misspell"] += 1
+        if not problems({misspelt(k) if k == key else k: v for k, v in body.items()}):
+            missed.append(f"misspell {key}")
+    needed = [[key] for key in (*SCHEMA["required"], "instance_type")] + [["metadata_name", "endpoint_name"]]
+    for keys in needed:
+        tried["drop"] += 1
+        if not problems({key: value for key, value in body.items() if key not in keys}):
+            missed.append(f"drop {keys}")
+    with capsys.disabled():
+        print(f"\ncustom_endpoint: mutations tried and noticed: {dict(tried)}, missed: {len(missed)}")
+    record_property("mutations", dict(tried))
+    assert not missed, "\n".join(missed)
+    assert tried["misspell"] >= 20
+
+
+def test_rendering_costs_little() -> None:
+    file = recipe.load("tiny-cpu-aggregated")
+    rendered(file)
+    began = time.process_time()
+    rendered(file)
+    print(f"rendered in {(time.process_time() - began) * 1000:.0f} ms of CPU")
