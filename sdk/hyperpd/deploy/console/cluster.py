@@ -125,8 +125,7 @@ def cluster(site: Site) -> Document:
     }
     at = "Resources.Cluster"
     notes = {
-        "Resources.ExecutionRole": "Each action with the resource * is one for which AWS takes no other (hyperpd targets"
-        " console lists none beyond them).",
+        "Resources.ExecutionRole": "Each action with the resource * is one for which AWS takes no other.",
         "Resources.SecurityGroup": "Nothing from outside. To other machines only by the EKS cluster's own group."
         if eks
         else "Nothing from outside, and to AWS alone.",

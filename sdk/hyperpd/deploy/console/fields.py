@@ -18,7 +18,7 @@ FIELDS = {
     "image": _is("Container image, where the option image is not given"),
     "model": _is(_READ),
     "*.replicas": _is("Machines of the role's instance group (capacity.check), and what is served on them"),
-    "*.autoscaling": Field("refused", "nothing here follows load; use the target kubernetes, or remove it"),
+    "*.autoscaling": Field("not expressed", "nothing here follows load: replicas stand, and so do the machines"),
     "*.instance_type": _is("Type of the role's instance group; option instance_type where the recipe names none"),
     "*.parallel": _is("Machines of the role's instance group; the container passes degrees on to the engine"),
     "*.kv_tiers": _is(_READ),

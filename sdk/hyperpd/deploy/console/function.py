@@ -67,11 +67,11 @@ class Kubernetes:
 def apply(cluster: Kubernetes, objects: list[dict[str, Any]]) -> str:
     """Server-side apply, in order. Every kind has to be known before the first object goes."""
     paths = [cluster.path(one) for one in objects]
-    unknown = {f"{one['kind']} of {one['apiVersion']}" for one, path in zip(objects, paths) if not path}
+    unknown = {f"{one['kind']} of {one['apiVersion']}" for one, path in zip(objects, paths, strict=True) if not path}
     needed = {one for one in unknown if not any(f"of {group}/" in one for group in OPTIONAL)}
     if needed:
         raise Refused(f"the cluster does not know {', '.join(sorted(needed))}: install its controller first")
-    for one, path in zip(objects, paths):
+    for one, path in zip(objects, paths, strict=True):
         if path:
             query = "?fieldManager=hyperpd&force=true"
             status, answer = cluster.call("PATCH", path[0] + query, one, "application/apply-patch+yaml")

@@ -73,7 +73,8 @@ def _page(site: Site) -> Iterator[str]:
     yield from (f"| {name} | {kind} | {count} |" for name, kind, count in groups.machines(site))
     yield ""
     if site.one_instance:
-        yield f"All workers fit on one {site.capacity.roles[0].instance.name}. For a SageMaker endpoint alone, with no cluster,"
+        yield f"All workers fit on one {site.capacity.roles[0].instance.name}. For a SageMaker endpoint alone, with"
+        yield "no cluster,"
         yield "do steps 1, 2 and 4a."
         yield ""
     yield from _needed(site)
@@ -101,17 +102,21 @@ def _needed(site: Site) -> Iterator[str]:
     yield f"- The image `{site.image}` in ECR. Who has a terminal puts it there: `hyperpd image mirror`."
     yield "- VPC, Managed prefix lists: the row whose name ends in `.s3`; its ID is what `S3PrefixListId` wants."
     if site.eks:
-        yield "- An EKS cluster, authentication mode `API` or `API_AND_CONFIG_MAP`, API server endpoint access Public, or Public"
+        yield "- An EKS cluster, authentication mode `API` or `API_AND_CONFIG_MAP`, API server endpoint access"
+        yield "  Public, or Public"
         yield "  and private, with what HyperPod needs on it (device plugins for GPUs and EFA, health monitoring). The"
         yield "  console's own HyperPod page makes one that has it: SageMaker AI, HyperPod clusters, Create HyperPod"
         yield "  cluster, Orchestrated by Amazon EKS."
-        yield "- EKS, the cluster, Networking: VPC, and Cluster security group. A private subnet of that VPC in the zone where"
+        yield "- EKS, the cluster, Networking: VPC, and Cluster security group. A private subnet of that VPC in"
+        yield "  the zone where"
         yield "  your capacity is, with room for about 81 addresses a machine."
         if any(spec.parallel.nodes > 1 for spec in site.recipe.roles().values()):
-            yield "- A worker of this recipe spans machines: the controller of LeaderWorkerSet has to be on the cluster. There is"
+            yield "- A worker of this recipe spans machines: the controller of LeaderWorkerSet has to be on the"
+            yield "  cluster. There is"
             yield "  no EKS add-on known for it: somebody with a terminal installs it, once."
     if site.recipe.model.huggingface:
-        yield f"- `{site.recipe.model.huggingface}` comes from Hugging Face at each start, without a token: a gated model is"
+        yield f"- `{site.recipe.model.huggingface}` comes from Hugging Face at each start, without a token: a gated"
+        yield "  model is"
         yield "  refused there. Then copy it to S3 and write `model.s3`."
     yield ""
 
@@ -153,7 +158,8 @@ def _cluster(site: Site) -> Iterator[str]:
     yield ""
     yield 'Tick "I acknowledge that AWS CloudFormation might create IAM resources with custom names". Create stack.'
     yield ""
-    yield f"Shows: `Cluster` CREATE_IN_PROGRESS after about three minutes, and CREATE_COMPLETE after 10 to 40 more. {_SEEN}"
+    yield "Shows: `Cluster` CREATE_IN_PROGRESS after about three minutes, and CREATE_COMPLETE after 10 to 40"
+    yield f"more. {_SEEN}"
     yield ""
     yield f"Then open {links.page(site, 'sagemaker', '#/cluster-management')} and in it `{site.stack()}`."
     yield ""
@@ -161,15 +167,19 @@ def _cluster(site: Site) -> Iterator[str]:
     yield ""
     yield "### Or from the pasted instance groups"
     yield ""
-    yield "For the console's own page (or a colleague's request): create the stack above with `CreateCluster` = no; its Outputs"
+    yield "For the console's own page (or a colleague's request): create the stack above with `CreateCluster`"
+    yield "= no; its Outputs"
     yield f"have the role, the security group and the subnet. `{PASTE_FILE}` is SageMaker's InstanceGroups, what"
-    yield "InstanceGroupSettings fields and CreateCluster take. With `--set account=` its ExecutionRole is that of the stack;"
+    yield "InstanceGroupSettings fields and CreateCluster take. With `--set account=` its ExecutionRole is"
+    yield "that of the stack;"
     yield "without, 111122223333 stands for your account."
     if eks:
-        yield "SageMaker AI, HyperPod clusters, Create HyperPod cluster, Orchestrated by Amazon EKS, Custom setup; VPC, subnet,"
+        yield "SageMaker AI, HyperPod clusters, Create HyperPod cluster, Orchestrated by Amazon EKS, Custom setup;"
+        yield "VPC, subnet,"
         yield "security groups and EKS cluster as above."
     else:
-        yield "SageMaker AI, HyperPod clusters, Create HyperPod cluster, Orchestrated by Slurm, Custom setup; VPC, subnet and"
+        yield "SageMaker AI, HyperPod clusters, Create HyperPod cluster, Orchestrated by Slurm, Custom setup; VPC,"
+        yield "subnet and"
         yield "security group as above."
     yield ""
 
@@ -191,15 +201,17 @@ def _endpoint(site: Site) -> Iterator[str]:
     yield from _json(site)
     yield "Send request."
     yield ""
-    yield f"Shows: HTTP 200 and a JSON with `choices`, the text in `choices[0].message.content`, in less than 60 s. {_SEEN}"
+    yield "Shows: HTTP 200 and a JSON with `choices`, the text in `choices[0].message.content`, in less than"
+    yield f"60 s. {_SEEN}"
     yield ""
 
 
 def _serve(site: Site) -> Iterator[str]:
-    rooms = site.options.namespace + ("-engines" if site.local else "")
+    rooms = [f"`{site.options.namespace}-engines`", *([] if site.local else [f"`{site.options.namespace}`"])]
     yield f"## 4{'b' if site.one_instance else ''}. Serving on the cluster"
     yield ""
-    yield "Neither the EKS console nor SageMaker's takes objects that are pasted in, so a stack applies them: the objects of"
+    yield "Neither the EKS console nor SageMaker's takes objects that are pasted in, so a stack applies them:"
+    yield "the objects of"
     yield "the target kubernetes are in it, and a function that sends them to the cluster and, later, a request to the"
     yield "gateway. Its role administers the EKS cluster for as long as the stack is there."
     yield ""
@@ -209,8 +221,8 @@ def _serve(site: Site) -> Iterator[str]:
     yield ""
     yield f'Shows: CREATE_COMPLETE within five minutes; Outputs, `Said`: "applied … objects". {_SEEN}'
     yield ""
-    yield f"Workers load their model now. EKS, Clusters, your cluster, Resources, Workloads, Pods, namespace `{rooms}` and"
-    yield f"`{site.options.namespace}-engines`."
+    yield "Workers load their model now. EKS, Clusters, your cluster, Resources, Workloads, Pods, namespace"
+    yield f"{' and '.join(rooms)}."
     yield ""
     yield f"Shows: every pod Running and Ready, at the latest after {site.recipe.start_timeout_s} s. {_SEEN}"
     yield ""
@@ -232,7 +244,8 @@ def _end(site: Site) -> Iterator[str]:
     yield ""
     stacks = [site.stack(part) for part in ("serve", "endpoint", "") if part != "endpoint" or site.one_instance]
     stacks = stacks if site.eks else [one for one in stacks if one != site.stack("serve")]
-    yield f"CloudFormation, Stacks, in this order, Delete: {', '.join(f'`{one}`' for one in stacks)}. The bucket stays, with its"
+    yield f"CloudFormation, Stacks, in this order, Delete: {', '.join(f'`{one}`' for one in stacks)}. The"
+    yield "bucket stays, with its"
     yield "files, until you empty and delete it."
     yield ""
     yield f"Shows: DELETE_COMPLETE for each; under HyperPod clusters and Endpoints nothing is left. {_SEEN}"

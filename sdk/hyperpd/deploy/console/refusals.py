@@ -34,7 +34,10 @@ def problems(site: Site) -> Iterator[str]:
         yield from serve.problems(site)
     for name, url in page.urls(site).items():
         if len(url) > links.URL_MAX or len(links.template_url(site, name)) > links.TEMPLATE_URL_MAX:
-            yield f"prefix: the address that creates {name} has {len(url)} characters, at most {links.URL_MAX}; shorten it"
+            yield (
+                f"prefix: the address that creates {name} has {len(url)} characters, at most {links.URL_MAX}; shorten"
+                f" it"
+            )
 
 
 def _missing(site: Site) -> Iterator[str]:
@@ -46,7 +49,9 @@ def _missing(site: Site) -> Iterator[str]:
     if not (options.image or site.recipe.image):
         yield "image: the recipe names none; give --set image=…, or write it there (hyperpd image mirror)"
     elif _ECR not in site.image.partition("/")[0]:
-        yield f"image: {site.image} is not in ECR, from where machines and endpoints pull; hyperpd image mirror copies it"
+        yield (
+            f"image: {site.image} is not in ECR, from where machines and endpoints pull; hyperpd image mirror copies it"
+        )
 
 
 def _recipe(site: Site) -> Iterator[str]:
@@ -77,7 +82,7 @@ def _places(site: Site) -> Iterator[str]:
     region, options = site.options.region, site.options
     if not region:
         return
-    if options.availability_zone and not options.availability_zone[:-1] == region:
+    if options.availability_zone and options.availability_zone[:-1] != region:
         yield f"availability_zone: {options.availability_zone} is not in {region}"
     for name in ("eks_cluster_arn", "training_plan_arn"):
         arn = getattr(options, name)

@@ -12,6 +12,7 @@ from hyperpd.deploy.console import access, function
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION
 from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
 from hyperpd.deploy.target import Document
+from hyperpd.recipe import Recipe, RecipeFile
 
 FILE = "3-serve.yaml"
 _POLICY = "arn:${AWS::Partition}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
@@ -22,16 +23,22 @@ def options(site: Site) -> kubernetes.Options:
     return kubernetes.Options(namespace=site.options.namespace, image=site.options.image)
 
 
+def served(site: Site) -> Recipe:
+    """The recipe without autoscaling: it would need KEDA and a Prometheus, which no click here makes."""
+    update: Object = {role: spec.model_copy(update={"autoscaling": None}) for role, spec in site.recipe.roles().items()}
+    return site.recipe.model_copy(update=update)
+
+
 def problems(site: Site) -> list[str]:
     """Why the target kubernetes does not render this recipe."""
-    return [f"orchestrator eks, as target kubernetes: {one}" for one in kubernetes.problems(site.recipe, options(site))]
+    return [
+        f"orchestrator eks, as target kubernetes: {one}" for one in kubernetes.problems(served(site), options(site))
+    ]
 
 
 def objects(site: Site) -> list[dict[str, Any]]:
     """What the target kubernetes renders, in order."""
-    from hyperpd.recipe import RecipeFile
-
-    file = RecipeFile(site.recipe, site.file.path, site.file.digest)
+    file = RecipeFile(served(site), site.file.path, site.file.digest)
     return [dict(one.body) for one in kubernetes.documents(file, options(site)) if not isinstance(one.body, str)]
 
 

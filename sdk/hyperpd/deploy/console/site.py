@@ -27,8 +27,11 @@ class Site:
     def recipe(self) -> Recipe:
         """The recipe; roles without an instance type have that of the options."""
         recipe, given = self.file.recipe, self.options.instance_type
-        missing = {role: spec for role, spec in recipe.roles().items() if given and not spec.instance_type}
-        update = {role: spec.model_copy(update={"instance_type": given}) for role, spec in missing.items()}
+        update: Object = {
+            role: spec.model_copy(update={"instance_type": given})
+            for role, spec in recipe.roles().items()
+            if given and not spec.instance_type
+        }
         return recipe.model_copy(update=update)
 
     @cached_property

@@ -13,7 +13,8 @@ def section(site: Site) -> Iterator[str]:
     yield "## When a stack fails"
     yield ""
     yield "CloudFormation, the stack, Events: the first row that says FAILED. For machines: CloudWatch, Log groups,"
-    yield f"`/aws/sagemaker/Clusters/{name}/…`, stream `LifecycleConfig/<group>/<machine>`; the last line says why. [unverified]"
+    yield f"`/aws/sagemaker/Clusters/{name}/…`, stream `LifecycleConfig/<group>/<machine>`; the last line says"
+    yield "why. [unverified]"
     yield ""
     yield "| what it says | what it is |"
     yield "|---|---|"
@@ -26,8 +27,8 @@ def section(site: Site) -> Iterator[str]:
 
 
 _ROWS = {
-    "EFA health check did not run": "the security group's rules; the stack's are right, so look at one added by hand. Now"
-    " and then it passes: try again",
+    "EFA health check did not run": "the security group's rules; the stack's are right, so look at one added by"
+    " hand. Now and then it passes: try again",
     "insufficient capacity, no subnet in the capacity's zone": "the subnet is in another zone than the capacity or the"
     " training plan",
     "lifecycle script failed or timed out": "files missing in the bucket, or no way to S3: `RouteTableId` of a subnet"
@@ -38,6 +39,7 @@ _ROWS = {
 _EKS_ROWS = {
     "the EKS cluster is refused": "authentication mode, Kubernetes version (1.28 to 1.34) or VPC CNI older than 1.18.3",
     "`Objects`: the cluster does not know …": "a controller is missing: LeaderWorkerSet where a worker spans machines",
-    "`Objects`: 401 or 403": "the access entry `Entry` did not hold within two minutes: delete the stack, create it again",
+    "`Objects`: 401 or 403": "the access entry `Entry` did not hold within two minutes: delete the stack, create it"
+    " again",
     "`Objects`: timed out": "the API server's endpoint is private; the function reaches public ones only",
 }
