@@ -116,7 +116,7 @@ _EKS_DESCRIBES = ("ec2:DescribeInstances", "ec2:DescribeInstanceTypes", "ec2:Des
 
 def subnet_id(site: Site) -> Object:
     """The subnet of all machines: given, or made where none is."""
-    return ref("SubnetId") if site.eks else {"Fn::If": ["MakeVpc", ref("Subnet"), ref("SubnetId")]}
+    return ref("SubnetId") if site.eks else {"Fn::If": ["MakeSubnet", ref("Subnet"), ref("SubnetId")]}
 
 
 def endpoint(site: Site) -> list[Object]:

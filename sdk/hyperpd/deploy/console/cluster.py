@@ -103,6 +103,7 @@ def cluster(site: Site) -> Document:
         "Description": f"hyperpd: a HyperPod cluster ({site.options.orchestrator}) for the recipe {site.recipe.name}",
         "Metadata": {"AWS::CloudFormation::Interface": _interface(site)},
         "Parameters": _parameters(site),
+        **({} if eks else {"Rules": _rules()}),
         "Conditions": _conditions(site),
         "Resources": {
             "ExecutionRole": access.role(name, "sagemaker.amazonaws.com", access.machine(site), site.tags),
@@ -209,9 +210,22 @@ def _conditions(site: Site) -> Object:
         **(
             {"MakeS3Endpoint": given}
             if site.eks
-            else {"MakeVpc": made, "MakeS3Endpoint": {"Fn::Or": [{"Condition": "MakeVpc"}, given]}}
+            else {
+                "MakeVpc": made,
+                "MakeSubnet": {"Fn::Equals": [ref("SubnetId"), ""]},
+                "MakeS3Endpoint": {"Fn::Or": [{"Condition": "MakeVpc"}, given]},
+            }
         ),
     }
+
+
+def _rules() -> Object:
+    """CloudFormation refuses the page's input by these, before it makes anything."""
+    empty = [{"Fn::Equals": [ref(name), ""]} for name in ("VpcId", "SubnetId")]
+    given = [{"Fn::Not": [one]} for one in empty]
+    both = {"Fn::Or": [{"Fn::And": empty}, {"Fn::And": given}]}
+    said = "VpcId goes with SubnetId; with neither a VPC is made"
+    return {"VpcAndSubnet": {"Assertions": [{"Assert": both, "AssertDescription": said}]}}
 
 
 def _interface(site: Site) -> Object:

@@ -32,7 +32,7 @@ def _vpc(site: Site) -> Object:
         },
         "Subnet": {
             "Type": "AWS::EC2::Subnet",
-            "Condition": "MakeVpc",
+            "Condition": "MakeSubnet",
             "Properties": {
                 "VpcId": ref("Vpc"),
                 "CidrBlock": _SUBNET_CIDR,
@@ -48,7 +48,7 @@ def _vpc(site: Site) -> Object:
         },
         "SubnetRoutes": {
             "Type": "AWS::EC2::SubnetRouteTableAssociation",
-            "Condition": "MakeVpc",
+            "Condition": "MakeSubnet",
             "Properties": {"RouteTableId": ref("Routes"), "SubnetId": ref("Subnet")},
         },
     }
