@@ -31,6 +31,7 @@ _PSEUDO = {"AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "AWS::Partition": "
 # What a resource's Ref and Fn::GetAtt give, where its form matters to others.
 _ATTRIBUTES = {
     "Arn": f"arn:aws:iam::{ACCOUNT}:role/hyperpd-made",
+    "Log.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/hyperpd:*",
     "GroupId": "sg-0aaaaaaaaaaaaaaaa",
     "Subnet": "subnet-0aaaaaaaaaaaaaaaa",
     "Vpc": "vpc-0aaaaaaaaaaaaaaaa",
@@ -113,7 +114,7 @@ class Stack:
             case "Fn::If":
                 return self.value(inner[1] if self.holds(inner[0]) else inner[2])
             case "Fn::GetAtt":
-                return _ATTRIBUTES.get(inner[1], f"{inner[0]}-{inner[1]}")
+                return _ATTRIBUTES.get(".".join(inner)) or _ATTRIBUTES.get(inner[1], f"{inner[0]}-{inner[1]}")
             case "Fn::Sub":
                 text, local = (inner, {}) if isinstance(inner, str) else (inner[0], self.value(inner[1]))
                 return self._substituted(text, local)
