@@ -44,7 +44,7 @@ def of_shape(service: str, shape: str, value: Any) -> list[str]:
     return list(_problems(model(service).shape_for(shape), value, shape))
 
 
-def _python(pattern: str) -> str:
+def python(pattern: str) -> str:
     """Classes of characters by Unicode's name, as Python writes them, nearly."""
     for theirs, ours in ((r"\p{L}", r"\w"), (r"\p{Z}", r"\s"), (r"\p{N}", r"\d")):
         pattern = pattern.replace(theirs, ours)
@@ -63,7 +63,7 @@ def _problems(shape: Shape, value: Any, path: str) -> Iterator[str]:
     if isinstance(shape, StringShape):
         if shape.enum and value not in shape.enum:
             yield f"{path}: {value!r} is none of its {len(shape.enum)} values"
-        if (pattern := shape.metadata.get("pattern")) and not re.fullmatch(_python(pattern), value):
+        if (pattern := shape.metadata.get("pattern")) and not re.fullmatch(python(pattern), value):
             yield f"{path}: {value!r} does not match {pattern}"
     elif isinstance(shape, StructureShape):
         yield from (f"{path}: {name} is missing" for name in shape.required_members if name not in value)

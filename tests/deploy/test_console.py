@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,6 +17,7 @@ from hyperpd.deploy.console import Options, access, links, page
 from hyperpd.deploy.console.site import Site
 from hyperpd.errors import RecipeError
 from hyperpd.recipe import RecipeFile, load, parse, shipped
+from tests.deploy import shapes_cluster
 from tests.deploy.console_stacks import (
     GIVEN,
     IMAGE,
@@ -275,6 +277,7 @@ def test_no_option_is_dead():
         "availability_zone": ("us-east-1b", "slurm"),
         "route_table_id": ("rtb-01234567", "eks"),
         "s3_prefix_list_id": ("pl-63a5400a", "eks"),
+        "extra_security_group_id": ("sg-01234567", "eks"),
         "eks_cluster_arn": (GIVEN["EksClusterArn"], "eks"),
         "eks_security_group_id": ("sg-01234567", "eks"),
         "namespace": ("other", "eks"),
@@ -284,6 +287,51 @@ def test_no_option_is_dead():
         before = [document.body for document in rendered("qwen3-32b-p5-4p2d", orchestrator).documents]
         after = [document.body for document in rendered("qwen3-32b-p5-4p2d", orchestrator, f"{name}={value}").documents]
         assert before != after, name
+
+
+def _of(document: dict[str, Any], *settings: str) -> dict[str, dict[str, Any]]:
+    """Templates of a recipe of one's own."""
+    path = Path(mkdtemp()) / "own.yaml"
+    path.write_text(json.dumps({"version": 1, "name": "own"} | document))
+    found = deploy.render(load(path), "console", [*SETTINGS, *settings]).documents
+    path.unlink()
+    path.parent.rmdir()
+    return {one.file.rpartition("/")[2]: dict(one.body) for one in found if not isinstance(one.body, str)}
+
+
+def test_managed_tiers_are_the_clusters():
+    machine = {"instance_type": "ml.p5en.48xlarge"}
+    prefill = machine | {"kv_tiers": {"managed": True}}
+    made = _of({"model": {"huggingface": "example/small"}, "prefill": prefill, "decode": machine})
+    cluster = Stack(made["1-cluster.yaml"], GIVEN).resources()["Cluster"]["Properties"]
+    assert cluster["TieredStorageConfig"] == {"Mode": "Enable"}
+    assert shapes_cluster.problems("sagemaker", "CreateCluster", cluster) == []
+    plain = templates("qwen3-32b-p5-4p2d", "eks")["1-cluster.yaml"]
+    assert "TieredStorageConfig" not in plain["Resources"]["Cluster"]["Properties"]
+
+
+def test_an_endpoint_reads_its_model_and_nothing_else():
+    model = {"s3": "s3://models-example/llama/v3/"}
+    made = _of({"model": model, "aggregated": {"instance_type": "ml.g6e.12xlarge"}}, "orchestrator=slurm")
+    role = Stack(made["2-endpoint.yaml"], {}).resources()["ExecutionRole"]
+    found = {one["Sid"]: one["Resource"] for one in _statements(role)}
+    assert found["ModelRead"] == ["arn:aws:s3:::models-example/llama/v3/*"]
+    assert found["ModelList"] == ["arn:aws:s3:::models-example"]
+    assert found["PullImage"] == ["arn:aws:ecr:us-east-1:123456789012:repository/team/hyperpd"]
+
+
+def test_a_model_of_the_machine_is_no_endpoint():
+    made = _of({"model": {"path": "/opt/models/a"}, "aggregated": {"instance_type": "ml.g6e.12xlarge"}})
+    assert "2-endpoint.yaml" not in made
+
+
+def test_a_group_of_ones_own_is_added():
+    template = templates("qwen3-32b-p5-4p2d", "slurm")["1-cluster.yaml"]
+    for given, count in ((GIVEN, 1), (GIVEN | {"ExtraSecurityGroupId": "sg-01234567"}, 2)):
+        made = Stack(template, given).resources()
+        assert len(made["Cluster"]["Properties"]["VpcConfig"]["SecurityGroupIds"]) == count
+        (may,) = [one for one in _statements(made["ExecutionRole"]) if one["Sid"] == "MakeInterfaces"]
+        assert len([arn for arn in may["Resource"] if ":security-group/" in arn]) == count
 
 
 def test_losses_are_said():

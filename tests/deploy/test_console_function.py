@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hyperpd.deploy.console import function
-from tests.deploy.console_stacks import templates
+from tests.deploy.console_stacks import ACCOUNT, templates
 
 NATIVE = {
     "v1": {
@@ -215,6 +215,7 @@ def test_the_token_is_signed_for_this_cluster(monkeypatch):
 
     import boto3
     from moto import mock_aws
+    from moto.eks.models import eks_backends
 
     for key, value in {
         "AWS_ACCESS_KEY_ID": "testing",
@@ -224,11 +225,13 @@ def test_the_token_is_signed_for_this_cluster(monkeypatch):
         "CLUSTER": "prod",
     }.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(ssl, "create_default_context", lambda **_: None)  # moto's authority is no certificate
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: None)
     with mock_aws():
         vpc = {"subnetIds": [], "securityGroupIds": []}
-        role = "arn:aws:iam::123456789012:role/eks"
+        role = f"arn:aws:iam::{ACCOUNT}:role/eks"
         made = boto3.client("eks").create_cluster(name="prod", roleArn=role, resourcesVpcConfig=vpc)["cluster"]
+        known = eks_backends[ACCOUNT]["us-east-1"].clusters["prod"]
+        known.certificate_authority = {"data": base64.b64encode(b"PEM").decode()}  # moto's is no base64 of a text
         cluster = function.connect()
     assert cluster.url == made["endpoint"]
     kind, _, encoded = cluster.token.partition("k8s-aws-v1.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -16,7 +17,8 @@ from cfnlint.config import ManualArgs
 from cfnlint.data import AdditionalSpecs
 from cfnlint.helpers import load_resource
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
-from jsonschema import Draft7Validator
+from jsonschema import Draft7Validator, ValidationError
+from jsonschema.validators import extend
 
 from tests.deploy import shapes_cluster
 from tests.deploy.console_stacks import GIVEN, ORCHESTRATORS, REGION, Stack, gpu_recipes, templates, texts
@@ -102,9 +104,17 @@ def _actions() -> dict[str, set[str]]:
     return {service: {action.lower() for action in one["Actions"]} for service, one in listed.items()}
 
 
+def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not re.search(shapes_cluster.python(pattern), instance):
+        yield ValidationError(f"{instance!r} does not match {pattern}")
+
+
+_Validator: type[Draft7Validator] = extend(Draft7Validator, {"pattern": _pattern})
+
+
 def _problems(kind: str, properties: Any) -> bool:
     """Whether the resource's schema, the grammar of policies or SageMaker's API model refuses it."""
-    if next(Draft7Validator(_schema(kind)).iter_errors(properties), None):
+    if next(_Validator(_schema(kind)).iter_errors(properties), None):
         return True
     return any(_policy_problems(_block([properties], (0, *path, 0))) for path in _policies(properties))
 

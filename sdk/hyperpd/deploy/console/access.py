@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hyperpd.deploy.console.site import Object, Site, ref, sub
+from hyperpd.deploy.console.site import Object, Site, chosen, ref, sub
 
 _NONE = "AWS takes no resource for it"
 # Every action that has the resource "*", and why.
@@ -62,7 +62,9 @@ def machine(site: Site) -> list[Object]:
     # HyperPod's machines are in an account of AWS, so their ARNs have another account than this one.
     instance = f"{_ARN}ec2:${{AWS::Region}}:*:instance/*"
     logs = f"{_ARN}logs:{_HERE}:log-group:/aws/sagemaker/Clusters/${{AWS::StackName}}/*"
-    groups = [sub(group + "${SecurityGroup.GroupId}"), *([sub(group + "${EksSecurityGroupId}")] if site.eks else [])]
+    extra = chosen("HasExtraGroup", sub(group + "${ExtraSecurityGroupId}"), ref("AWS::NoValue"))
+    eks = [sub(group + "${EksSecurityGroupId}")] if site.eks else []
+    groups = [sub(group + "${SecurityGroup.GroupId}"), *eks, extra]
     subnet_arn = {"Fn::Sub": [subnet + "${Chosen}", {"Chosen": subnet_id(site)}]}
     described = [one for one in EVERYTHING if one.startswith("ec2:")]
     if not site.eks:

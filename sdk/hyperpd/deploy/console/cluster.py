@@ -167,6 +167,11 @@ def _parameters(site: Site) -> Object:
             AllowedPattern=r"^$|^rtb-[0-9a-f]{8,17}$",
         ),
     }
+    found["ExtraSecurityGroupId"] = parameter(
+        "Security group of yours with what machines reach beyond each other and S3; empty: nothing",
+        options.extra_security_group_id or "",
+        AllowedPattern=r"^$|^sg-[0-9a-f]{8,17}$",
+    )
     if site.eks:
         return found | {
             "VpcId": parameter("VPC of the EKS cluster", options.vpc_id, Type="AWS::EC2::VPC::Id"),
@@ -207,6 +212,7 @@ def _conditions(site: Site) -> Object:
     return {
         "MakeCluster": {"Fn::Equals": [ref("CreateCluster"), "yes"]},
         "HasTrainingPlan": {"Fn::Not": [{"Fn::Equals": [ref("TrainingPlanArn"), ""]}]},
+        "HasExtraGroup": {"Fn::Not": [{"Fn::Equals": [ref("ExtraSecurityGroupId"), ""]}]},
         **(
             {"MakeS3Endpoint": given}
             if site.eks
@@ -229,7 +235,7 @@ def _rules() -> Object:
 
 
 def _interface(site: Site) -> Object:
-    place = ["VpcId", "SubnetId", "RouteTableId", "S3PrefixListId"]
+    place = ["VpcId", "SubnetId", "RouteTableId", "S3PrefixListId", "ExtraSecurityGroupId"]
     place += ["EksClusterArn", "EksSecurityGroupId"] if site.eks else ["AvailabilityZone"]
     blocks = {
         "Where": place,

@@ -128,7 +128,8 @@ def _s3(site: Site) -> Object:
 
 def config(site: Site) -> Object:
     """VpcConfig of the cluster."""
-    groups = [_id(), *([ref("EksSecurityGroupId")] if site.eks else [])]
+    extra = chosen("HasExtraGroup", ref("ExtraSecurityGroupId"), ref("AWS::NoValue"))
+    groups = [_id(), *([ref("EksSecurityGroupId")] if site.eks else []), extra]
     return {"SecurityGroupIds": groups, "Subnets": [subnet_id(site)]}
 
 

@@ -83,6 +83,11 @@ class Options(Block):
     s3_prefix_list_id: str | None = Field(
         None, pattern=r"^pl-[0-9a-f]{8,17}$", description="Managed prefix list of S3 in the Region: where nodes may go"
     )
+    extra_security_group_id: str | None = Field(
+        None,
+        pattern=r"^sg-[0-9a-f]{8,17}$",
+        description="Security group of yours with what machines reach beyond each other and S3: a proxy, a file system",
+    )
     eks_cluster_arn: str | None = Field(
         None,
         pattern=r"^arn:aws[a-z-]*:eks:[a-z0-9-]+:[0-9]{12}:cluster/[0-9A-Za-z][A-Za-z0-9_-]*$",

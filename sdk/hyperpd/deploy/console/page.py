@@ -33,6 +33,7 @@ def urls(site: Site) -> dict[str, str]:
         "SubnetId": options.subnet_id,
         "RouteTableId": options.route_table_id,
         "S3PrefixListId": options.s3_prefix_list_id,
+        "ExtraSecurityGroupId": options.extra_security_group_id,
         "TrainingPlanArn": options.training_plan_arn,
     }
     eks = {"EksClusterArn": options.eks_cluster_arn}
