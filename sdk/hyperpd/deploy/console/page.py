@@ -107,7 +107,7 @@ def _needed(site: Site) -> Iterator[str]:
         yield "  Public, or Public"
         yield "  and private, with what HyperPod needs on it (device plugins for GPUs and EFA, health monitoring). The"
         yield "  console's own HyperPod page makes one that has it: SageMaker AI, HyperPod clusters, Create HyperPod"
-        yield "  cluster, Orchestrated by Amazon EKS."
+        yield f"  cluster, Orchestrated by Amazon EKS. {_SEEN}"
         yield "- EKS, the cluster, Networking: VPC, and Cluster security group. A private subnet of that VPC in"
         yield "  the zone where"
         yield "  your capacity is, with room for about 81 addresses a machine."
@@ -177,11 +177,11 @@ def _cluster(site: Site) -> Iterator[str]:
     if eks:
         yield "SageMaker AI, HyperPod clusters, Create HyperPod cluster, Orchestrated by Amazon EKS, Custom setup;"
         yield "VPC, subnet,"
-        yield "security groups and EKS cluster as above."
+        yield "security groups and EKS cluster as above. " + _SEEN
     else:
         yield "SageMaker AI, HyperPod clusters, Create HyperPod cluster, Orchestrated by Slurm, Custom setup; VPC,"
         yield "subnet and"
-        yield "security group as above."
+        yield "security group as above. " + _SEEN
     yield ""
 
 
