@@ -211,9 +211,8 @@ def _serve(site: Site) -> Iterator[str]:
     rooms = [f"`{site.options.namespace}-engines`", *([] if site.local else [f"`{site.options.namespace}`"])]
     yield f"## 4{'b' if site.one_instance else ''}. Serving on the cluster"
     yield ""
-    yield "Neither the EKS console nor SageMaker's takes objects that are pasted in, so a stack applies them:"
-    yield "the objects of"
-    yield "the target kubernetes are in it, and a function that sends them to the cluster and, later, a request to the"
+    yield f"Neither the EKS console nor SageMaker's takes objects that are pasted in {_SEEN}, so a stack applies them:"
+    yield "those of the target kubernetes are in it, and a function that sends them to the cluster and, later, a request to the"
     yield "gateway. Its role administers the EKS cluster for as long as the stack is there."
     yield ""
     yield f"    {urls(site)[serve.FILE]}"
