@@ -1,0 +1,40 @@
+"""What becomes of every field of a recipe."""
+
+from __future__ import annotations
+
+from hyperpd.deploy.target import Field
+
+
+def _is(how: str) -> Field:
+    return Field("expressed", how)
+
+
+_READ = "The recipe travels whole, as a file of the bucket or in a ConfigMap; the container reads it there"
+FIELDS = {
+    "version": _is(_READ),
+    "name": _is("Tag hyperpd:recipe"),
+    "description": _is(_READ),
+    "accelerator": _is("gpu: machines with GPUs; cpu is refused: a recipe for CPUs names no machine to make groups of"),
+    "image": _is("Container image, where the option image is not given"),
+    "model": _is(_READ),
+    "*.replicas": _is("Machines of the role's instance group (capacity.check), and what is served on them"),
+    "*.autoscaling": Field("not expressed", "nothing here follows load: replicas stand, and so do the machines"),
+    "*.instance_type": _is("Type of the role's instance group; option instance_type where the recipe names none"),
+    "*.parallel": _is("Machines of the role's instance group; the container passes degrees on to the engine"),
+    "*.kv_tiers": _is(_READ),
+    "*.kv_tiers.managed": _is("TieredStorageConfig of the cluster; refused with slurm"),
+    "*.engine": _is(_READ),
+    "kv_transfer": _is(_READ),
+    "kv_transfer.fabric": _is(
+        "efa: one zone, and a security group that is open to itself both ways; local: one machine"
+    ),
+    "gateway.policy": _is(_READ),
+    "gateway.replicas": _is("Machines of the instance group gateway, at most two; one machine: none of its own"),
+    "gateway.threshold_tokens": _is(_READ),
+    "gateway.auth": _is("none; keys is refused: the console's test pages send no key, IAM is what guards them"),
+    "gateway.limits": _is(_READ),
+    "slo": Field("not expressed", "nothing here scales or alarms by it"),
+    "placement.same_zone": _is("Always: all machines are in one subnet"),
+    "start_timeout_s": _is("Endpoint: start-up health check, at most 3,600 s; Kubernetes: startup probe"),
+    "drain_s": _is(_READ),
+}

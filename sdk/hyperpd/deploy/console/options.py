@@ -1,0 +1,103 @@
+"""What the recipe does not say: where in which account."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX, Label
+from hyperpd.recipe import Block
+
+
+class Options(Block):
+    """Options of the target console. What a stack asks on its own page may be left out; it is prefilled with these."""
+
+    region: str | None = Field(
+        None, pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$", description="Region, as in us-east-1; needed"
+    )
+    bucket: str | None = Field(
+        None,
+        pattern=r"^sagemaker-[a-z0-9][-a-z0-9]{1,51}[a-z0-9]$",
+        description="Bucket for lifecycle scripts, templates and the recipe; begins with sagemaker-; needed",
+    )
+    image: str | None = Field(
+        None,
+        pattern=r"^[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/\S+$",
+        description="Container image in ECR, instead of the recipe's; needed where the recipe names none",
+    )
+    orchestrator: Literal["eks", "slurm"] = Field("eks", description="What runs on the cluster: eks or slurm")
+    stack_name: str = Field(
+        "hyperpd",
+        pattern=r"^[a-zA-Z][a-zA-Z0-9]*(-[a-zA-Z0-9]+)*$",
+        max_length=32,
+        description="Name of the cluster and its stack; the other stacks' names begin with it",
+    )
+    prefix: str = Field(
+        "hyperpd",
+        pattern=r"^[A-Za-z0-9][-A-Za-z0-9_]*(/[-A-Za-z0-9_]+)*$",
+        max_length=128,
+        description="Folder of the bucket that everything is uploaded to",
+    )
+    account: str = Field(
+        "111122223333",
+        pattern=r"^[0-9]{12}$",
+        description="Account, in the instance groups to paste; the default is a placeholder",
+    )
+    instance_type: str | None = Field(
+        None, pattern=r"^ml\.\S+$", description="Machines of roles for which the recipe names none"
+    )
+    gateway_instance_type: str = Field(
+        "ml.c5.2xlarge",
+        pattern=r"^ml\.[a-z0-9]+\.\S+$",
+        description="Machines of the gateway, and of the controller with Slurm",
+    )
+    volume_gb: int = Field(
+        500, ge=1, le=16384, description="EBS volume of a worker's machine, in GB, for images and what has no NVMe"
+    )
+    training_plan_arn: str | None = Field(
+        None,
+        pattern=r"^arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:training-plan/\S+$",
+        description="Training plan with the capacity of the workers; default: on demand",
+    )
+    vpc_id: str | None = Field(
+        None,
+        pattern=r"^vpc-[0-9a-f]{8,17}$",
+        description="VPC; with eks that of the EKS cluster, with slurm made if empty",
+    )
+    subnet_id: str | None = Field(
+        None,
+        pattern=r"^subnet-[0-9a-f]{8,17}$",
+        description="Private subnet of it, in the capacity's availability zone",
+    )
+    availability_zone: str | None = Field(
+        None,
+        pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9][a-z]$",
+        description="slurm: availability zone of the VPC that is made; that of the capacity",
+    )
+    route_table_id: str | None = Field(
+        None,
+        pattern=r"^rtb-[0-9a-f]{8,17}$",
+        description="Route table of subnet_id that gets the S3 gateway endpoint; leave out where it has one",
+    )
+    s3_prefix_list_id: str | None = Field(
+        None, pattern=r"^pl-[0-9a-f]{8,17}$", description="Managed prefix list of S3 in the Region: where nodes may go"
+    )
+    extra_security_group_id: str | None = Field(
+        None,
+        pattern=r"^sg-[0-9a-f]{8,17}$",
+        description="Security group of yours with what machines reach beyond each other and S3: a proxy, a file system",
+    )
+    eks_cluster_arn: str | None = Field(
+        None,
+        pattern=r"^arn:aws[a-z-]*:eks:[a-z0-9-]+:[0-9]{12}:cluster/[0-9A-Za-z][A-Za-z0-9_-]*$",
+        description="eks: ARN of the EKS cluster",
+    )
+    eks_security_group_id: str | None = Field(
+        None, pattern=r"^sg-[0-9a-f]{8,17}$", description="eks: the EKS cluster's own security group"
+    )
+    namespace: Label = Field(
+        "hyperpd",
+        max_length=63 - len(ENGINES_SUFFIX),
+        description="eks: namespace of the gateway, as for the target kubernetes",
+    )

@@ -1,0 +1,116 @@
+"""Why a recipe cannot be rendered with these options, beyond fields that are always refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hyperpd import instances
+from hyperpd.deploy.console import links, page, serve
+from hyperpd.deploy.console.site import Site
+from hyperpd.errors import CapacityError, RecipeError
+
+_ECR = ".dkr.ecr."
+
+
+def problems(site: Site) -> Iterator[str]:
+    """Every problem, each with the field or option it is about."""
+    if site.recipe.accelerator == "cpu":
+        yield (
+            "accelerator: cpu: no machine is named, so there is no group to make; try a recipe for GPUs, or the target"
+            " kubernetes"
+        )
+        return
+    missing = list(_missing(site))
+    yield from missing
+    yield from _recipe(site)
+    yield from _orchestrator(site)
+    yield from _places(site)
+    machines = list(_machines(site))
+    yield from machines
+    if missing or machines:
+        return  # the rest looks at all of these
+    yield from _endpoint(site)
+    if site.eks:
+        yield from serve.problems(site)
+    for name, url in page.urls(site).items():
+        if len(url) > links.URL_MAX or len(links.template_url(site, name)) > links.TEMPLATE_URL_MAX:
+            yield (
+                f"prefix: the address that creates {name} has {len(url)} characters, at most {links.URL_MAX}; shorten"
+                f" it"
+            )
+
+
+def _missing(site: Site) -> Iterator[str]:
+    options = site.options
+    if not options.region:
+        yield "region: missing; give --set region=us-east-1 or another"
+    if not options.bucket:
+        yield "bucket: missing; give --set bucket=sagemaker-…, a name that nobody in the world has"
+    if not (options.image or site.recipe.image):
+        yield "image: the recipe names none; give --set image=…, or write it there (hyperpd image mirror)"
+    elif _ECR not in site.image.partition("/")[0]:
+        yield (
+            f"image: {site.image} is not in ECR, from where machines and endpoints pull; hyperpd image mirror copies it"
+        )
+
+
+def _recipe(site: Site) -> Iterator[str]:
+    recipe = site.recipe
+    if recipe.gateway.auth == "keys":
+        yield "gateway.auth: keys: the console's test pages send no key; IAM is what guards them, so say none"
+    if recipe.fabric == "infiniband" and not recipe.aggregated:
+        yield "kv_transfer.fabric: HyperPod has no InfiniBand; try efa"
+    tiers = [role for role, spec in recipe.roles().items() if spec.kv_tiers and spec.kv_tiers.managed]
+    if tiers and not site.eks:
+        yield f"{tiers[0]}.kv_tiers.managed: HyperPod has its tiered storage on EKS; use orchestrator=eks"
+
+
+def _orchestrator(site: Site) -> Iterator[str]:
+    """Options of the other orchestrator would do nothing."""
+    given = site.options.model_fields_set
+    others = {"availability_zone"} if site.eks else {"eks_cluster_arn", "eks_security_group_id", "namespace"}
+    for name in sorted(given & others):
+        yield f"{name}: has no meaning with orchestrator={site.options.orchestrator}; remove it"
+    if not site.eks and bool(site.options.vpc_id) != bool(site.options.subnet_id):
+        yield "vpc_id, subnet_id: one goes with the other; with neither a VPC is made"
+    if not site.eks and site.options.route_table_id and not site.options.vpc_id:
+        yield "route_table_id: goes with vpc_id; a VPC that is made has its own"
+
+
+def _places(site: Site) -> Iterator[str]:
+    """What names another Region than the stacks'."""
+    region, options = site.options.region, site.options
+    if not region:
+        return
+    if options.availability_zone and options.availability_zone[:-1] != region:
+        yield f"availability_zone: {options.availability_zone} is not in {region}"
+    for name in ("eks_cluster_arn", "training_plan_arn"):
+        arn = getattr(options, name)
+        if arn and arn.split(":")[3] != region:
+            yield f"{name}: is in {arn.split(':')[3]}, the stacks are in {region}"
+
+
+def _machines(site: Site) -> Iterator[str]:
+    roles, given = site.recipe.roles(), site.options.instance_type
+    for role, spec in roles.items():
+        if not spec.instance_type:
+            yield f"{role}.instance_type: missing; write it in the recipe, or give --set instance_type=ml.…"
+            return
+        try:
+            instances.find(spec.instance_type)
+        except RecipeError as error:
+            yield from (f"{role}.instance_type: {problem}" for problem in error.problems)
+            return
+    if given and all(spec.instance_type for spec in site.file.recipe.roles().values()):
+        yield "instance_type: the recipe names every role's machines, so nothing would use it"
+    if site.local and site.eks and "gateway_instance_type" in site.options.model_fields_set:
+        yield "gateway_instance_type: with kv_transfer.fabric: local the gateway is on the workers' machine"
+    try:
+        _ = site.capacity
+    except CapacityError as error:
+        yield str(error)
+
+
+def _endpoint(site: Site) -> Iterator[str]:
+    if site.one_instance and (region := site.image.split(".")[3]) != site.options.region:
+        yield f"image: is in {region}; an endpoint in {site.options.region} pulls from its own Region"

@@ -1,0 +1,45 @@
+"""What goes wrong with clusters, and where its reason is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hyperpd.deploy.console.site import Site
+
+
+def section(site: Site) -> Iterator[str]:
+    """Symptom → cause, as AWS documents them or users report them."""
+    name = site.stack()
+    yield "## When a stack fails"
+    yield ""
+    yield "CloudFormation, the stack, Events: the first row that says FAILED. For machines: CloudWatch, Log groups,"
+    yield f"`/aws/sagemaker/Clusters/{name}/…`, stream `LifecycleConfig/<group>/<machine>`; the last line says"
+    yield "why. [unverified]"
+    yield ""
+    yield "| what it says | what it is |"
+    yield "|---|---|"
+    for symptom, cause in _ROWS.items():
+        yield f"| {symptom} | {cause} |"
+    if site.eks:
+        for symptom, cause in _EKS_ROWS.items():
+            yield f"| {symptom} | {cause} |"
+    yield ""
+
+
+_ROWS = {
+    "EFA health check did not run": "the security group's rules; the stack's are right, so look at one added by"
+    " hand. Now and then it passes: try again",
+    "insufficient capacity, no subnet in the capacity's zone": "the subnet is in another zone than the capacity or the"
+    " training plan",
+    "lifecycle script failed or timed out": "files missing in the bucket, or no way to S3: `RouteTableId` of a subnet"
+    " without an S3 endpoint, or a wrong `S3PrefixListId`",
+    "ResourceLimitExceeded": 'the quota "… for cluster usage" of step 0',
+    "InService, and no machines": "look at the cluster's events: it says so early",
+}
+_EKS_ROWS = {
+    "the EKS cluster is refused": "authentication mode, Kubernetes version (1.28 to 1.34) or VPC CNI older than 1.18.3",
+    "`Objects`: the cluster does not know …": "a controller is missing: LeaderWorkerSet where a worker spans machines",
+    "`Objects`: 401 or 403": "the access entry `Entry` did not hold within two minutes: delete the stack, create it"
+    " again",
+    "`Objects`: timed out": "the API server's endpoint is private; the function reaches public ones only",
+}

@@ -1,0 +1,159 @@
+"""Every recipe for GPUs, rendered for the console; and templates with their functions worked out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import yaml
+
+from hyperpd import deploy
+from hyperpd.deploy import Rendering
+from hyperpd.recipe import load, shipped
+
+ACCOUNT, REGION = "123456789012", "us-east-1"
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/team/hyperpd@sha256:" + "0" * 64
+SETTINGS = (f"region={REGION}", "bucket=sagemaker-example-files", f"image={IMAGE}", f"account={ACCOUNT}")
+ORCHESTRATORS = ("eks", "slurm")
+# Nothing is known of the machines of this one until somebody names them.
+EXTRA = {"tiny-gpu-1p1d": ("instance_type=ml.g6e.12xlarge",)}
+GIVEN = {
+    "VpcId": "vpc-0123456789abcdef0",
+    "SubnetId": "subnet-0123456789abcdef0",
+    "EksClusterArn": f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/prod",
+    "EksSecurityGroupId": "sg-0123456789abcdef0",
+    "S3PrefixListId": "pl-63a5400a",
+    "AvailabilityZone": f"{REGION}a",
+}
+_PSEUDO = {"AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::StackName": "hyperpd"}
+# What a resource's Ref and Fn::GetAtt give, where its form matters to others.
+_ATTRIBUTES = {
+    "Arn": f"arn:aws:iam::{ACCOUNT}:role/hyperpd-made",
+    "Log.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/hyperpd:*",
+    "GroupId": "sg-0aaaaaaaaaaaaaaaa",
+    "Subnet": "subnet-0aaaaaaaaaaaaaaaa",
+    "Vpc": "vpc-0aaaaaaaaaaaaaaaa",
+}
+
+
+def gpu_recipes() -> list[str]:
+    """Names of the shipped recipes for GPUs."""
+    return [name for name in shipped() if load(name).recipe.accelerator == "gpu"]
+
+
+@cache
+def rendered(name: str, orchestrator: str, *more: str) -> Rendering:
+    """A shipped recipe."""
+    settings = (*SETTINGS, f"orchestrator={orchestrator}", *EXTRA.get(name, ()), *more)
+    return deploy.render(load(name), "console", settings)
+
+
+@cache
+def texts(name: str, orchestrator: str) -> dict[str, str]:
+    """Its files."""
+    settings = (*SETTINGS, f"orchestrator={orchestrator}", *EXTRA.get(name, ()))
+    return deploy.texts(rendered(name, orchestrator), load(name), settings)
+
+
+def templates(name: str, orchestrator: str) -> dict[str, dict[str, Any]]:
+    """File name without folders → template, read from its text as CloudFormation would."""
+    found = {path.rpartition("/")[2]: text for path, text in texts(name, orchestrator).items()}
+    return {
+        path: copy.deepcopy(_read(text))
+        for path, text in found.items()
+        if path[0].isdigit() and "-" in path and path.endswith(".yaml")
+    }
+
+
+@cache
+def _read(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text)
+
+
+class Stack:
+    """A template with parameters: conditions decided, functions worked out."""
+
+    def __init__(self, template: Mapping[str, Any], given: Mapping[str, str]) -> None:
+        self.template = template
+        declared = template.get("Parameters", {})
+        self.values = {name: given.get(name, one.get("Default")) for name, one in declared.items()}
+
+    def resources(self) -> dict[str, dict[str, Any]]:
+        """Logical name → {Type, Properties} of what is made."""
+        return {
+            name: {"Type": one["Type"], "Properties": self.value(one.get("Properties", {}))}
+            for name, one in self.template["Resources"].items()
+            if "Condition" not in one or self.holds(one["Condition"])
+        }
+
+    def holds(self, condition: str) -> bool:
+        """Whether a condition does."""
+        return bool(self.value(self.template["Conditions"][condition]))
+
+    def value(self, given: Any) -> Any:
+        """A value without functions."""
+        if isinstance(given, list):
+            return [item for item in map(self.value, given) if item is not _NOTHING]
+        if not isinstance(given, dict):
+            return given
+        if len(given) == 1:
+            ((name, inner),) = given.items()
+            if name.startswith("Fn::") or (name in ("Ref", "Condition") and isinstance(inner, str)):
+                return self._function(name, inner)
+        found = {key: self.value(inner) for key, inner in given.items()}
+        return {key: inner for key, inner in found.items() if inner is not _NOTHING}
+
+    def _function(self, name: str, inner: Any) -> Any:
+        match name:
+            case "Ref":
+                return self._name(inner)
+            case "Condition":
+                return self.holds(inner)
+            case "Fn::If":
+                return self.value(inner[1] if self.holds(inner[0]) else inner[2])
+            case "Fn::GetAtt":
+                return _ATTRIBUTES.get(".".join(inner)) or _ATTRIBUTES.get(inner[1], f"{inner[0]}-{inner[1]}")
+            case "Fn::Sub":
+                text, local = (inner, {}) if isinstance(inner, str) else (inner[0], self.value(inner[1]))
+                return self._substituted(text, local)
+        values = self.value(inner)
+        match name:
+            case "Fn::Equals":
+                return values[0] == values[1]
+            case "Fn::Not":
+                return not values[0]
+            case "Fn::Or":
+                return any(values)
+            case "Fn::And":
+                return all(values)
+            case "Fn::Select":
+                return values[1][int(values[0])]
+            case "Fn::Split":
+                return values[1].split(values[0])
+        raise NotImplementedError(name)
+
+    def _name(self, name: str) -> Any:
+        if name == "AWS::NoValue":
+            return _NOTHING
+        if name in _PSEUDO:
+            return _PSEUDO[name]
+        if name in self.values:
+            assert self.values[name] is not None, f"{name} has no value"
+            return self.values[name]
+        assert name in self.template["Resources"], f"nothing is called {name}"
+        return _ATTRIBUTES.get(name, f"made-{name}")
+
+    def _substituted(self, text: str, local: Mapping[str, str]) -> str:
+        first, *rest = text.split("${")
+        for part in rest:
+            name, _, after = part.partition("}")
+            made = local.get(name) or (
+                self._function("Fn::GetAtt", name.split(".")) if "." in name else str(self._name(name))
+            )
+            first += made + after
+        return first
+
+
+_NOTHING = object()
