@@ -16,7 +16,7 @@ from hyperpd.errors import RecipeError
 from hyperpd.problems import nearest, problems
 from hyperpd.recipe import RecipeFile, shipped
 
-TARGETS = ("kubernetes",)
+TARGETS = ("kubernetes", "inference_operator")
 
 
 @dataclass(frozen=True, slots=True)
