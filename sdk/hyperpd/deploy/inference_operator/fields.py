@@ -36,8 +36,8 @@ FIELDS: Mapping[str, Field] = {
     "*.instance_type": _is("instanceType, or instanceTypes and a nodeSelector of each role"),
     "*.parallel": _is("GPUs of a pod, and vLLM's arguments"),
     "*.parallel.nodes": _is("Only 1: the operator's worker is one pod; more is refused"),
-    "*.kv_tiers.memory_gib": _not("kvCacheSpec.enableL1Cache has no size"),
-    "*.kv_tiers.disk": _not("A worker has one volume mount, the model's"),
+    "*.kv_tiers.memory_gib": _not("No field for it: kvCacheSpec.enableL1Cache has no size"),
+    "*.kv_tiers.disk": _not("No field for it: a worker has one volume mount, the model's"),
     "*.kv_tiers.managed": _is("kvCacheSpec.l2CacheSpec: tieredstorage"),
     "*.engine": _is("vLLM's arguments of the role"),
     "kv_transfer": _is("Only what decides the form; what the operator decides by itself is listed"),
@@ -46,10 +46,10 @@ FIELDS: Mapping[str, Field] = {
     "gateway.threshold_tokens": _is("pdSpec.routingThreshold; front: the gateway reads the recipe"),
     "gateway.auth": _is("Only none: SageMaker and its IAM decide who may call; keys is refused"),
     "gateway.limits": _is("aggregated: worker.requestLimits; front: the gateway reads the recipe"),
-    "slo": _not("Autoscaling here asks each role's load alone"),
+    "slo": _not("No field for it: autoscaling of this object asks each role's load alone"),
     "placement.same_zone": _is("pdSpec.topologySpec.sameAZ"),
     "start_timeout_s": _is("maxDeployTimeInSeconds; aggregated: the startup probe, too"),
-    "drain_s": _not("The object has no grace period for its pods; Kubernetes gives them 30 s"),
+    "drain_s": _not("No field for it: pods get Kubernetes' 30 s"),
 }
 
 _ENGINES = _not("said by --target kubernetes, which this front goes with")
@@ -75,15 +75,14 @@ _READ_BY_OURS = ("image", "kv_transfer", "gateway.limits.body_mib")
 
 def losses(endpoint: Endpoint) -> Iterator[str]:
     """What the recipe says and this form does not, beyond FIELDS."""
-    kept = _READ_BY_OURS if endpoint.ours else ()
+    kept = _READ_BY_OURS if endpoint.options.own_image else ()
     table = {path: field for path, field in LOST[endpoint.form].items() if path not in kept}
     if endpoint.form == "front":
         # Whole blocks: the other rendering has them all.
         found = dict.fromkeys(path.split(".")[0] for path in written(endpoint.recipe))
         yield from (f"{path}: {_ENGINES.how}" for path in found if fate(table, path))
         return
-    paths = [path for path in written(endpoint.recipe) if fate(FIELDS, path) not in (None, FIELDS["slo"])]
-    yield from (f"{path}: {lost.how}" for path in paths if (lost := fate(table, path)))
+    yield from (f"{path}: {lost.how}" for path in written(endpoint.recipe) if (lost := fate(table, path)))
     yield from _neighbours(endpoint)
 
 
