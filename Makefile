@@ -20,7 +20,7 @@ up: .venv/installed
 
 test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
-	$(BIN)/python -m pytest -m 'not image and not lifecycle' $(TEST)
+	$(BIN)/python -m pytest -m 'not image and not lifecycle and not nightly' $(TEST)
 
 image-test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
@@ -46,6 +46,7 @@ contract: .venv/checks
 	PYTHONPATH=$(CURDIR)/.venv/contract-$(ENGINE) HYPERPD_UNKNOWN_ENGINE=true $(BIN)/python -m pytest tests/real/test_pd.py
 
 nightly: check test image-test lifecycle-test
+	$(BIN)/python -m pytest -m nightly
 	$(MAKE) contract ENGINE=0.31.0
 
 clean:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hyperpd import capacity
 from hyperpd.environment import table
-from hyperpd.recipe import parse, shipped
+from hyperpd.prices import reference
+from hyperpd.recipe import load, parse, shipped
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+RECIPES = (ROOT / "recipes" / "README.md").read_text()
 
 
 def test_settings_table() -> None:
@@ -16,7 +20,25 @@ def test_settings_table() -> None:
 
 
 def test_shipped_recipes_are_named() -> None:
-    assert [name for name in shipped() if f"`{name}`" not in README] == []
+    assert [name for name in shipped() if f"`{name}`" not in RECIPES] == []
+
+
+def test_the_catalogue_says_what_is_computed() -> None:
+    for name in shipped():
+        recipe = load(name).recipe
+        if recipe.accelerator == "cpu" or recipe.model.generated:
+            continue
+        taken = capacity.check(recipe)
+        nodes = capacity.instances(taken)
+        prices_usd = [reference(kind) for kind in nodes]
+        usd = sum(price.usd_per_hour * nodes[kind] for kind, price in zip(nodes, prices_usd, strict=True) if price)
+        moved = f"{taken.s_per_1000_tokens * 1000:.2f}" if taken.s_per_1000_tokens else "-"
+        (row,) = [line.split(" | ") for line in RECIPES.splitlines() if line.startswith(f"| `{name}` |")]
+        where = " + ".join(f"{count} × {kind.removeprefix('ml.')}" for kind, count in nodes.items())
+        kv = f"{taken.kv_bytes_per_token:,}"
+        assert row[1].startswith(f"{recipe.layout} ("), name
+        assert row[2:] == [str(taken.gpus), where, kv, moved, f"{usd:,.2f} |"], name
+        assert all(price and price.date.isoformat() in RECIPES for price in prices_usd)
 
 
 def test_the_recipe_shown_is_valid() -> None:

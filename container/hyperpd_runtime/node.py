@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -36,6 +35,7 @@ from hyperpd_runtime.settings import Settings
 from hyperpd_runtime.worker import WorkerProcess
 
 _NOTICE_S = 2.0  # gateways ask every 0.5 s whether a worker is ready
+_KILL_S = 5  # beyond its own drain, which it is given to end
 
 
 class Node:
@@ -129,23 +129,24 @@ class Node:
         await _all(self._front(), *(worker.watch() for worker in self.workers))
 
     async def _leader(self) -> None:
-        """Where the first machine of this worker is: its name may be known only once it runs."""
+        """Wait for the first machine of this worker: vLLM gives up after 5 minutes, and an image may be slower."""
         for one in self.workers:
             name, timeout_s = one.worker.leader, self.file.recipe.start_timeout_s
             if not name:
                 continue
-            async with self._step(f"address of {name}"):
+            async with self._step(f"first machine {name}"):
                 try:
                     async with asyncio.timeout(timeout_s):
-                        one.worker = replace(one.worker, leader=await _address(name))
+                        one.worker = replace(one.worker, leader=await _reached(name, one.worker.data_parallel_port))
                 except TimeoutError:
-                    raise NotReady(f"no address for {name} (leader) after {timeout_s} s") from None
+                    where = f"{name}:{one.worker.data_parallel_port}"
+                    raise NotReady(f"{where} (leader) not reached after {timeout_s} s (start_timeout_s)") from None
 
     def _commands(self) -> list[Launch]:
         recipe = self.file.recipe
         decision = None
         preflight.engine(recipe.accelerator, self.settings.unknown_engine)
-        if not recipe.aggregated:
+        if any(recipe.on_fabric(role) for role in recipe.roles()):
             decision = transport.decide(recipe, self.settings)
             print(decision.block(), flush=True)
         return [
@@ -232,9 +233,16 @@ class Node:
         ready = [worker for worker in self.workers if worker.state == "ready"]
         for worker in ready:
             worker.state = "draining"
-        if ready and self.settings.role != "node":  # gateways elsewhere may have this worker, too
+        if parts := [worker for worker in ready if worker.worker.rank]:  # no gateway knows these: the whole worker ends
+            await asyncio.gather(*(part.until_leader_ends(self._longest_end_s()) for part in parts))
+        elif ready and self.settings.role != "node":  # gateways elsewhere may have this worker, too
             await asyncio.sleep(_NOTICE_S)
             await asyncio.gather(*(self._until_read(worker) for worker in ready if worker.worker.role == "prefill"))
+
+    def _longest_end_s(self) -> float:
+        """Seconds that another machine's worker takes to end: its notice, unread KV cache, running requests."""
+        recipe = self.file.recipe
+        return _NOTICE_S + recipe.kv_transfer.lease_s + recipe.drain_s + _KILL_S
 
     async def _until_read(self, prefill: WorkerProcess) -> None:
         """vLLM's own drain does not wait for decode to read what prefill computed: stay, a lease at most."""
@@ -245,7 +253,7 @@ class Node:
     async def _stop(self) -> None:
         if self.gateway:
             await self.gateway.stop()
-        grace_s = self.file.recipe.drain_s + 5
+        grace_s = self.file.recipe.drain_s + _KILL_S
         # Decode first: what it still reads from prefill stays there until then.
         for prefill in (False, True):
             ending = [worker for worker in self.workers if (worker.worker.role == "prefill") == prefill]
@@ -306,12 +314,15 @@ class Node:
         part.replace(self.folder / "fleet.json")
 
 
-async def _address(name: str) -> str:
-    """The IP address of a name, asked for until there is one."""
-    loop = asyncio.get_running_loop()
+async def _reached(name: str, port: int) -> str:
+    """The IP address behind `name`, once something listens at `port` there."""
     while True:
-        with contextlib.suppress(socket.gaierror):
-            return str((await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM))[0][4][0])
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(5):
+                _, writer = await asyncio.open_connection(name, port)
+            address = str(writer.get_extra_info("peername")[0])
+            writer.close()
+            return address
         await asyncio.sleep(1)
 
 

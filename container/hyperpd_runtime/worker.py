@@ -93,6 +93,18 @@ class WorkerProcess:
                 return True
         return False
 
+    async def until_leader_ends(self, timeout_s: float) -> None:
+        """Have the worker's first machine drain, and stay until its engine is gone: it still sends requests here."""
+        leader, admin = self.worker.leader, self.worker.admin_port
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)) as session:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    async with session.post(f"http://{leader}:{admin}/drain"):
+                        pass
+                    while True:
+                        async with session.get(f"http://{leader}:{self.worker.api_port}/health"):
+                            await asyncio.sleep(0.5)
+
     async def _busy(self) -> bool:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)) as session:
             try:

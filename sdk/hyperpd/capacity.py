@@ -13,6 +13,7 @@ data-parallel ranks too, with expert parallelism or without. What is not counted
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from hyperpd.errors import CapacityError, RecipeError
 from hyperpd.instances import INSTANCES, InstanceType, find
 from hyperpd.model import Model
 from hyperpd.models import KnownModel
-from hyperpd.placement import Machine
+from hyperpd.placement import Machine, place
 from hyperpd.recipe import Recipe, Role, RoleSpec
 
 GIB = 2**30
@@ -105,6 +106,10 @@ def check(recipe: Recipe, known: KnownModel | None = None) -> Capacity:
     """
     known = known or models.find(recipe.model.huggingface)
     capacity, problems = _examine(recipe, known)
+    if not problems and recipe.fabric in ("tcp", "infiniband") and len(capacity.roles) > 1:
+        rooms = [part.instance.gpus for part in capacity.roles for _ in range(part.nodes)]
+        placed = place(recipe, [Machine(gpus=room) for room in rooms])  # roles may share a machine
+        capacity = replace(capacity, nodes=len({worker.node for worker in placed.workers}))
     if problems:
         near = _nearest(recipe, known)
         hint = f"the nearest that fits: {near}" if near else "no single change of TP or instance type fits"
@@ -131,17 +136,17 @@ def machines(recipe: Recipe) -> tuple[Machine, ...]:
     return tuple(Machine(f"node-{number}", gpus=room) for number, room in enumerate(gpus))
 
 
-def instances(taken: Capacity, fabric: str) -> dict[str, int]:
+def instances(taken: Capacity) -> dict[str, int]:
     """How many nodes of which type that is."""
     found: dict[str, int] = {}
     for part in taken.roles:
         found[part.instance.name] = found.get(part.instance.name, 0) + part.nodes
-    return dict.fromkeys(found, 1) if fabric == "local" else found
+    return dict.fromkeys(found, taken.nodes) if len(found) == 1 else found
 
 
 def _examine(recipe: Recipe, known: KnownModel | None) -> tuple[Capacity, list[str]]:
     problems: list[str] = []
-    unchecked = [] if known else [f"memory and KV cache: nothing is known of {recipe.model.name}"]
+    unchecked = [] if known else [f"memory and KV cache: nothing is known of {recipe.model.name}{_like(recipe)}"]
     parts = []
     if recipe.accelerator == "cpu":
         unchecked = ["everything: the recipe runs on CPUs"]
@@ -152,7 +157,7 @@ def _examine(recipe: Recipe, known: KnownModel | None) -> tuple[Capacity, list[s
         try:
             instance = find(spec.instance_type)
         except RecipeError as error:
-            unchecked.append(f"{role}: {'; '.join(error.problems)}")
+            problems += [f"{role}.instance_type: {problem}" for problem in error.problems]
             continue
         part = _role(recipe, role, spec, instance, known)
         parts.append(part)
@@ -183,6 +188,12 @@ def _examine(recipe: Recipe, known: KnownModel | None) -> tuple[Capacity, list[s
         ),
         problems,
     )
+
+
+def _like(recipe: Recipe) -> str:
+    """The known model that was perhaps meant."""
+    near = difflib.get_close_matches(recipe.model.huggingface or "", [one.name for one in models.MODELS], 1, 0.8)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _role(recipe: Recipe, role: Role, spec: RoleSpec, instance: InstanceType, known: KnownModel | None) -> RoleCapacity:

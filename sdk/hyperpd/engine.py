@@ -114,6 +114,7 @@ def launch(
         env["VLLM_NIXL_SIDE_CHANNEL_PORT"] = str(worker.side_channel_port)
         if transfer.kv_layout:
             env["VLLM_KV_CACHE_LAYOUT"] = transfer.kv_layout
+    if recipe.on_fabric(worker.role):
         env |= decision.environment
     if spec.kv_tiers and spec.kv_tiers.managed:
         # Unverified: no daemon to try it with, and the image has to carry LMCache.
@@ -199,7 +200,9 @@ def _kv_transfer_config(
         # NIXL first: what comes from another worker is taken before what lies on a tier.
         # A folder for each engine digest: blocks of another model under the same name would be wrong.
         digest = recipe.fingerprint(worker.role, model_path).identity.digest[:16]
-        children = [nixl, _tiers(tiers, recipe, f"{tiers.disk}/{digest}" if tiers.disk else None)]
+        parallel = recipe.role(worker.role).parallel
+        disk = f"{tiers.disk}/{digest}" if tiers.disk else None
+        children = [nixl, _tiers(tiers, recipe, disk, parallel.data // parallel.nodes)]
         nixl = {
             "kv_connector": "MultiConnector",
             "kv_role": role,
@@ -213,7 +216,7 @@ def _kv_transfer_config(
     }
 
 
-def _tiers(tiers: KVTiers, recipe: Recipe, disk: str | None) -> dict[str, object]:
+def _tiers(tiers: KVTiers, recipe: Recipe, disk: str | None, ranks: int) -> dict[str, object]:
     if tiers.managed:
         return {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
     if recipe.accelerator == "cpu":
@@ -224,7 +227,8 @@ def _tiers(tiers: KVTiers, recipe: Recipe, disk: str | None) -> dict[str, object
             "kv_role": "kv_both",
             "kv_connector_extra_config": {"shared_storage_path": disk},
         }
-    extra: dict[str, object] = {"cpu_bytes_to_use": int((tiers.memory_gib or 0) * 2**30)}
+    # For each engine core, that is, for each data-parallel rank of this machine.
+    extra: dict[str, object] = {"cpu_bytes_to_use": int((tiers.memory_gib or 0) * 2**30 / ranks)}
     if disk:
         extra |= {"spec_name": "TieringOffloadingSpec", "secondary_tiers": [{"type": "fs", "root_dir": disk}]}
     return {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": extra}

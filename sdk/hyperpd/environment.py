@@ -30,7 +30,7 @@ RuntimeRole = Literal["prefill", "decode", "aggregated", "gateway", "node"]
 # Which roles read a setting; all do where nothing is said.
 _GATEWAY: JsonDict = {"roles": "gateway"}
 _WORKER: JsonDict = {"roles": "prefill, decode, aggregated"}
-_KV: JsonDict = {"roles": "prefill, decode, node"}
+_KV: JsonDict = {"roles": "prefill, decode, aggregated, node"}
 
 
 class Environment(BaseModel):

@@ -7,6 +7,7 @@ from typing import Any
 
 EngineOption = bool | int | float | str | list[Any] | dict[str, Any]
 
+_TLS = "refused: gateways reach engines by plain HTTP inside the cluster"
 # Options of vLLM that hyperpd derives itself. A recipe that sets one is refused: two sources for
 # one value would disagree one day. So is a beginning of one (`block-siz`), which vLLM's parser
 # completes, and a part of one (`kv-transfer-config.engine_id`).
@@ -22,11 +23,11 @@ OWNED_FLAGS: Mapping[str, str] = {
     "shutdown-timeout": "drain_s",
     "host": "the placement",
     "port": "the placement",
-    "api-key": "the gateway",
+    "api-key": "refused: gateways have keys (gateway.auth), engines are reached by gateways alone",
     "uds": "the placement",
-    "config": "engine:",
-    "disable-access-log-for-endpoints": "hyperpd",
-    "disable-fastapi-docs": "hyperpd",
+    "config": "refused: options stand under engine:",
+    "disable-access-log-for-endpoints": "what probes ask",
+    "disable-fastapi-docs": "what may be reached",
     "pipeline-parallel-size": "parallel.pipeline",
     "data-parallel-size": "parallel.data",
     "data-parallel-size-local": "parallel.data and parallel.nodes",
@@ -44,11 +45,10 @@ OWNED_FLAGS: Mapping[str, str] = {
     "master-port": "the placement",
     "enable-lora": "model.adapters",
     "lora-modules": "model.adapters",
-    "api-server-count": "hyperpd",
-    "headless": "hyperpd",
-    "ssl-keyfile": "the gateway",
-    "ssl-certfile": "the gateway",
-    "ssl-ca-certs": "the gateway",
+    "headless": "the placement",
+    "ssl-keyfile": _TLS,
+    "ssl-certfile": _TLS,
+    "ssl-ca-certs": _TLS,
 }
 
 
@@ -65,7 +65,9 @@ def engine_options(options: Mapping[str, EngineOption], shown: str = "") -> dict
         flag = option.removeprefix("no-")
         owned = next((name for name in OWNED_FLAGS if name.startswith(flag)), None)
         if owned:
-            clashes.append(f"{shown}{key} is set by hyperpd from {OWNED_FLAGS[owned]}; remove it here")
+            by = OWNED_FLAGS[owned]
+            is_what = by if by.startswith("refused") else f"set by hyperpd from {by}; remove it here"
+            clashes.append(f"{shown}{key} is {is_what}")
         elif option + dot + part in spelled:
             clashes.append(f"{shown}{key} is given twice; remove one")
         spelled[option + dot + part] = value

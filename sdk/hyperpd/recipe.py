@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -61,7 +62,8 @@ class ModelSource(Block):
         None, description="Folder of a Hugging Face model, the same on every machine: of the machine, or of `claim`"
     )
     claim: str | None = Field(
-        None, description="Kubernetes: the PersistentVolumeClaim (FSx for Lustre, EBS) that has the folder `path`"
+        None,
+        description="Kubernetes: the PersistentVolumeClaim that has the folder `path`: FSx; EBS on one node",
     )
     huggingface: str | None = Field(None, description="Hugging Face id, as in org/model")
     s3: str | None = Field(
@@ -125,7 +127,9 @@ class Parallel(Block):
 class KVTiers(Block):
     """Where a prefill worker keeps KV blocks that leave the accelerator's memory."""
 
-    memory_gib: float | None = Field(None, gt=0, description="Host memory; needed for `disk` with GPUs, none on a CPU")
+    memory_gib: float | None = Field(
+        None, gt=0, description="Host memory of one worker on one machine; needed for `disk` with GPUs, none on a CPU"
+    )
     disk: str | None = Field(None, description="Folder on a local disk; made if missing")
     managed: bool = Field(False, description="HyperPod's managed tiered storage, through LMCache; alone, with GPUs")
 
@@ -150,9 +154,7 @@ class RoleSpec(Block):
 
     replicas: int = Field(1, ge=1, le=1024, description="How many workers")
     autoscaling: Autoscaling | None = Field(None, description="How far the number of workers may move")
-    instance_type: str | None = Field(
-        None, pattern=r"^ml\.\S+$", description="HyperPod's name of the machine, as in ml.p5en.48xlarge"
-    )
+    instance_type: str | None = Field(None, description="HyperPod's name of the machine, as in ml.p5en.48xlarge")
     parallel: Parallel = Parallel()
     kv_tiers: KVTiers | None = Field(None, description="prefill: a prefix cache beyond the accelerator's memory")
     engine: dict[str, EngineOption] = Field({}, description="vLLM's own options, passed through by name")
@@ -162,8 +164,17 @@ class RoleSpec(Block):
     def _options(cls, engine: dict[str, EngineOption]) -> dict[str, EngineOption]:
         return engine_options(engine, "engine.")
 
+    @field_validator("instance_type")
+    @classmethod
+    def _of_hyperpod(cls, name: str | None) -> str | None:
+        if name and not re.fullmatch(r"ml\.\S+", name):
+            raise ValueError("begins with ml., as in ml.p5en.48xlarge")
+        return name
+
     @model_validator(mode="after")
     def _bounds(self) -> RoleSpec:
+        if (bounds := self.autoscaling) and bounds.min > bounds.max:
+            raise ValueError(f"autoscaling: min ({bounds.min}) is above max ({bounds.max})")
         if (bounds := self.autoscaling) and not bounds.min <= self.replicas <= bounds.max:
             raise ValueError(f"replicas: {self.replicas} is not within autoscaling {bounds.min} to {bounds.max}")
         return self
@@ -309,6 +320,10 @@ class Recipe(Block):
         """What carries the KV cache; one of fabric.FABRICS."""
         return self.kv_transfer.fabric or ("tcp" if self.accelerator == "cpu" else "efa")
 
+    def on_fabric(self, role: Role) -> bool:
+        """Whether workers of `role` talk over the fabric: to the other role, or among their own machines."""
+        return role != "aggregated" or self.role(role).parallel.nodes > 1
+
     @property
     def layout(self) -> str:
         """The number of workers, as in 4P+1D or 2x for an aggregated one."""
@@ -383,6 +398,17 @@ class RecipeFile:
         return replace(self, recipe=parse(document, f"{self.path} with {', '.join(options)}")) if options else self
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose mappings say each key once: of two, yaml would take the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        written = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in written:
+            if written.count(key) > 1:
+                raise yaml.MarkedYAMLError(None, None, f"{key} is written twice in one block", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def shipped() -> list[str]:
     """Names of the recipes that come with hyperpd, sorted."""
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
@@ -402,7 +428,7 @@ def load(recipe: str | Path) -> RecipeFile:
         raise RecipeError(str(recipe), [f"no such file and no shipped recipe of this name; {hint}"])
     content = path.read_bytes()
     try:
-        document = yaml.safe_load(content)
+        document = yaml.load(content, _Loader)
     except yaml.YAMLError as error:
         raise RecipeError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from None
     return RecipeFile(parse(document, str(path)), path.resolve(), hashlib.sha256(content).hexdigest())

@@ -238,3 +238,17 @@ async def test_a_lone_gateway_waits_for_workers_that_come_go_and_come_again(
 def test_a_gateway_refuses_keys_that_cannot_be_used() -> None:
     with pytest.raises(RecipeError, match="keys-file: missing"):
         Gateway(tiny(gateway={"auth": "keys"}), Sources(()), "127.0.0.1", NOWHERE, lambda: None)
+
+
+async def test_a_gateway_ends_when_it_can_no_longer_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def defect(_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(discovery.Discovery, "watch", defect)
+    ended = asyncio.Event()
+    gateway = Gateway(tiny(), Sources(()), "127.0.0.1", Placement((), free_port(), free_port()), ended.set)
+    await gateway.start()
+    try:
+        await asyncio.wait_for(ended.wait(), 10)
+    finally:
+        await gateway.stop()

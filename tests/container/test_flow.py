@@ -309,3 +309,13 @@ async def test_an_adapter_is_asked_for_by_its_name() -> None:
         refused = await stack.ask(model="clerc")
         assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
         assert "'tiny-llama' and 'poet' and 'clerk'" in refused.json()["error"]["message"]
+
+
+async def test_only_streams_say_when_their_first_token_came(stack: Stack) -> None:
+    """Of a whole answer the first event is its end: autoscaling would take long answers for slow prefill."""
+    name = "hyperpd_first_event_seconds_count"
+    before = counted(name)
+    await stack.ask()
+    assert counted(name) == before
+    await stack.ask(stream=True)
+    assert counted(name) == before + 1

@@ -66,6 +66,20 @@ def test_who_stays_keeps_what_is_known_and_gone_pairs_vanish() -> None:
         members.pick()
 
 
+def test_a_decode_worker_that_joins_is_tried_before_it_is_used() -> None:
+    members = Pool([P0, D0, D1], disaggregated=True)
+    for member in members.members:
+        member.healthy = True
+    first, second = members.pairs
+    first.proven = True
+    assert {members.pick().name for _ in range(4)} == {"decode-0"}
+    second.proven = True
+    assert {members.pick().name for _ in range(4)} == {"decode-0", "decode-1"}
+    first.proven = second.proven = False
+    members._was_ready = True  # there were pairs: decode answers alone, counted
+    assert {members.pick().name for _ in range(4)} == {"decode-0", "decode-1"}
+
+
 def test_nobody_is_there() -> None:
     members = Pool(disaggregated=True)
     assert members.unavailable() == "no worker can decode: there is none"

@@ -15,10 +15,12 @@ import pytest
 import yaml
 
 from hyperpd.recipe import load
+from hyperpd_runtime.gateway import handoff
 from tests.real.fleet import Fleet, until
 from tests.real.prompts import complete, prompt
 
 pytestmark = pytest.mark.real
+FROM_PREFILL = {"source": "external_kv_transfer"}
 
 
 def changed(folder: Path, name: str, **model: Any) -> str:
@@ -79,11 +81,20 @@ def test_only_workers_that_can_exchange_kv_are_paired(tmp_path: Path, http: http
             assert (tried > 0) == (name in ("prefill", "decode")), name
             assert fleets[name].metric(url, "vllm:nixl_num_failed_transfers_total") == 0
 
-        # A worker that is asked to drain is out of the pool before its engine is gone.
+        # A worker that is asked to drain is out of the pool before its engine is gone, and stays until the KV cache
+        # that it computed has been read.
+        body = {"model": "tiny-llama", "prompt": prompt(500, 2), "max_tokens": 4, "temperature": 0}
+        leg = http.post(f"{urls['prefill']}/v1/completions", json=handoff.prefill_body(body, chat=False)).json()
         at = httpx.URL(urls["prefill"])
         drained = http.post(f"http://{at.host}:{(at.port or 0) + 200}/drain")
         assert drained.status_code == 202
+        until(lambda: "healthy=False why='draining'" in gateway.log())
+        computed = fleets["decode"].metric(urls["decode"], "vllm:prompt_tokens_by_source_total", FROM_PREFILL)
+        late = http.post(f"{urls['decode']}/v1/completions", json=body | {handoff.PARAMS: leg[handoff.PARAMS]})
+        read = fleets["decode"].metric(urls["decode"], "vllm:prompt_tokens_by_source_total", FROM_PREFILL) - computed
+        assert (late.status_code, read) == (200, 500)
         assert fleets["prefill"].process.wait(timeout=60) == 0
+        assert "event=kv_unread" not in fleets["prefill"].log()
         status = http.get(f"{admin}/status").json()
         assert status["ready"]  # decode answers alone, and the status says so
         assert status["not_as_planned"].startswith("no pair proven: ")

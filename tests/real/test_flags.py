@@ -20,6 +20,7 @@ pytestmark = pytest.mark.real
 _PARSE = """
 import json, sys
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.reasoning import ReasoningParserManager
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 parser = make_arg_parser(FlexibleArgumentParser())
@@ -31,7 +32,9 @@ for name, argv in json.load(sys.stdin).items():
     try:
         args, unknown = parser.parse_known_args(argv)
         found[name] = f"unknown: {unknown}" if unknown else None
-    except ValueError as error:
+        if args.reasoning_parser:
+            ReasoningParserManager.get_reasoning_parser(args.reasoning_parser)
+    except (KeyError, ValueError) as error:
         found[name] = str(error)
 print("FOUND" + json.dumps(found))
 """

@@ -237,8 +237,8 @@ def test_tcp_that_is_allowed_needs_no_efa() -> None:
         ({"aggregated": {}}, ["aggregated: no instance_type"]),
         ({"model": "someone/else", "aggregated": role()}, ["memory and KV cache: nothing is known of someone/else"]),
         (
-            {"aggregated": role("ml.p5en.24xlarge")},
-            ["aggregated: nothing is known of ml.p5en.24xlarge; did you mean ml.p5en.48xlarge?"],
+            {"model": "openai/gpt-oss-20c", "aggregated": role()},
+            ["memory and KV cache: nothing is known of openai/gpt-oss-20c; did you mean openai/gpt-oss-20b?"],
         ),
         (
             {"aggregated": {}, "accelerator": "cpu", "kv_transfer": {"fabric": "tcp"}},
@@ -248,6 +248,18 @@ def test_tcp_that_is_allowed_needs_no_efa() -> None:
 )
 def test_what_was_not_checked_is_said(change: dict[str, Any], says: list[str]) -> None:
     assert list(capacity.check(recipe(**change)).unchecked) == says
+
+
+def test_an_instance_type_nobody_knows_is_a_problem() -> None:
+    (problem, _) = refused(recipe(aggregated=role("ml.p5en.24xlarge")))
+    assert problem.endswith("nothing is known of ml.p5en.24xlarge; did you mean ml.p5en.48xlarge?")
+
+
+def test_over_tcp_both_roles_share_machines() -> None:
+    both: dict[str, Any] = {"prefill": role(), "decode": role(tensor=4)}
+    assert capacity.check(recipe("someone/else", **both, kv_transfer={"fabric": "tcp"})).nodes == 1
+    apart = capacity.check(recipe("someone/else", **both))
+    assert (apart.nodes, capacity.instances(apart)) == (2, {"ml.p5en.48xlarge": 2})
 
 
 def test_machines_are_counted_for_a_model_nobody_knows() -> None:

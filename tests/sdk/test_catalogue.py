@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 from itertools import chain
-from pathlib import Path
 
 import pytest
 
@@ -125,29 +121,3 @@ def test_the_headline_is_the_published_layout() -> None:
     assert (headline.prefill.replicas, headline.prefill.parallel.size) == (4, 1)
     assert (headline.decode.replicas, headline.decode.parallel.tensor) == (1, 4)
     assert headline.gateway.threshold_tokens == 0
-
-
-@pytest.mark.real
-def test_engine_options_are_vllms(tmp_path: Path) -> None:
-    """vLLM's own parser takes every engine option of the catalogue, in a process of its own."""
-    options = {
-        f"{name}.{role}": [f"--{key}={value}" for key, value in spec.engine.items()]
-        for name in TABLE
-        for role, spec in recipe(name).roles().items()
-    }
-    assert sum(map(len, options.values())) > 10
-    (tmp_path / "options.json").write_text(json.dumps(options))
-    program = """
-import json, sys
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
-from vllm.reasoning import ReasoningParserManager
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = make_arg_parser(FlexibleArgumentParser())
-for role, options in json.load(open(sys.argv[1])).items():
-    found = parser.parse_args(["--model", "m", *options])
-    assert not found.reasoning_parser or ReasoningParserManager.get_reasoning_parser(found.reasoning_parser), role
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "options.json")], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]

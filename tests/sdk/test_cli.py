@@ -21,7 +21,9 @@ def hyperpd(*argv: str, home: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
 
 
-@pytest.mark.parametrize("command", ["", "up", "status", "down", "invoke", "plan", "doctor", "image"])
+@pytest.mark.parametrize(
+    "command", ["", "up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image"]
+)
 def test_help_imports_nothing_heavy(command: str) -> None:
     argv = [command, "--help"] if command else ["--help"]
     code = (

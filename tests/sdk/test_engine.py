@@ -176,3 +176,26 @@ def test_the_managed_tier_is_a_child_beside_nixl_on_prefill_alone() -> None:
     assert "LMCACHE_REMOTE_URL" not in decode.env
     for part in (prefill, decode):  # both or none: it is part of the handshake
         assert "--disable-hybrid-kv-cache-manager" in part.argv
+
+
+def test_an_aggregated_worker_over_several_machines_is_on_the_fabric_too() -> None:
+    """Without FI_PROVIDER libfabric takes TCP and says nothing: the baseline would be a slow one."""
+    for parallel, found in (({"data": 4, "nodes": 2}, "efa"), ({"data": 4}, None)):
+        document = {"version": 1, "name": "a", "model": {"path": "/m"}, "aggregated": {"parallel": parallel}}
+        recipe = parse(document, "test")
+        for worker in place(recipe, (Machine("10.0.0.1"), Machine("10.0.0.2"))).workers:
+            command = launch(recipe, worker, model_path="/m")
+            assert command.env.get("FI_PROVIDER") == found
+            assert "--kv-transfer-config" not in command.argv
+
+
+def test_host_memory_of_a_tier_is_shared_by_the_ranks_of_a_machine() -> None:
+    """vLLM's cpu_bytes_to_use is for each engine core."""
+    prefill = {"parallel": {"data": 8, "nodes": 2}, "kv_tiers": {"memory_gib": 100}}
+    recipe = parse({"version": 1, "name": "t", "model": {"path": "/m"}, "prefill": prefill, "decode": {}}, "test")
+    machines = tuple(Machine(f"10.0.0.{n}") for n in range(1, 4))
+    config = json.loads(
+        value(launch(recipe, place(recipe, machines).workers[0], model_path="/m"), "--kv-transfer-config")
+    )
+    tier = config["kv_connector_extra_config"]["connectors"][1]
+    assert tier["kv_connector_extra_config"]["cpu_bytes_to_use"] == 25 << 30

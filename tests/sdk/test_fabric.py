@@ -120,3 +120,26 @@ def test_the_file_is_python_3_9() -> None:
     import ast
 
     ast.parse(Path(fabric.__file__).read_text(), feature_version=(3, 9))
+
+
+def test_a_container_sees_all_devices_and_opens_its_own(tmp_path: Path) -> None:
+    root = machine(tmp_path, efa=16, gpus=8)
+    for number in range(2, 16):
+        (root / f"dev/infiniband/uverbs{number}").unlink()
+    present = replace(look(root), memlock_unlimited=True)
+    assert decide("efa", "gpu", present, efa_expected=16, efa_given=2).fabric == "efa"
+    with pytest.raises(Unusable, match="EFA device files: 2, wanted 16"):
+        decide("efa", "gpu", present, efa_expected=16)
+    with pytest.raises(Unusable, match="EFA device files: 2, wanted 4"):
+        decide("efa", "gpu", present, efa_expected=16, efa_given=4)
+
+
+def test_huge_pages_are_those_of_the_container(tmp_path: Path) -> None:
+    root = machine(tmp_path, efa=1, gpus=1)
+    limit = root / "sys/fs/cgroup/hugetlb.2MB.max"
+    limit.parent.mkdir(parents=True)
+    for says, mib in (("max", 10256), (str(5120 << 20), 5120), ("0", 0)):
+        limit.write_text(says + "\n")
+        assert look(root).hugepages_mib == mib
+    decision = decide("efa", "gpu", replace(look(root), memlock_unlimited=True))
+    assert decision.environment["FI_EFA_USE_HUGE_PAGE"] == "0"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
 from hyperpd.errors import RecipeError
-from hyperpd.recipe import load, parse, shipped
+from hyperpd.recipe import load, parse, schema, shipped
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 def minimal(**blocks: Any) -> dict[str, Any]:
@@ -61,6 +66,21 @@ def test_an_owned_flag_is_refused_by_name_however_it_is_spelled(key: str) -> Non
         ({"model": {"generated": "tiny-llama", "path": "/m"}}, "exactly one of"),
         ({"model": {}}, "found: none"),
         ({"model": {"path": "/m", "revision": "main"}}, "revision goes with huggingface"),
+        ({"model": {"huggingface": "o/m", "claim": "fsx"}}, "claim goes with path"),
+        ({"model": {"path": "/m", "adapters": [{"name": "m", "path": "/a"}]}}, "m is the name of more than one model"),
+        ({"model": {"path": "/m", "adapters": [{"name": "a"}]}}, "exactly one of path and huggingface"),
+        ({"prefill": {"replicas": 3, "autoscaling": {"min": 1, "max": 2}}}, "3 is not within autoscaling 1 to 2"),
+        ({"decode": {"parallel": {"pipeline": 2}}}, "decode.parallel.pipeline: vLLM refuses it"),
+        ({"prefill": {"parallel": {"pipeline": 2}}}, "only NixlPushConnector"),
+        ({"decode": {"parallel": {"tensor": 8, "nodes": 2}}}, "spans machines by data only"),
+        ({"decode": {"parallel": {"data": 3, "nodes": 2}}}, "nodes: 2 does not divide data (3)"),
+        ({"decode": {"kv_tiers": {"managed": True}}}, "decode has no prompt to look up"),
+        ({"prefill": {"kv_tiers": {"managed": True, "disk": "/kv"}}}, "managed goes alone"),
+        ({"prefill": {"kv_tiers": {}}}, "give memory_gib, disk or managed"),
+        ({"placement": {"same_zone": False}}, "EFA does not leave an availability zone"),
+        ({"accelerator": "cpu", "prefill": {"kv_tiers": {"managed": True}}}, "kv_tiers.managed needs GPUs"),
+        ({"accelerator": "cpu", "model": {"s3": "s3://bucket/m"}}, "the CPU engine cannot stream from S3"),
+        ({"accelerator": "cpu", "decode": {"parallel": {"expert": True}}}, "kills vLLM's CPU engine"),
     ],
 )
 def test_blocks_that_contradict_each_other(change: dict[str, Any], says: str) -> None:
@@ -95,3 +115,30 @@ def test_what_is_not_yaml_is_said_with_the_file(tmp_path: Path) -> None:
     path.write_text("version: [1")
     with pytest.raises(RecipeError, match=r"broken\.yaml: 1 problem\n  - not YAML"):
         load(path)
+
+
+def test_a_key_written_twice_is_no_choice(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("version: 1\nname: r\nmodel: {path: /m}\nprefill: {}\ndecode: {}\nprefill: {replicas: 2}\n")
+    with pytest.raises(RecipeError, match="prefill is written twice"):
+        load(path)
+
+
+def test_the_committed_schema_is_the_models() -> None:
+    assert json.loads((RECIPES / "recipe.schema.json").read_text()) == schema(), "hyperpd recipes schema > it"
+
+
+def test_every_field_explains_itself() -> None:
+    blocks = [schema(), *schema()["$defs"].values()]
+    fields = [(name, field) for block in blocks for name, field in block["properties"].items()]
+    bare = [name for name, field in fields if not field.get("description") and "$ref" not in str(field) and name]
+    assert bare == []
+
+
+def test_editors_accept_what_is_shipped_and_see_what_is_misspelt() -> None:
+    validator = jsonschema.Draft202012Validator(schema())
+    for path in sorted(RECIPES.glob("*.yaml")):
+        document = yaml.safe_load(path.read_text())
+        assert list(validator.iter_errors(document)) == [], path
+        assert path.read_text().startswith("# yaml-language-server: $schema=recipe.schema.json\n"), path
+        assert list(validator.iter_errors({**document, "drain": 3})) != []

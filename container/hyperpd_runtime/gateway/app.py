@@ -22,7 +22,7 @@ from hyperpd_runtime.gateway.keys import Keys
 from hyperpd_runtime.gateway.limits import Door
 from hyperpd_runtime.gateway.pool import Pool
 
-_UNREAD = (401, 413)  # the rest of the body is not read: that ends the connection
+_UNREAD = (401, 413, 429)  # the rest of the body is not read: that ends the connection
 _CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
 
 

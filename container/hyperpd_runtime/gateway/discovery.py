@@ -118,7 +118,8 @@ class Discovery:
         self._tell()
 
     async def watch(self) -> None:
-        """Resolve every name again and again, for ever; one that hangs holds up no other."""
+        """Resolve every name again and again, for ever (at once done where there is none); one that hangs holds up
+        no other."""
         async with asyncio.TaskGroup() as tasks:
             for name in self._sources.names:
                 tasks.create_task(self._follow(name))

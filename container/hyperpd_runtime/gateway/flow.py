@@ -230,7 +230,7 @@ class Flow:
         try:
             stream = request.stream and response.status == 200
             first = await _first_event(response) if stream else await response.read()
-            record.first_event()
+            record.first_event(streamed=stream)
             if 400 <= response.status < 500:
                 raise EngineRefused(Answer(response.status, response.content_type, first))
             if response.status != 200 or (stream and is_error(first)):

@@ -130,6 +130,8 @@ class Pool:
     def pick(self) -> Member:
         """The worker that will decode. Raises NoWorkerAvailable."""
         ready = self._decodes()
+        # One that has just joined is tried before it is used; where none is proven, all answer alone.
+        ready = [decode for decode in ready if self._proven(decode)] or ready
         if not ready or self._cold():
             raise NoWorkerAvailable(f"{self.not_ready()}; see hyperpd status", retry_after_s=5)
         return ready[next(self._decode_turn) % len(ready)]
@@ -139,9 +141,12 @@ class Pool:
 
     def pair_for(self, decode: Member, avoid: Pair | None = None) -> Pair | None:
         """A proven pair that ends at `decode`, another than `avoid` where there is one; None when there is none."""
-        proven = [pair for pair in self._pairs_of.get(decode, ()) if pair.proven and pair.prefill.healthy]
+        proven = self._proven(decode)
         proven = [pair for pair in proven if pair is not avoid] or proven
         return proven[next(decode.turn) % len(proven)] if proven else None
+
+    def _proven(self, decode: Member) -> list[Pair]:
+        return [pair for pair in self._pairs_of.get(decode, ()) if pair.proven and pair.prefill.healthy]
 
     def not_ready(self) -> str | None:
         """Why a request would not be served as the recipe says, or None."""

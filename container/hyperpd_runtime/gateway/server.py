@@ -65,9 +65,9 @@ class Gateway:
             await self._listeners[-1].start()
 
     def _watch_ended(self, watch: asyncio.Task[None]) -> None:
-        """None ends by itself: blind, this gateway would go on with workers that are gone."""
-        if not watch.cancelled():
-            log.critical("event=defect what='a watch of the gateway ended'", exc_info=watch.exception())
+        """A defect: blind, this gateway would go on with workers that are gone."""
+        if not watch.cancelled() and (error := watch.exception()):
+            log.critical("event=defect what='a watch of the gateway ended'", exc_info=error)
             self._begin_drain()
 
     async def until_ready(self, timeout_s: float | None = WARM_UP_TIMEOUT_S) -> None:

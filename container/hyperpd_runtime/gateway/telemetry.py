@@ -41,7 +41,7 @@ KEY_FILE_FAILURES = Counter(
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 PREFILL_S = Histogram("hyperpd_prefill_seconds", "Prefill leg, sent to answered", buckets=_SECONDS, registry=registry)
 FIRST_EVENT_S = Histogram(
-    "hyperpd_first_event_seconds", "Request read to first decode event", buckets=_SECONDS, registry=registry
+    "hyperpd_first_event_seconds", "Streams: request read to first decode event", buckets=_SECONDS, registry=registry
 )
 TOTAL_S = Histogram("hyperpd_request_seconds", "Request read to last byte", buckets=_SECONDS, registry=registry)
 
@@ -73,9 +73,10 @@ class Record:
         self.mode = "recomputed"
         RECOMPUTED.labels(why).inc()
 
-    def first_event(self) -> None:
+    def first_event(self, *, streamed: bool) -> None:
+        """Decode said something: of a stream its first event, else the whole answer, which is no first token."""
         self.first_event_s = time.monotonic() - self.began_s
-        if self.mode != "canary":
+        if streamed and self.mode != "canary":
             FIRST_EVENT_S.observe(self.first_event_s)
 
     def end(self, outcome: str) -> None:

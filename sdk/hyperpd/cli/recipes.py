@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,7 @@ def show(recipe: str, as_json: bool) -> None:
     if as_json:
         output.document(_facts(file))
         return
-    output.line(f"{file.recipe.name} (recipe digest {file.digest})")
-    for line in _lines(file.recipe):
+    for line in [f"{file.recipe.name} (recipe digest {file.digest})", *_lines(file.recipe)]:
         output.line(line)
 
 
@@ -63,16 +63,16 @@ def check(recipe: tuple[str, ...], as_json: bool) -> None:
             if not as_json:
                 output.error(str(error))
             continue
-        results.append({"recipe": name, "ok": True, "unchecked": capacity.unchecked, "notes": capacity.notes})
+        unchecked = [*capacity.unchecked, "vLLM's own options (engine:), which only the engine knows"]
+        results.append({"recipe": name, "ok": True, "unchecked": unchecked, "notes": capacity.notes})
         if not as_json:
-            rest = [f"not checked: {what}" for what in capacity.unchecked] + [
-                f"note: {what}" for what in capacity.notes
-            ]
+            rest = [f"not checked: {what}" for what in unchecked]
+            rest += [f"note: {what}" for what in capacity.notes]
             output.line("\n  ".join([f"ok {name}", *rest]))
     if as_json:
         output.document(results)
     if failed:
-        raise click.exceptions.Exit(max(error.exit_code for error in failed))
+        sys.exit(max(error.exit_code for error in failed))
 
 
 @recipes.command()
@@ -185,7 +185,7 @@ def _price(recipe: Recipe) -> tuple[float | None, str]:
 
     from hyperpd import capacity, prices
 
-    nodes = capacity.instances(capacity.check(recipe), recipe.fabric)
+    nodes = capacity.instances(capacity.check(recipe))
     found = {kind: prices.reference(kind) for kind in nodes}
     today = date.today()
     parts = [f"{nodes[kind]} x {kind} {p.text(today) if p else 'has no price here'}" for kind, p in found.items()]

@@ -24,8 +24,11 @@ def render(
     The same recipe, options and version give the same bytes.
     """
     from hyperpd import deploy
+    from hyperpd.errors import RecipeError
     from hyperpd.recipe import load
 
+    if dry_run and not folder:
+        raise click.UsageError("--dry-run goes with -o: without it nothing is written")
     file = load(recipe)
     rendering = deploy.render(file, target, settings)
     if as_json:
@@ -48,9 +51,12 @@ def render(
     for name, text in files.items():
         path = folder / name
         same = path.is_file() and path.read_text() == text
-        output.line(f"{'unchanged' if same else 'would write' if dry_run else 'written'}: {path}")
         if not (same or dry_run):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+            except OSError as error:
+                raise RecipeError("--out", [f"{path}: cannot be written: {error.strerror}"]) from None
+        output.line(f"{'unchanged' if same else 'would write' if dry_run else 'written'}: {path}")
     if left := sorted(str(path) for path in folder.glob("*.yaml") if path.name not in files) if folder.is_dir() else []:
         output.note(f"not of this rendering, left alone: {', '.join(left)}")

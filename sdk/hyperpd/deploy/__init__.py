@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from hyperpd import __version__
+from hyperpd import __version__, capacity
 from hyperpd.deploy.target import Document, Target, fate, written
 from hyperpd.errors import RecipeError
 from hyperpd.problems import nearest, problems
@@ -41,9 +41,13 @@ def options(chosen: Target, settings: Iterable[str]) -> Any:
     found = []
     for setting in settings:
         key, equals, value = setting.partition("=")
+        key = key.strip().replace("-", "_")
         if not equals:
             found.append(f"{setting}: give it as key=value")
-        values[key.strip().replace("-", "_")] = value
+        elif key in values:
+            found.append(f"{key}: given twice; remove one")
+        else:
+            values[key] = value
     try:
         given = chosen.Options.model_validate(values)
     except ValidationError as error:
@@ -56,7 +60,7 @@ def options(chosen: Target, settings: Iterable[str]) -> Any:
 def render(file: RecipeFile, name: str, settings: Iterable[str] = ()) -> Rendering:
     """The documents of `file` for the target `name`; a pure function, so that two renderings can be compared.
 
-    Raises RecipeError with every field the target refuses, and CapacityError from the placement.
+    Raises RecipeError with every field the target refuses, CapacityError where it does not fit its machines.
     """
     chosen = target(name)
     given = options(chosen, settings)
@@ -66,6 +70,7 @@ def render(file: RecipeFile, name: str, settings: Iterable[str] = ()) -> Renderi
     refused += chosen.problems(file.recipe, given)
     if refused:
         raise RecipeError(str(file.path), refused)
+    capacity.check(file.recipe)
     lost = [f"{path}: {f.how}" for path, f in fates.items() if f and f.fate == "not expressed"]
     lost += chosen.losses(file.recipe, given)
     return Rendering(name, tuple(chosen.documents(file, given)), tuple(lost))
