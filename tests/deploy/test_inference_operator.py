@@ -214,15 +214,17 @@ def test_every_problem_at_once(load):
         (S3, ("region=us-east-2",), "region=eu-west-1"),
         (AGGREGATED, (AMP,), AMP.replace("1a2b", "3c4d")),
         (PAIR, FRONT, "front_instance_type=ml.c5.4xlarge"),
-        (PAIR, ("image=a", "front_instance_type=ml.m5.2xlarge"), "front=true"),
+        (PAIR, (), "front=true"),
     ],
 )
 def test_each_option_does_something(text, before, setting, load):
     file = load(text)
-    if setting == "front=true":
-        before = ("image=a",)
-        setting = ["front=true", "front_instance_type=ml.m5.2xlarge"]
-    after = [*before, *([setting] if isinstance(setting, str) else setting)]
+    if setting == "front=true":  # the machine goes with it
+        before, added = ("image=a",), ["front=true", "front_instance_type=ml.m5.2xlarge"]
+    else:
+        added = [setting]
+    kept = [one for one in before if one.partition("=")[0] != setting.partition("=")[0]]
+    after = [*kept, *added]
     made = [deploy.render(file, "inference_operator", given).documents for given in (before, after)]
     assert made[0] != made[1]
 
