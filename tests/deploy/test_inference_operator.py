@@ -264,6 +264,12 @@ def test_a_memory_share_of_the_recipes_own_stays(spec):
     assert args.count("--gpu-memory-utilization") == 1
 
 
+def test_an_option_of_the_authors_is_passed_whatever_it_is(spec):
+    text = S3.replace("12xlarge}", "12xlarge, engine: {load-format: fastsafetensors}}")
+    assert "fastsafetensors" in spec(text, "region=us-east-2")["worker"]["args"]
+    assert "--load-format" not in spec(S3, "region=us-east-2")["worker"]["args"]
+
+
 def test_two_kinds_of_machines_are_told_apart(spec):
     made = spec(PAIR)
     assert "instanceType" not in made

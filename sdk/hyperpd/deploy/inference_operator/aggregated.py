@@ -6,6 +6,7 @@ from hyperpd.deploy.inference_operator import scaling, serving
 from hyperpd.deploy.inference_operator.endpoint import (
     GATEWAY_ADMIN_PORT,
     GATEWAY_PORT,
+    IMAGE_NOTE,
     IMAGE_PULL_S,
     VLLM_PORT,
     Endpoint,
@@ -43,6 +44,7 @@ def write(endpoint: Endpoint) -> Written:
         "spec.kvCacheSpec": "The recipe keeps KV on the accelerator alone; the operator's default is an L1 cache.",
         "spec.worker.probes.startupProbe": "start_timeout_s and a margin.",
         "spec.worker.probes.livenessProbe": "Two minutes without an answer: a full engine is slow, not dead.",
+        **({} if endpoint.ours or endpoint.options.image else {"spec.worker.image": IMAGE_NOTE}),
         **({"spec.autoScalingSpec": scaling.NOTE} if scaled else {}),
         **({"spec.worker.requestLimits": "gateway.limits, in each pod's own proxy."} if _limited(endpoint) else {}),
     }

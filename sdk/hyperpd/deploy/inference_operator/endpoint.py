@@ -18,6 +18,9 @@ Form = Literal["front", "pair", "aggregated"]
 AWS_IMAGE = "public.ecr.aws/deep-learning-containers/vllm:server-hyperpod-cuda-v1.1"
 VOLUME, MODEL_FOLDER = "model-weights", "/opt/ml/model"  # where the operator puts a model's files
 VLLM_PORT = 8000
+IMAGE_NOTE = (
+    "AWS's page names vLLM 0.19.0, LMCache and NIXL in it; an option of a newer vLLM in *.engine is refused at start."
+)
 IMAGE_PULL_S = 1800  # of some 10 GB, on a machine that is new
 UNVERIFIED = (
     "Unverified: no live operator has taken this. It is held to the operator's schema (v1, chart 2.2.2, operator 3.2)"

@@ -54,7 +54,7 @@ FIELDS: Mapping[str, Field] = {
 
 _ENGINES = _not("said by --target kubernetes, which this front goes with")
 LOST: Mapping[Form, Mapping[str, Field]] = {
-    "front": dict.fromkeys(("model", "*", "kv_transfer", "placement", "start_timeout_s", "accelerator"), _ENGINES),
+    "front": dict.fromkeys(("model", "*", "kv_transfer", "placement", "accelerator"), _ENGINES),
     "pair": {
         "kv_transfer": _not("the operator wires LMCache and NIXL over EFA by itself"),
         "gateway.replicas": _not("the router is the operator's"),

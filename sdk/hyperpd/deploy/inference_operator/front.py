@@ -9,6 +9,7 @@ from __future__ import annotations
 from hyperpd.deploy.inference_operator.endpoint import (
     GATEWAY_ADMIN_PORT,
     GATEWAY_PORT,
+    IMAGE_PULL_S,
     Endpoint,
     Written,
     metrics,
@@ -17,8 +18,6 @@ from hyperpd.deploy.inference_operator.endpoint import (
 from hyperpd.deploy.kubernetes import gateway
 from hyperpd.deploy.kubernetes.fleet import PORTS, Object, selector
 from hyperpd.deploy.target import Document
-
-_DEPLOY_S = 1800
 
 
 def write(endpoint: Endpoint) -> Written:
@@ -32,7 +31,7 @@ def write(endpoint: Endpoint) -> Written:
         **source,
         "loadBalancer": {"healthCheckPath": "/ping"},
         "metrics": metrics(GATEWAY_ADMIN_PORT),
-        "maxDeployTimeInSeconds": _DEPLOY_S,
+        "maxDeployTimeInSeconds": endpoint.recipe.start_timeout_s + IMAGE_PULL_S,
         "kvCacheSpec": {"enableL1Cache": False},
         "worker": {
             "image": endpoint.image,
@@ -53,6 +52,7 @@ def write(endpoint: Endpoint) -> Written:
     }
     notes = {
         "spec.modelSourceConfig": "There is no model here: the volume of its name holds the recipe.",
+        "spec.maxDeployTimeInSeconds": "start_timeout_s of the engines, and half an hour for images.",
         "spec.kvCacheSpec": "A gateway keeps no KV; the operator's default is an L1 cache.",
         "spec.worker.probes.livenessProbe": "Of this process alone: without workers a gateway is not ready, but well.",
         "spec.worker.resources": "One process relays bytes on one CPU; bodies are held while they run.",

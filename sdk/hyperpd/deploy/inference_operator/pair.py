@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hyperpd.deploy.inference_operator import scaling, serving
 from hyperpd.deploy.inference_operator.endpoint import (
+    IMAGE_NOTE,
     IMAGE_PULL_S,
     MODEL_FOLDER,
     VLLM_PORT,
@@ -105,9 +106,8 @@ def _notes(endpoint: Endpoint, spec: Object) -> dict[str, str]:
         notes["spec.pdSpec.prefillSpec.args"] = (
             "Merged into worker.args. A memory share that the recipe does not set is AWS's."
         )
-        notes["spec.worker.image"] = (
-            "Carries vLLM 0.19.0, LMCache and NIXL; an option of a newer vLLM in *.engine is refused at start."
-        )
+        if not endpoint.options.image:
+            notes["spec.worker.image"] = IMAGE_NOTE
     if "autoScalingSpec" in spec["pdSpec"]:
         notes["spec.pdSpec.autoScalingSpec"] = scaling.NOTE
     if "instanceTypes" in spec:

@@ -87,11 +87,12 @@ def _options(endpoint: Endpoint, role: Role) -> Iterator[Sequence[str]]:
     (worker,) = place_one(endpoint.recipe, role, 0, Machine()).workers
     argv = launch(endpoint.recipe, worker, model_path=model_folder(endpoint)).argv
     words = list(argv[argv.index("--model") :])
+    own = {f"--{key}" for key in endpoint.recipe.role(role).engine}  # the author's: passed, whatever they are
     while words:
         option = words.pop(0)
         values = list(takewhile(lambda word: not word.startswith("--"), words))
         del words[: len(values)]
-        if option.partition("=")[0] not in NOT_PASSED:
+        if option in own or option.partition("=")[0] not in NOT_PASSED:
             yield (option, *values)
 
 
