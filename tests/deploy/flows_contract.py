@@ -50,6 +50,8 @@ def actors(objects: Sequence[Object]) -> list[Actor]:
             for where in sorted({pod.namespace for pod in every})
         ),
         Actor("monitoring", "10.0.2.3", MONITORING, _labels(MONITORING), {"app.kubernetes.io/name": "prometheus"}),
+        Actor("visitor in monitoring", "10.0.2.5", MONITORING, _labels(MONITORING), {"app": "other"}),
+        Actor("dns of the node", "169.254.20.10"),
         Actor("dns", "10.0.2.4", "kube-system", _labels("kube-system"), {"k8s-app": "kube-dns"}, {"dns": 53}),
         Actor("API server", "10.0.3.1"),
         Actor("metadata", "169.254.169.254"),
@@ -62,8 +64,10 @@ def _labels(namespace: str) -> dict[str, str]:
     return {"kubernetes.io/metadata.name": namespace}
 
 
-def contract(objects: Sequence[Object], file: RecipeFile) -> set[Flow]:
-    """The table."""
+def contract(
+    objects: Sequence[Object], file: RecipeFile, clients_namespace: str = "", monitoring_pods: str = ""
+) -> set[Flow]:
+    """The table, for a rendering with these options."""
     recipe = file.recipe
     everybody = actors(objects)
     names = [actor.name for actor in everybody]
@@ -72,8 +76,9 @@ def contract(objects: Sequence[Object], file: RecipeFile) -> set[Flow]:
     front = "node" if "node" in names else "gateway"
     # Nothing in our namespaces but what we render may talk at all.
     clients = [name for name in names if name not in (front, *workers) and not name.startswith("neighbour")]
-    if only := _only(objects):
-        clients = [actor.name for actor in everybody if actor.namespace == only]
+    if clients_namespace:
+        clients = [actor.name for actor in everybody if actor.namespace == clients_namespace]
+    monitoring = ["monitoring"] if monitoring_pods else ["monitoring", "visitor in monitoring"]
     table: set[Flow] = set()
 
     def let(sources: Sequence[str], destinations: Sequence[str], listening: Sequence[tuple[str, int]]) -> None:
@@ -82,27 +87,23 @@ def contract(objects: Sequence[Object], file: RecipeFile) -> set[Flow]:
     let(clients, [front], [("TCP", AT.gateway_api)])
     let(["gateway"] if workers else [], workers, WORKER)
     inside = [actor.ports.values() for actor in everybody if actor.name == "node"]
-    let(["monitoring"], [front], [("TCP", AT.gateway_admin)])
-    let(["monitoring"], ["node"], [each for each in SEVERAL for numbers in inside if each[1] in numbers])
-    let(["monitoring"], workers, WORKER)
-    let([front, *workers], ["dns"], [("TCP", 53), ("UDP", 53)])
+    let(monitoring, [front], [("TCP", AT.gateway_admin)])
+    let(monitoring, ["node"], [each for each in SEVERAL for numbers in inside if each[1] in numbers])
+    let(monitoring, workers, WORKER)
+    let([front, *workers], ["dns", "dns of the node"], [("TCP", 53), ("UDP", 53)])
     if not recipe.aggregated or recipe.aggregated.parallel.nodes > 1:
         let(workers, workers, LISTENING)  # NIXL's, torch's and NCCL's data ports are chosen at run time
     engines = workers or [front]
     if recipe.model.huggingface or recipe.model.s3 or any(each.huggingface for each in recipe.model.adapters):
         let(engines, ["internet"], [("TCP", 443)])
     if any(spec.kv_tiers and spec.kv_tiers.managed for spec in recipe.roles().values()):
-        # HyperPod's daemon is at the machine's own address, which a policy cannot name: at any that is not closed.
-        others = [name for name in names if name not in ("gateway", *engines) and not name.startswith("neighbour")]
+        # HyperPod's daemon is at the machine's own address, which a policy cannot name: at any of a VPC.
+        vpc = [actor.name for actor in everybody if actor.address.startswith("10.")]
+        others = [name for name in vpc if name not in ("gateway", *engines) and not name.startswith("neighbour")]
         let(engines, others, [("TCP", MANAGED_TIER_PORT)])
     if recipe.model.s3:  # the rights to read it come from EKS' agent
         let(engines, ["pod identity"], [("TCP", 80)])
     return table
-
-
-def _only(objects: Sequence[Object]) -> str:
-    """The one namespace that may call the gateway, where an option says so."""
-    return "shop" if "'shop'" in str(of(objects, "NetworkPolicy")) else ""
 
 
 def flows(objects: Sequence[Object]) -> Iterator[tuple[Flow, bool]]:
@@ -119,9 +120,11 @@ def flows(objects: Sequence[Object]) -> Iterator[tuple[Flow, bool]]:
             yield (source.name, destination.name, protocol, port), passes
 
 
-def problems(objects: Sequence[Object], file: RecipeFile) -> list[str]:
+def problems(
+    objects: Sequence[Object], file: RecipeFile, clients_namespace: str = "", monitoring_pods: str = ""
+) -> list[str]:
     """Flows that the table has and policies refuse, and the other way round."""
-    table = contract(objects, file)
+    table = contract(objects, file, clients_namespace, monitoring_pods)
     return [
         f"{' → '.join(flow[:2])}, {flow[2]} {flow[3]}: {'passes' if passes else 'is refused'}"
         for flow, passes in flows(objects)

@@ -51,6 +51,12 @@ model: {path: /opt/models/small}
 prefill: {replicas: 8, instance_type: ml.p5.48xlarge, kv_tiers: {memory_gib: 64, disk: /opt/dlami/nvme/kv}}
 decode: {replicas: 4, instance_type: ml.p5.48xlarge, parallel: {tensor: 2}}
 """,
+    "cpu-machines": """
+accelerator: cpu
+model: {generated: tiny-llama}
+prefill: {instance_type: ml.m5.4xlarge}
+decode: {instance_type: ml.m5.4xlarge}
+""",
     "tcp-1p1d": """
 model: {generated: tiny-llama}
 prefill: {instance_type: ml.g6e.12xlarge}

@@ -16,7 +16,27 @@ EXTRA = {
     "efa-full-nodes": ("queue=inference", "priority_class=serving"),
     "efa-two-kinds": ("privileged=true", "cache_folder=/opt/hyperpd/data/models"),
     "efa-aggregated-two-nodes": ("hf_token_secret=hub", "clients_namespace=shop"),
-    "tcp-1p1d": ("keys_secret=keys",),
+    "tcp-1p1d": ("keys_secret=keys", "monitoring_pods=app.kubernetes.io/name=prometheus"),
+}
+FOLDER = "cache_folder=/opt/hyperpd/data/models"
+# What these download from the hub is too large for a root volume, once or for each pod of a machine.
+LARGE = {
+    "deepseek-r1-p5en-1p1d",
+    "deepseek-r1-p5en-2xdp16",
+    "deepseek-v3-p6-b200-2p1d",
+    "deepseek-v3-p6-b200-4xdp8",
+    "gpt-oss-120b-p5en-4xtp4",
+    "gpt-oss-120b-p5en-8p2d",
+    "gpt-oss-120b-p6-b200-2xtp4",
+    "gpt-oss-120b-p6-b200-8xtp1",
+    "llama-3.3-70b-p5en-4p2d",
+    "llama-3.3-70b-p5en-8xtp2",
+    "qwen3-235b-p5en-4p2d",
+    "qwen3-235b-p5en-4xtp4",
+    "qwen3-32b-fp8-g7e-4p4d",
+    "qwen3-32b-fp8-g7e-8xtp2",
+    "qwen3-32b-p5-4p2d",
+    "qwen3-32b-p5-8xtp2",
 }
 REFUSED: dict[str, str] = {}  # recipe → a word of why the target refuses it
 
@@ -31,11 +51,20 @@ def rendered(name: str, platform: str) -> list[dict[str, Any]]:
     return copy.deepcopy(_rendered(name, platform))
 
 
+def settings(name: str, platform: str) -> list[str]:
+    """The options that a recipe is rendered with."""
+    found = [f"platform={platform}", f"image={IMAGE}", *EXTRA.get(name, ()), *([FOLDER] if name in LARGE else [])]
+    if any(spec.autoscaling for spec in objects_recipes.load(name).recipe.roles().values()):
+        found.append("prometheus=http://prometheus.monitoring:9090")
+    return found
+
+
+def option(name: str, key: str) -> str:
+    """What a recipe is rendered with for one option; empty where that is not given."""
+    return next((each.removeprefix(f"{key}=") for each in EXTRA.get(name, ()) if each.startswith(f"{key}=")), "")
+
+
 @cache
 def _rendered(name: str, platform: str) -> list[dict[str, Any]]:
-    file = objects_recipes.load(name)
-    settings = [f"platform={platform}", f"image={IMAGE}", *EXTRA.get(name, ())]
-    if any(spec.autoscaling for spec in file.recipe.roles().values()):
-        settings.append("prometheus=http://prometheus.monitoring:9090")
-    rendering = deploy.render(file, "kubernetes", settings)
+    rendering = deploy.render(objects_recipes.load(name), "kubernetes", settings(name, platform))
     return [dict(document.body) for document in rendering.documents if not isinstance(document.body, str)]

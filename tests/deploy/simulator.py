@@ -20,9 +20,11 @@ ZONE = "topology.kubernetes.io/zone"
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 HEALTH = "sagemaker.amazonaws.com/node-health-status"
 GPU, EFA, HUGEPAGES = "nvidia.com/gpu", "vpc.amazonaws.com/efa", "hugepages-2Mi"
+DISK = "ephemeral-storage"
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 _EFA_HUGEPAGES = 5128  # what the EFA installer reserves on a machine, 2 MiB each
+_DISK = "90G"  # of a root volume of 100 GB
 
 
 @dataclass
@@ -79,13 +81,17 @@ def nodes(
     return made
 
 
-def cpu_nodes(count: int, zone: str = "use2-az1", *, vcpus: int = 16, gib: int = 64) -> list[Node]:
+def cpu_nodes(
+    count: int, zone: str = "use2-az1", *, vcpus: int = 16, gib: int = 64, hyperpod: bool = True
+) -> list[Node]:
     """Machines without a GPU and without a taint, for gateways and CPU recipes: like an ml.m5.4xlarge."""
     made = []
     for ordinal in range(count):
-        labels = {HOSTNAME: f"cpu-{zone}-{ordinal}", ZONE: zone, INSTANCE_TYPE: "ml.m5.4xlarge", HEALTH: "Schedulable"}
+        labels = {HOSTNAME: f"cpu-{zone}-{ordinal}", ZONE: zone, INSTANCE_TYPE: "ml." * hyperpod + "m5.4xlarge"}
+        labels |= {HEALTH: "Schedulable"} if hyperpod else {}
         labels |= {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
         allocatable = {"cpu": Fraction(vcpus) - quantity("200m"), "memory": Fraction(gib * 2**30 * 9, 10)}
+        allocatable[DISK] = quantity(_DISK)
         made.append(Node(labels, [], allocatable))
     return made
 
@@ -96,7 +102,7 @@ def _allocatable(kind: instances.InstanceType) -> dict[str, Fraction]:
     return {
         "cpu": Fraction(kind.vcpus) - quantity("200m"),
         "memory": Fraction(kind.ram_gib * 2**30 * 9, 10) - huge,
-        "ephemeral-storage": quantity("90G"),  # of the root volume
+        DISK: quantity(_DISK),
         GPU: Fraction(kind.gpus),
         EFA: Fraction(kind.efa),
         HUGEPAGES: huge,

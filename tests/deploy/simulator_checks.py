@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from hyperpd import instances
+from hyperpd import instances, models
 from hyperpd.recipe import Recipe, RecipeFile
 from tests.deploy import simulator
-from tests.deploy.objects import Object, Pod, pods
-from tests.deploy.simulator import EFA, GPU, HOSTNAME, ZONE, Node
+from tests.deploy.objects import Object, Pod, pods, quantity
+from tests.deploy.simulator import DISK, EFA, GPU, HOSTNAME, ZONE, Node
 
+CACHE = "/tmp/cache"  # where the image keeps what it downloads
 DEFAULT_TYPE = "ml.p5en.48xlarge"  # for GPU recipes that name no machine
 
 
@@ -19,7 +20,7 @@ def problems(objects: Sequence[Object], file: RecipeFile, *, hyperpod: bool = Tr
     """Every problem of every check below."""
     recipe, every = file.recipe, pods(objects)
     found = [*homeless(every, recipe, hyperpod), *apart(every, recipe, hyperpod), *zones(every, recipe, hyperpod)]
-    found += [*fitting(every, recipe, hyperpod), *devices(every, recipe)]
+    found += [*fitting(every, recipe, hyperpod), *devices(every, recipe), *downloads(every, recipe)]
     return [*found, *local(every, recipe, hyperpod), *(unhealthy(every, recipe) if hyperpod else ())]
 
 
@@ -34,7 +35,7 @@ def roomy(recipe: Recipe, hyperpod: bool, zones: Sequence[str] = ("use2-az1",), 
     """A cluster with one machine for each part of a worker, and some for gateways."""
     made = []
     for zone in zones:
-        made += simulator.cpu_nodes(8, zone)
+        made += simulator.cpu_nodes(8, zone, hyperpod=hyperpod)
         counts: dict[str, int] = {}
         kinds = machines(recipe)
         for role, spec in recipe.roles().items() if kinds else ():
@@ -49,7 +50,7 @@ def bottomless(recipe: Recipe, hyperpod: bool, zones: Sequence[str] = ("use2-az1
     """One machine of each type in each zone, that never fills: only affinities keep pods off it."""
     made = []
     for zone in zones:
-        made += simulator.cpu_nodes(1, zone)
+        made += simulator.cpu_nodes(1, zone, hyperpod=hyperpod)
         for kind in sorted(set(machines(recipe).values())):
             made += simulator.nodes(kind, 1, zone, hyperpod=hyperpod)
     for node in made:
@@ -65,7 +66,7 @@ def homeless(every: Sequence[Pod], recipe: Recipe, hyperpod: bool) -> Iterator[s
 
 def fitting(every: Sequence[Pod], recipe: Recipe, hyperpod: bool) -> Iterator[str]:
     """Pods that run nowhere in a cluster with as many machines as their GPUs fill, and no more."""
-    cluster = simulator.cpu_nodes(8)
+    cluster = simulator.cpu_nodes(8, hyperpod=hyperpod)
     needs: dict[tuple[str, str], Fraction] = {}
     apart = recipe.fabric == "efa" and not recipe.aggregated
     kinds = machines(recipe)
@@ -125,6 +126,20 @@ def unhealthy(every: Sequence[Pod], recipe: Recipe) -> Iterator[str]:
     placed = simulator.place(every, roomy(recipe, True, health="UnschedulablePendingReplacement")).placed
     if recipe.accelerator == "gpu":
         yield from (f"{pod.name} runs on an unhealthy node" for pod in every if pod.serves and pod.name in placed)
+
+
+def downloads(every: Sequence[Pod], recipe: Recipe) -> Iterator[str]:
+    """A pod that downloads its model for itself asks for the room, and its own folder has it."""
+    known = models.find(recipe.model.huggingface)
+    for pod in every if known else ():
+        mounts = {mount["mountPath"]: mount["name"] for mount in pod.containers[0].get("volumeMounts", ())}
+        volumes = {volume["name"]: volume for volume in pod.spec["volumes"]}
+        if not pod.serves or "hostPath" in volumes.get(mounts.get(CACHE, ""), ()):
+            continue
+        limit = volumes[mounts["/tmp"]]["emptyDir"].get("sizeLimit")
+        for what, gives in (("asks for", pod.requests.get(DISK, 0)), ("limits /tmp to", limit and quantity(limit))):
+            if known and gives is not None and gives < known.weights_bytes:
+                yield f"{pod.name} {what} {gives} bytes of disk, its model has {known.weights_bytes}"
 
 
 def devices(every: Sequence[Pod], recipe: Recipe) -> Iterator[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from hyperpd import deploy
 from tests.deploy import flows_contract, objects_recipes
 from tests.deploy.flows import Actor, allowed
 from tests.deploy.objects import of
-from tests.deploy.objects_rendered import cases, rendered
+from tests.deploy.objects_rendered import cases, option, rendered, settings
 
 OURS = {"kubernetes.io/metadata.name": "ours"}
 WEB = Actor("web", "10.0.0.1", "ours", OURS, {"app": "web"}, {"http": 8080})
@@ -53,7 +54,8 @@ def test_a_connection_needs_both_sides(policies, source, destination, port, pass
 @pytest.mark.parametrize(("recipe", "platform"), cases())
 def test_exactly_the_flows_of_the_table_pass(recipe, platform, record_property):
     objects = rendered(recipe, platform)
-    found = flows_contract.problems(objects, objects_recipes.load(recipe))
+    given = {key: option(recipe, key) for key in ("clients_namespace", "monitoring_pods")}
+    found = flows_contract.problems(objects, objects_recipes.load(recipe), **given)
     record_property("flows", sum(1 for _ in flows_contract.flows(objects)))
     assert not found, "\n".join(found)
 
@@ -62,6 +64,22 @@ def _problems(change):
     objects = rendered("efa-2p2d", "hyperpod")
     change(objects)
     return flows_contract.problems(objects, objects_recipes.load("efa-2p2d"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key", "said"),
+    [
+        ("efa-aggregated-two-nodes", "clients_namespace", "client → gateway, TCP 8080: passes"),
+        ("tcp-1p1d", "monitoring_pods", "visitor in monitoring → prefill, TCP 8100: passes"),
+    ],
+)
+def test_teeth_an_option_that_is_dropped(recipe, key, said):
+    """What a rendering does not say of an option, the table still has: it is told the option, not the rendering."""
+    file, platform = objects_recipes.load(recipe), "hyperpod"
+    given = [each for each in settings(recipe, platform) if not each.startswith(key)]
+    objects = [dict(document.body) for document in deploy.render(file, "kubernetes", given).documents]
+    wanted = {key: "elsewhere"} if key == "clients_namespace" else {key: option(recipe, key)}
+    assert said in flows_contract.problems(objects, file, **wanted)
 
 
 def test_teeth_without_policies_everything_passes():

@@ -15,13 +15,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperpd import __version__, deploy, recipe
+from hyperpd import __version__, capacity, deploy, fabric, recipe
 from hyperpd.deploy import kubernetes
 from hyperpd.deploy import yaml as written_yaml
-from hyperpd.deploy.target import Document, fate, leaves
+from hyperpd.deploy.kubernetes import lifetimes, machines
+from hyperpd.deploy.target import Document, fate, leaves, written
 from hyperpd.errors import RecipeError
 from hyperpd.placement import Ports
-from tests.deploy import flows, schema
+from hyperpd_runtime import node
+from hyperpd_runtime.gateway import server
+from tests.deploy import flows, objects_recipes, objects_rendered, schema
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 IMAGE = "image=123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:0.1.0"
@@ -70,6 +73,16 @@ aggregated: {replicas: 2, instance_type: ml.g6e.12xlarge, autoscaling: {min: 1, 
 slo: {ttft_ms: 800, itl_ms: 40}
 gateway: {auth: keys}
 """
+LARGE = (
+    PAIR.replace("example/small", "meta-llama/Llama-3.3-70B-Instruct")
+    .replace("prefill: {", "prefill: {parallel: {tensor: 4}, ")
+    .replace("tensor: 2", "tensor: 4")
+)
+MANY = """version: 1
+name: many
+model: {huggingface: openai/gpt-oss-120b}
+aggregated: {instance_type: ml.p5en.48xlarge, parallel: {tensor: 4}, autoscaling: {min: 1, max: 2}}
+"""
 CASES = {
     "tiny-cpu-1p1d": (None, [IMAGE]),
     "efa": (EFA, [IMAGE, "prometheus=http://prometheus.monitoring:9090", "keys_secret=keys"]),
@@ -97,7 +110,8 @@ def objects(load):
     """(text of a recipe, settings) → {kind/name: object}."""
 
     def of(text, *settings):
-        bodies = [document.body for document in deploy.render(load(text), "kubernetes", [IMAGE, *settings]).documents]
+        given = [*([] if any(each.startswith("image=") for each in settings) else [IMAGE]), *settings]
+        bodies = [document.body for document in deploy.render(load(text), "kubernetes", given).documents]
         return {f"{body['kind']}/{body['metadata']['name']}": body for body in bodies}
 
     return of
@@ -157,10 +171,10 @@ def test_the_same_bytes_in_every_process():
 
 
 def test_rendering_costs_little():
-    file = recipe.load("deepseek-r1-p5en-1p1d")
-    deploy.render(file, "kubernetes", [IMAGE])
+    file, settings = recipe.load("deepseek-r1-p5en-1p1d"), [IMAGE, objects_rendered.FOLDER]
+    deploy.render(file, "kubernetes", settings)
     began = time.process_time()
-    deploy.texts(deploy.render(file, "kubernetes", [IMAGE]), file, [IMAGE])
+    deploy.texts(deploy.render(file, "kubernetes", settings), file, settings)
     print(f"rendered in {(time.process_time() - began) * 1000:.0f} ms of CPU")
 
 
@@ -184,7 +198,19 @@ SCALED = EFA.replace("auth: keys", "auth: none")
         (PAIR, [IMAGE, "keys_secret=keys"], "keys_secret: the recipe says gateway.auth: none"),
         (PAIR, [IMAGE, "prometheus=http://p"], "prometheus: no role has autoscaling"),
         (GROUPS, [IMAGE, "hf_token_secret=hub"], "hf_token_secret: nothing of this recipe comes from Hugging Face"),
-        (LOCAL, [IMAGE, "hugepages_mib=512"], "hugepages_mib: no worker uses EFA"),
+        (LOCAL, [IMAGE, "hugepages_mib=5120"], "hugepages_mib: no worker uses EFA"),
+        (PAIR, [IMAGE, "hugepages_mib=5118"], "hugepages_mib: below 5120 EFA uses none of them"),
+        (PAIR, [IMAGE, "namespace=default"], "namespace: default is not hyperpd's alone"),
+        (PAIR, [IMAGE, "namespace=kube-system"], "namespace: kube-system is not hyperpd's alone"),
+        (PAIR, [IMAGE, "monitoring_pods=prometheus"], "monitoring_pods:"),
+        (LARGE, [IMAGE], "a pod downloads it for itself: 142 GiB of its machine's root volume needed, 83 available"),
+        (
+            MANY,
+            [IMAGE],
+            "model.huggingface: 2 pods of one ml.p5en.48xlarge download it, each for itself: 142 GiB of its root volume"
+            " needed, 83 available; try --set cache_folder=…, or model.path, model.claim or model.s3",
+        ),
+        (LOCAL.replace("local}", "local}\ngateway: {replicas: 2}"), [IMAGE], "gateway.replicas: with kv_transfer"),
         (SCALED, [IMAGE], "prefill.autoscaling: KEDA scales by metrics"),
         (EFA, [IMAGE, "prometheus=http://p"], "gateway.auth: keys needs the Secret"),
         (
@@ -238,7 +264,8 @@ def test_every_problem_at_once(load):
         (PAIR, "monitoring_namespace=prometheus"),
         (PAIR, "clients_namespace=shop"),
         (PAIR, "privileged=true"),
-        (PAIR, "hugepages_mib=512"),
+        (PAIR, "hugepages_mib=5120"),
+        (PAIR, "monitoring_pods=app=prometheus"),
         (PAIR, "hf_token_secret=hub"),
         (PAIR, "cache_folder=/opt/hyperpd/data/models"),
     ],
@@ -249,7 +276,7 @@ def test_each_option_does_something(text, setting, objects):
 
 def test_the_options_that_need_each_other_are_the_rest():
     alone = {"platform", "namespace", "image", "queue", "monitoring_namespace", "clients_namespace", "privileged"}
-    alone |= {"hugepages_mib", "hf_token_secret", "cache_folder"}
+    alone |= {"hugepages_mib", "hf_token_secret", "cache_folder", "monitoring_pods"}
     assert kubernetes.Options.model_fields.keys() - alone == {"priority_class", "prometheus", "keys_secret"}
     assert all(option.description for option in kubernetes.Options.model_fields.values())
 
@@ -261,9 +288,145 @@ def _container(body):
 def test_a_worker_takes_its_share_of_a_machine(objects):
     found = objects(PAIR)
     one, two = (_container(found[f"Deployment/{role}"])["resources"]["limits"] for role in ("prefill", "decode"))
-    assert (one["nvidia.com/gpu"], one["vpc.amazonaws.com/efa"], one["hugepages-2Mi"]) == (1, 4, "1280Mi")
-    assert (two["nvidia.com/gpu"], two["vpc.amazonaws.com/efa"], two["hugepages-2Mi"]) == (2, 8, "2560Mi")
+    assert (one["nvidia.com/gpu"], one["vpc.amazonaws.com/efa"]) == (1, 4)
+    assert (two["nvidia.com/gpu"], two["vpc.amazonaws.com/efa"]) == (2, 8)
     assert int(one["memory"].removesuffix("Gi")) == int(two["memory"].removesuffix("Gi")) // 2
+
+
+@pytest.mark.parametrize(("tensor", "pages"), [(2, None), (4, "5120Mi"), (8, "5120Mi")])
+def test_huge_pages_as_many_as_efa_uses_or_none(tensor, pages, objects):
+    """A pod with fewer could not use them: fabric.decide turns them off."""
+    found = objects(PAIR.replace("tensor: 2", f"tensor: {tensor}"))
+    assert _container(found["Deployment/decode"])["resources"]["limits"].get("hugepages-2Mi") == pages
+    present = fabric.Present(efa=["a"], uverbs=1, memlock_unlimited=True, hugepages_mib=int((pages or "0Mi")[:-2]))
+    used = fabric.decide("efa", "gpu", present).environment["FI_EFA_USE_HUGE_PAGE"]
+    assert used == ("1" if pages else "0")
+
+
+def test_efa_devices_are_those_that_are_planned_with():
+    tried = 0
+    for name in objects_recipes.names():
+        file = objects_recipes.load(name)
+        for part in capacity.check(file.recipe).roles:
+            assert machines.efa_devices(part.instance, part.gpus_per_node) == part.efa_per_node
+            tried += 1
+    assert tried > 20
+
+
+def test_what_downloads_too_much_for_a_root_volume_says_so():
+    refused = {}
+    for name in objects_recipes.names():
+        given = [each for each in objects_rendered.settings(name, "hyperpod") if each != objects_rendered.FOLDER]
+        try:
+            deploy.render(objects_recipes.load(name), "kubernetes", given)
+        except RecipeError as error:
+            refused[name] = str(error)
+    assert refused.keys() == objects_rendered.LARGE
+    assert {"root volume needed, 83 available; try --set cache_folder=…" in said for said in refused.values()} == {True}
+
+
+def test_each_pod_asks_for_the_room_of_its_download(objects):
+    hub = MANY.replace("gpt-oss-120b", "gpt-oss-20b").replace(", autoscaling: {min: 1, max: 2}", "")
+    pod = objects(hub)["Deployment/aggregated"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["requests"]["ephemeral-storage"] == "23Gi"
+    assert {"name": "tmp", "emptyDir": {"sizeLimit": "23Gi"}} in pod["volumes"]
+    kept = objects(hub, "cache_folder=/opt/models")["Deployment/aggregated"]["spec"]["template"]["spec"]
+    assert "ephemeral-storage" not in kept["containers"][0]["resources"]["requests"]
+    unknown = objects(PAIR)["Deployment/prefill"]["spec"]["template"]["spec"]
+    assert unknown["containers"][0]["resources"]["requests"]["ephemeral-storage"] == "10Gi"
+    assert {"name": "tmp", "emptyDir": {}} in unknown["volumes"]
+
+
+def test_numbers_of_the_runtime():
+    """The light core may not import it, so some stand in both."""
+    assert lifetimes.NOTICE_S == node._NOTICE_S
+    assert lifetimes.KILL_S == node._KILL_S
+    assert lifetimes.WARM_UP_S == server.WARM_UP_TIMEOUT_S
+
+
+def test_what_the_author_wrote_counts_where_it_is_the_default(load):
+    text = PAIR.replace("replicas: 3", "replicas: 1") + "gateway: {replicas: 2}\nslo: {ttft_ms: null}\n"
+    paths = list(written(load(text).recipe))
+    assert {"version", "prefill.replicas", "gateway.replicas"} <= set(paths)
+    assert not [path for path in paths if path.startswith(("slo", "drain_s"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "lost"),
+    [
+        (PAIR + "slo: {ttft_ms: 800, itl_ms: 40}\n", [], ["slo.ttft_ms: prefill has", "slo.itl_ms: decode has"]),
+        (
+            PAIR.replace("{replicas: 3,", "{replicas: 3, autoscaling: {min: 1, max: 4},")
+            + "slo: {ttft_ms: 800, itl_ms: 40}\n",
+            ["prometheus=http://p"],
+            ["slo.itl_ms: decode has no autoscaling"],
+        ),
+        (AGGREGATED, ["prometheus=http://p", "keys_secret=keys"], []),
+        (PAIR, ["queue=team"], []),
+        (GROUPS, ["queue=team"], ["queue: prefill and decode are admitted apart, since a pod group cannot hold a"]),
+        (
+            PAIR.replace("{replicas: 3,", "{replicas: 3, autoscaling: {min: 1, max: 4},"),
+            ["queue=team", "prometheus=http://p"],
+            ["queue: prefill and decode are admitted apart, since a pod group's size is fixed"],
+        ),
+    ],
+)
+def test_what_is_not_expressed(text, settings, lost, load):
+    found = deploy.render(load(text), "kubernetes", [IMAGE, *settings]).not_expressed
+    assert len(found) == len(lost)
+    for have, want in zip(found, lost, strict=True):
+        assert have.startswith(want)
+
+
+def test_missing_data_never_looks_like_no_load(objects):
+    text = EFA.replace(
+        "instance_type: ml.p5en.48xlarge\n  autoscaling: {min: 1, max: 4}",
+        "instance_type: ml.p5en.48xlarge\n  parallel: {data: 4}\n  autoscaling: {min: 1, max: 4}",
+    )
+    found = objects(text, "prometheus=http://p", "keys_secret=keys")
+    triggers = {
+        each["name"]: each["metadata"]
+        for role in ("prefill", "decode")
+        for each in found[f"ScaledObject/{role}"]["spec"]["triggers"]
+    }
+    assert set(triggers) == {"prompts", "ttft", "kv-cache", "itl"}
+    assert not [name for name, each in triggers.items() if "vector(" in each["query"]]
+    assert {each["ignoreNullValues"] for each in triggers.values()} == {"false"}
+    assert triggers["prompts"]["threshold"] == "8"  # of 4 ranks
+    aggregated = AGGREGATED.replace("ml.g6e.12xlarge", "ml.g6e.12xlarge, parallel: {data: 2}")
+    waiting = objects(aggregated, "prometheus=http://p", "keys_secret=keys")["ScaledObject/aggregated"]
+    assert waiting["spec"]["triggers"][0]["metadata"]["threshold"] == "2"
+
+
+def test_a_cpu_recipe_may_name_its_machine(objects):
+    text = "version: 1\nname: a\naccelerator: cpu\nmodel: {generated: tiny-llama}\n"
+    text += "aggregated: {instance_type: ml.m5.xlarge}\n"
+    for platform, name in (("hyperpod", "ml.m5.xlarge"), ("eks", "m5.xlarge")):
+        pod = objects(text, f"platform={platform}")["Deployment/aggregated"]["spec"]["template"]["spec"]
+        assert pod["nodeSelector"] == {"node.kubernetes.io/instance-type": name}
+
+
+def test_comments_say_what_objects_cannot(load):
+    """What else is in a namespace, a Deployment that stays, why there is no budget, what a policy cannot tell apart."""
+
+    def comments(text, *settings):
+        documents = deploy.render(load(text), "kubernetes", [IMAGE, *settings]).documents
+        return {f"{one.body['kind']}/{one.body['metadata']['name']}": one.comment for one in documents}
+
+    groups, local = comments(GROUPS), comments(LOCAL)
+    for name in ("hyperpd", "hyperpd-engines"):
+        assert "This namespace is hyperpd's alone" in groups[f"Namespace/{name}"]
+    assert "kubectl --namespace hyperpd-engines delete deployment decode." in groups["LeaderWorkerSet/decode-groups"]
+    assert "No disruption budget" in local["Deployment/node"]
+    for policy in ("engines", "gateway"):
+        assert "could also ask for inference or a drain" in groups[f"NetworkPolicy/{policy}"]
+
+
+def test_local_workers_lock_no_memory(objects):
+    found = objects(LOCAL)
+    labels = found["Namespace/hyperpd-engines"]["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert "add" not in _container(found["Deployment/node"])["securityContext"]["capabilities"]
 
 
 def test_who_talks_over_efa(objects):
@@ -296,9 +459,10 @@ def test_a_tier_on_the_machine_of_its_own_daemon(objects):
     found = objects(text)
     names = [variable["name"] for variable in _container(found["Deployment/prefill"])["env"]]
     assert "HYPERPD_NODE_ADDRESS" in names
-    assert {"port": 9200, "protocol": "TCP"} in [
-        port for rule in found["NetworkPolicy/engines"]["spec"]["egress"] for port in rule.get("ports", ())
-    ]
+    rules = found["NetworkPolicy/engines"]["spec"]["egress"]
+    (rule,) = (rule for rule in rules if {"port": 9200, "protocol": "TCP"} in rule.get("ports", ()))
+    to = {peer["ipBlock"]["cidr"] for peer in rule["to"]}
+    assert to == {"10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_objects_meet_each_other(recipe, platform):
     file = objects_recipes.load(recipe)
     objects = rendered(recipe, platform)
     found = objects_wiring.problems(objects, file)
-    found += objects_lifetime.problems(pods(objects), file.recipe)
+    found += objects_lifetime.problems(objects, file.recipe)
     found += objects_security.outside(objects)
     assert not found, "\n".join(found)
 
@@ -46,19 +46,21 @@ def test_the_namespace_admits_the_pods_and_no_more_than_needed(recipe, platform)
     for pod in every:
         if pod.role == "gateway":
             assert list(objects_security.restricted(pod.spec)) == []
-    locks = objects_recipes.load(recipe).recipe.fabric in ("efa", "local")
+    efa = objects_recipes.load(recipe).recipe.fabric == "efa"
     for room in of(objects, "Namespace"):
         level = room["metadata"]["labels"][objects_security.LEVEL]
         here = [pod for pod in every if pod.namespace == room["metadata"]["name"]]
         needs = [pod.name for pod in here if list(objects_security.baseline(pod.spec))]
         assert level == ("privileged" if needs else "restricted"), f"{level}, and what fails baseline: {needs}"
-        if locks and {"prefill", "decode", "node"} & {pod.role for pod in here}:
+        if efa and {"prefill", "decode"} & {pod.role for pod in here}:
             assert needs, "engines lock memory for the fabric"
+        if not efa:  # CUDA IPC and TCP register no memory
+            assert "IPC_LOCK" not in str([pod.spec for pod in here])
 
 
 def _wiring(objects, recipe):
     file = objects_recipes.load(recipe)
-    found = [*objects_wiring.problems(objects, file), *objects_lifetime.problems(pods(objects), file.recipe)]
+    found = [*objects_wiring.problems(objects, file), *objects_lifetime.problems(objects, file.recipe)]
     return "\n".join(
         [*found, *objects_security.not_admitted(objects, pods(objects)), *objects_security.outside(objects)]
     )
@@ -117,6 +119,7 @@ def test_teeth_an_unhealthy_node():
         (lambda spec: _resource(spec, simulator.EFA, 16), "its share of ml.p5en.48xlarge is 2"),
         (lambda spec: _resource(spec, simulator.HUGEPAGES, "20Gi"), "insufficient hugepages-2Mi"),
         (lambda spec: _resource(spec, "memory", "3Ti"), "insufficient memory"),
+        (lambda spec: _resource(spec, simulator.DISK, "84Gi"), "insufficient ephemeral-storage"),
     ],
 )
 def test_teeth_a_pod_that_fits_nowhere(change, said):
@@ -124,6 +127,57 @@ def test_teeth_a_pod_that_fits_nowhere(change, said):
     for spec in _specs(objects, "prefill"):
         change(spec)
     assert said in "\n".join(simulator_checks.problems(objects, file))
+
+
+def test_teeth_a_download_without_room():
+    name = "gpt-oss-20b-g6e-1p1d"
+    objects, file = rendered(name, "hyperpod"), objects_recipes.load(name)
+    for spec in _specs(objects, "prefill"):
+        del spec["containers"][0]["resources"]["requests"][simulator.DISK]
+        next(volume for volume in spec["volumes"] if volume["name"] == "tmp")["emptyDir"]["sizeLimit"] = "5Gi"
+    found = "\n".join(simulator_checks.problems(objects, file))
+    assert "prefill-0 asks for 0 bytes of disk, its model has 13761264768" in found
+    assert "prefill-0 limits /tmp to 5368709120 bytes of disk" in found
+
+
+def test_teeth_a_cpu_machine_of_the_other_platform():
+    objects, file = rendered("cpu-machines", "hyperpod"), objects_recipes.load("cpu-machines")
+    assert "the node has m5.4xlarge" in "\n".join(simulator_checks.problems(objects, file, hyperpod=False))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "role", "needed_s"),
+    [
+        ("gpt-oss-120b-p6-b200-4p1d", "node", 1800 + 1200 + 120 + 2 * 30 + 2 * 35),
+        ("efa-2p2d", "gateway", 900 + 1200 + 120),
+        ("efa-2p2d", "prefill", 900 + 1200 + 2 + 120 + 35),
+    ],
+)
+def test_teeth_a_rollout_given_up_while_it_starts(recipe, role, needed_s):
+    """Kubernetes' own 600 s are less than an image and a model take, and a gateway waits for both."""
+    objects = rendered(recipe, "hyperpod")
+    del _of_role(objects, role)["spec"]["progressDeadlineSeconds"]
+    assert f"given up after 600 s, a pod may take {needed_s} s" in _wiring(objects, recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "role", "needed_s"),
+    [
+        ("efa-2p2d", "gateway", 5 + 2 * 30),
+        ("gpt-oss-120b-p5en-4xtp4", "aggregated", 2 * 30 + 2 + 35),
+        ("gpt-oss-120b-p6-b200-4p1d", "node", 2 * 30 + 2 * 35),
+    ],
+)
+def test_teeth_a_front_killed_while_it_drains(recipe, role, needed_s):
+    objects = rendered(recipe, "hyperpod")
+    next(_specs(objects, role))["terminationGracePeriodSeconds"] = needed_s
+    assert f"an orderly end takes up to {needed_s} s" in _wiring(objects, recipe)
+
+
+def test_teeth_a_follower_killed_before_its_leader_has_ended():
+    objects = rendered("efa-two-nodes", "hyperpod")
+    templates(_of_role(objects, "decode"))[1]["spec"]["terminationGracePeriodSeconds"] = 2 + 120 + 35 + 35
+    assert "decode-groups-0-1: killed 192 s after SIGTERM" in _wiring(objects, "efa-two-nodes")
 
 
 def _resource(spec, resource, amount):

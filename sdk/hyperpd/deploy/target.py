@@ -67,14 +67,15 @@ def fate(fields: Mapping[str, Field], path: str) -> Field | None:
 
 
 def written(block: BaseModel, above: str = "") -> Iterator[str]:
-    """Paths of the fields that the author wrote, blocks opened, values that equal the default left out."""
+    """Paths of the fields that the author wrote, blocks opened: also where the value is the default. A null says
+    nothing."""
     for name in type(block).model_fields:
         if name not in block.model_fields_set:
             continue
         value, path = getattr(block, name), f"{above}{name}"
         if isinstance(value, BaseModel):
             yield from written(value, f"{path}.")
-        elif value != type(block).model_fields[name].default:
+        elif value is not None:
             yield path
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyperpd.deploy.kubernetes import access, gateway, metrics, network, refusals, workers
+from hyperpd.deploy.kubernetes import access, gateway, metrics, network, queue, refusals, workers
 from hyperpd.deploy.kubernetes.fields import FIELDS
 from hyperpd.deploy.kubernetes.fleet import DIGEST, RECIPE_KEY, Fleet
 from hyperpd.deploy.kubernetes.options import Options
 from hyperpd.deploy.target import Document, written
-from hyperpd.recipe import Recipe, RecipeFile
+from hyperpd.recipe import Recipe, RecipeFile, Role
 
 __all__ = ["FIELDS", "NAME", "SUMMARY", "Options", "documents", "losses", "problems"]
 
@@ -29,10 +29,14 @@ def problems(recipe: Recipe, options: Options) -> list[str]:
 
 
 def losses(recipe: Recipe, options: Options) -> list[str]:
-    """What is said of an SLO, and nothing follows from it."""
-    paths = [path for path in written(recipe) if path.startswith("slo.")]
-    scaled = any(spec.autoscaling for spec in recipe.roles().values())
-    return [] if scaled else [f"{path}: no role has autoscaling, so nothing follows it" for path in paths]
+    """What is said of an SLO, and nothing follows from it; what a queue cannot be told."""
+    found = []
+    for path in (path for path in written(recipe) if path.startswith("slo.")):
+        role: Role = "aggregated" if recipe.aggregated else "prefill" if path == "slo.ttft_ms" else "decode"
+        if not recipe.role(role).autoscaling:
+            found.append(f"{path}: {role} has no autoscaling, so nothing follows it")
+    lost = queue.loss(Fleet(RecipeFile(recipe, Path(), ""), options))
+    return found + ([f"queue: {lost}"] if lost else [])
 
 
 def documents(file: RecipeFile, options: Options) -> list[Document]:

@@ -25,9 +25,12 @@ def rooms(fleet: Fleet) -> Iterator[Document]:
         why = reasons(fleet) if room == "engines" else []
         level = "privileged" if why else "restricted"
         said = f"Pod security is {level}" + (f": {'; '.join(why)}." if why else ".")
+        alone = (
+            "This namespace is hyperpd's alone: policies close all that this recipe does not need, of any pod in it."
+        )
         labels = fleet.labels() | {_LEVEL + mode: level for mode in ("enforce", "audit", "warn")}
         meta = {"name": fleet.namespace(room), "labels": labels, "annotations": {"hyperpd.io/pod-security": said}}
-        yield Document(FILE, first + said, {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+        yield Document(FILE, f"{first}{alone} {said}", {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
         first = ""
     for room in fleet.rooms:
         why_none = "No rights and no token: workers are found by DNS, nothing asks the API server."
@@ -55,8 +58,8 @@ def reasons(fleet: Fleet) -> list[str]:
 
 
 def locks_memory(fleet: Fleet) -> bool:
-    """Whether a fabric registers memory of the engines."""
-    return fleet.local or any(fleet.efa(role) for role in fleet.recipe.roles())
+    """Whether a fabric registers memory of the engines: EFA does; CUDA IPC and TCP do not."""
+    return any(fleet.efa(role) for role in fleet.recipe.roles())
 
 
 def pod_security(fleet: Fleet, room: Room) -> Object:

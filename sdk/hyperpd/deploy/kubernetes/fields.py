@@ -14,18 +14,22 @@ FIELDS = {
     "version": _is(_READ),
     "name": _is("Label app.kubernetes.io/instance, and the name of Kueue's pod group"),
     "description": _is(_READ),
-    "accelerator": _is("gpu: GPUs, machines and their taints; cpu: modest requests, any machine"),
+    "accelerator": _is(
+        "gpu: GPUs, machines and their taints; cpu: modest requests, and any machine where none is named"
+    ),
     "image": _is("Every container's image, where the option image is not given"),
     "model": _is(_READ),
     "model.generated": _is("Made by each worker as it starts, from the same seed"),
     "model.path": _is("A folder of the machine (hostPath), read-only; with claim, a folder of that"),
     "model.claim": _is("PersistentVolumeClaim, mounted read-only at the first folder of path"),
-    "model.huggingface": _is("Loaded by each worker; HTTPS to the internet is open. Option hf_token_secret"),
+    "model.huggingface": _is(
+        "Loaded by each pod; HTTPS to the internet is open. Options hf_token_secret, cache_folder"
+    ),
     "model.s3": _is("Streamed by the engine; HTTPS is open. Needs a pod identity for the ServiceAccount engines"),
     "model.adapters": _is("As the model: folders mounted, names of the hub loaded"),
     "*.replicas": _is("Pods of a Deployment, or groups of a LeaderWorkerSet; local: all in one pod"),
     "*.autoscaling": _is("KEDA's ScaledObject; needs the option prometheus; refused with fabric: local"),
-    "*.instance_type": _is("nodeSelector, and the share of CPUs, memory, EFA devices and huge pages"),
+    "*.instance_type": _is("nodeSelector; with GPUs also the share of CPUs, memory, EFA devices and huge pages"),
     "*.parallel": _is("GPUs of a pod; the container passes degrees on to the engine"),
     "*.parallel.nodes": _is("Above 1 a LeaderWorkerSet with that many pods in a group; each takes a whole machine"),
     "*.kv_tiers.memory_gib": _is("Part of the pod's memory, and room in /dev/shm"),
@@ -40,8 +44,10 @@ FIELDS = {
     "gateway.threshold_tokens": _is(_READ),
     "gateway.auth": _is("keys: the Secret of the option keys_secret, mounted"),
     "gateway.limits": _is(_READ),
-    "slo": _is("KEDA's triggers where a role has autoscaling"),
+    "slo": _is(
+        "KEDA's triggers: ttft_ms of prefill, itl_ms of decode (or aggregated), where that role has autoscaling"
+    ),
     "placement.same_zone": _is("With GPUs: required pod affinity by zone"),
-    "start_timeout_s": _is("Startup probe and progressDeadlineSeconds"),
+    "start_timeout_s": _is("Startup probe and progressDeadlineSeconds, the gateway's too"),
     "drain_s": _is("terminationGracePeriodSeconds"),
 }

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from hyperpd import instances
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX, Options
+from hyperpd.engine import hub_names
 from hyperpd.instances import InstanceType
 from hyperpd.placement import Machine, Placement, Ports, place
 from hyperpd.recipe import Recipe, RecipeFile, Role
@@ -65,9 +66,13 @@ class Fleet:
 
     def efa(self, role: Role) -> bool:
         """Whether workers of `role` talk over EFA: to the other role, or among their own machines."""
-        machine, nodes = self.machine(role), self.recipe.role(role).parallel.nodes
-        wanted = self.recipe.fabric == "efa" and (role != "aggregated" or nodes > 1)
+        machine, wanted = self.machine(role), self.recipe.fabric == "efa" and self.recipe.on_fabric(role)
         return wanted and machine is not None and machine.efa > 0
+
+    @property
+    def from_hub(self) -> bool:
+        """Whether engines read anything from Hugging Face."""
+        return bool(self.recipe.model.huggingface or hub_names(self.recipe))
 
     def on_one_machine(self) -> Placement:
         """All workers on one machine. Raises CapacityError when they do not fit."""

@@ -37,6 +37,7 @@ def _deployment(fleet: Fleet) -> Document:
         "metadata": fleet.meta("gateway", "gateway", "gateway"),
         "spec": {
             "replicas": recipe.gateway.replicas,
+            "progressDeadlineSeconds": lifetimes.progress_s(recipe, "gateway"),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": selector("gateway")},
             "template": {
@@ -47,6 +48,7 @@ def _deployment(fleet: Fleet) -> Document:
     }
     at = "spec.template.spec"
     notes = {
+        "spec.progressDeadlineSeconds": lifetimes.progress_note("gateway"),
         "spec.template.metadata.annotations": "A changed recipe starts new pods.",
         f"{at}.enableServiceLinks": "A Service's variables would be taken for settings.",
         f"{at}.terminationGracePeriodSeconds": lifetimes.ending_note("gateway"),

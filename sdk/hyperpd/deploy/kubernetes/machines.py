@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from hyperpd.deploy.kubernetes.fleet import Component, Fleet, Object, selector
+from hyperpd.fabric import HUGEPAGES_MIB
 from hyperpd.instances import InstanceType
 from hyperpd.recipe import Role
 
 GPU, EFA, HUGEPAGES = "nvidia.com/gpu", "vpc.amazonaws.com/efa", "hugepages-2Mi"
 HOSTNAME, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
 EFA_HUGEPAGES_MIB = 10240  # EFA's driver sets 5,128 pages of 2 MiB aside; they are no memory any more
-_HUGEPAGES_MIB = 5120  # what EFA is commonly given
 # Left to the system, its daemons and gateways: a tenth of a machine's memory never reaches pods.
 _MEMORY_KEPT, _CPUS_KEPT = 0.15, 0.1
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -28,6 +29,7 @@ class Share:
     gpus: int = 0
     efa: int = 0
     hugepages_mib: int = 0
+    disk_gib: int = 0
 
     def resources(self) -> Object:
         """No CPU limit: an engine that starts or tokenises may take what nobody uses."""
@@ -39,7 +41,8 @@ class Share:
         if self.hugepages_mib:
             devices[HUGEPAGES] = f"{self.hugepages_mib}Mi"
         limits = {"memory": f"{self.memory_gib}Gi"} if self.memory_limited else {}
-        requests = {"cpu": str(self.cpus), "memory": f"{self.memory_gib}Gi", **devices}
+        disk = {"ephemeral-storage": f"{self.disk_gib}Gi"} if self.disk_gib else {}
+        requests = {"cpu": str(self.cpus), "memory": f"{self.memory_gib}Gi", **disk, **devices}
         return {"requests": requests, **({"limits": {**limits, **devices}} if limits or devices else {})}
 
     @property
@@ -49,7 +52,11 @@ class Share:
         aside = f"{_CPUS_KEPT:.0%} of the CPUs and {_MEMORY_KEPT:.0%} of the memory"
         note = f"The share of its machine that goes with the GPUs, after {aside} are set aside."
         if self.efa:
-            note += " EFA devices cannot be shared; huge pages are no part of the memory, here as on the machine."
+            note += " EFA devices cannot be shared."
+        if self.hugepages_mib:
+            note += " Huge pages are no part of the memory, here as on the machine."
+        elif self.efa:
+            note += f" No huge pages: EFA uses {HUGEPAGES_MIB} MiB of them or none, and its share is smaller."
         return note
 
 
@@ -59,8 +66,28 @@ def share(fleet: Fleet, role: Role) -> Share:
     machine = fleet.machine(role)
     if machine is None or not fleet.efa(role):
         return _share(machine, gpus, fleet.recipe.accelerator == "gpu")
-    pages = fleet.options.hugepages_mib or min(_HUGEPAGES_MIB, EFA_HUGEPAGES_MIB * gpus // machine.gpus // 2 * 2)
-    return _share(machine, gpus, True, efa=max(1, machine.efa * gpus // machine.gpus), hugepages_mib=pages)
+    enough = EFA_HUGEPAGES_MIB * gpus // machine.gpus >= HUGEPAGES_MIB
+    pages = fleet.options.hugepages_mib or (HUGEPAGES_MIB if enough else 0)
+    return _share(machine, gpus, True, efa=efa_devices(machine, gpus), hugepages_mib=pages)
+
+
+def efa_devices(machine: InstanceType, gpus: int) -> int:
+    """The EFA devices that go with some of a machine's GPUs, whole ones: as capacity.RoleCapacity counts them."""
+    return machine.efa * gpus // machine.gpus
+
+
+def most_pods(fleet: Fleet) -> dict[str, int]:
+    """Instance type → the most workers' pods that one machine of it takes, by its GPUs."""
+    sizes: dict[tuple[InstanceType, str], list[int]] = {}
+    for role, spec in fleet.recipe.roles().items():
+        if machine := fleet.machine(role):
+            pods = max(spec.replicas, spec.autoscaling.max if spec.autoscaling else 0) * spec.parallel.nodes
+            sizes.setdefault((machine, role if fleet.efa(role) else ""), []).extend([spec.parallel.per_node] * pods)
+    found: dict[str, int] = {}
+    for (machine, _), gpus in sizes.items():
+        taken = list(accumulate(sorted(gpus)))
+        found[machine.name] = max(found.get(machine.name, 0), sum(total <= machine.gpus for total in taken))
+    return dict.fromkeys(found, 1) if fleet.local else found
 
 
 def share_of_all(fleet: Fleet) -> Share:
@@ -84,12 +111,12 @@ def _share(machine: InstanceType | None, ranks: int, gpu: bool, efa: int = 0, hu
 def scheduling(fleet: Fleet, component: Component, role: Role) -> tuple[Object, dict[str, str]]:
     """Where pods of `role` go (called `component` where all are in one), and why: (part of a pod's spec, notes)."""
     recipe, instance_type = fleet.recipe, fleet.recipe.role(role).instance_type
-    if recipe.accelerator == "cpu":
-        return {}, {}
     hyperpod = fleet.options.platform == "hyperpod"
     nodes: dict[str, str] = {}
     if instance_type:  # HyperPod's label has the prefix, EC2's has not
         nodes["node.kubernetes.io/instance-type"] = instance_type if hyperpod else instance_type.removeprefix("ml.")
+    if recipe.accelerator == "cpu":
+        return {"nodeSelector": nodes} if nodes else {}, {}
     if hyperpod:  # a node that is about to be rebooted or replaced takes no new worker
         nodes["sagemaker.amazonaws.com/node-health-status"] = "Schedulable"
     affinity, notes = _affinity(fleet, component, role)

@@ -95,7 +95,8 @@ def scalers(fleet: Fleet) -> Iterator[Document]:
             **{f"spec.triggers.{index}": signal.why for index, signal in enumerate(signals)},
         }
         comment = (
-            "The signal that asks for the most workers decides. No fallback: while Prometheus does not answer, the"
+            "The signal that asks for the most workers decides. Missing data is an error and never looks like no load"
+            " (ignoreNullValues, no fallback): while a signal is missing no worker is taken away, and while all are the"
             " number stays as it is. Thresholds are starting points; unverified under load."
         )
         yield Document(SCALING_FILE, comment, body, notes)
@@ -120,29 +121,34 @@ def _trigger(fleet: Fleet, signal: _Signal) -> Object:
             "serverAddress": fleet.options.prometheus,
             "query": signal.query,
             "threshold": signal.threshold,
+            "ignoreNullValues": "false",
         },
     }
 
 
 def _signals(fleet: Fleet, role: Role) -> Iterator[_Signal]:
     here = f'{{namespace="{fleet.namespace("engines")}",role="{role}"}}'
-    slo = fleet.recipe.slo
+    slo, ranks = fleet.recipe.slo, fleet.recipe.role(role).parallel.data
+    each = "each worker" if ranks == 1 else f"each of a worker's {ranks} ranks, which have queues of their own"
     if role != "decode":
         over = " + ".join(
             f"sum(avg_over_time(vllm:num_requests_{state}{here}[1m]))" for state in ("waiting", "running")
         )
         if role == "prefill":
-            why = "Prompts for each worker, the one it computes among them: what comes on top waits."
-            yield _Signal("prompts", why, f"({over}) or vector(0)", "2")
+            why = f"Two prompts for {each}: one that it computes, and one that waits."
+            yield _Signal("prompts", why, over, str(2 * ranks))
         else:
-            why = "Requests that wait for each worker."
-            yield _Signal("waiting", why, f"{over.partition(' + ')[0]} or vector(0)", "1")
+            why = f"One request that waits for {each}."
+            yield _Signal("waiting", why, over.partition(" + ")[0], str(ranks))
         if slo.ttft_ms:
-            why = "slo.ttft_ms: its 95th percentile at the gateway, over it. Buckets are coarse: it moves in steps."
+            why = (
+                "slo.ttft_ms: its 95th percentile at the gateway, over it. Only streams count: other answers have no"
+                " first token of their own. Buckets are coarse: it moves in steps."
+            )
             at = f'{{namespace="{fleet.namespace("gateway")}"}}'
             yield _Signal("ttft", why, _over("hyperpd_first_event_seconds", at, slo.ttft_ms), "1", True)
     if role != "prefill":
-        usage = f"sum(avg by (pod) (vllm:kv_cache_usage_perc{here})) or vector(0)"
+        usage = f"sum(avg by (pod) (vllm:kv_cache_usage_perc{here}))"
         yield _Signal("kv-cache", "How full each worker's KV cache is; full, it preempts requests.", usage, "0.8")
         if slo.itl_ms:
             why = "slo.itl_ms: its 95th percentile over it."
@@ -150,6 +156,10 @@ def _signals(fleet: Fleet, role: Role) -> Iterator[_Signal]:
 
 
 def _over(histogram: str, labels: str, slo_ms: float) -> str:
-    """p95 of a histogram of seconds as a multiple of an SLO; 0 without requests, when there is no percentile."""
+    """p95 of a histogram of seconds as a multiple of an SLO.
+
+    Without requests there is no percentile: 0 then, from the histogram's own count, so that where the histogram is
+    missing, nothing comes of it.
+    """
     p95 = f"histogram_quantile(0.95, sum by (le) (rate({histogram}_bucket{labels}[5m])))"
-    return f"({p95} / {slo_ms / 1000:g} > 0) or vector(0)"
+    return f"({p95} / {slo_ms / 1000:g} > 0) or 0 * sum(rate({histogram}_count{labels}[5m]))"

@@ -13,12 +13,19 @@ from hyperpd.recipe import Role
 FILE = "3-network.yaml"
 HTTP = pods.GATEWAY_API
 _LEADER = {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
+_VPC = ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"]  # where machines have their addresses
 # What is not the internet. An S3 endpoint with an address of the VPC (not the common gateway endpoint) needs a
 # rule of its own.
-_PRIVATE = ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"]
+_PRIVATE = [*_VPC, "169.254.0.0/16"]
+_NODE_DNS = "169.254.20.10/32"  # NodeLocal DNSCache, where a cluster has it
 _POD_IDENTITY = "169.254.170.23/32"  # EKS' agent on every machine, port 80
 _EVERYWHERE = "0.0.0.0/0"
 _EFA = "EFA passes beside every NetworkPolicy: for it, the machines' security group has to allow all traffic within."
+
+_PATHS = (
+    "A policy knows ports and no paths: on the ports with metrics monitoring could also ask for inference or a drain;"
+    " the option monitoring_pods narrows it to the pods that scrape."
+)
 
 
 def policies(fleet: Fleet) -> Iterator[Document]:
@@ -35,7 +42,8 @@ def policies(fleet: Fleet) -> Iterator[Document]:
             "ingress": ingress,
             "egress": _needs(fleet),
         }
-        yield _policy(fleet, "node", "engines", "Clients reach the gateway; monitoring reads metrics.", spec)
+        why = f"Clients reach the gateway; monitoring reads metrics. {_PATHS}"
+        yield _policy(fleet, "node", "engines", why, spec)
         return
     ports = [PORTS.worker_api, PORTS.worker_admin]
     gateway = [{"namespaceSelector": _named(fleet.namespace("gateway")), "podSelector": _component("gateway")}]
@@ -48,6 +56,7 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         why += " Each other on every port: NIXL's and torch's data ports are chosen at run time."
     if any(fleet.efa(role) for role in fleet.recipe.roles()):
         why += f" {_EFA}"
+    why += f" {_PATHS}"
     spec = {"podSelector": workers, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": egress}
     yield _policy(fleet, "engines", "engines", why, spec)
     engines = [{"namespaceSelector": _named(fleet.namespace("engines")), "podSelector": workers}]
@@ -57,7 +66,8 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         "ingress": [_in(_clients(fleet), [PORTS.gateway_api]), _in(_monitoring(fleet), [PORTS.gateway_admin])],
         "egress": [_dns(), {"to": engines, "ports": _tcp(ports)}],
     }
-    yield _policy(fleet, "gateway", "gateway", "Clients reach the API; the gateway reaches DNS and workers.", spec)
+    why = f"Clients reach the API; the gateway reaches DNS and workers. {_PATHS}"
+    yield _policy(fleet, "gateway", "gateway", why, spec)
 
 
 def services(fleet: Fleet) -> Iterator[Document]:
@@ -106,13 +116,13 @@ def _gateway_service(fleet: Fleet, room: Room, component: Component) -> Document
 def _needs(fleet: Fleet) -> list[Object]:
     """What engines reach outside their namespace."""
     rules = [_dns()]
-    if fleet.recipe.model.s3 or pods.from_hub(fleet):
+    if fleet.recipe.model.s3 or fleet.from_hub:
         rules.append({"to": [{"ipBlock": {"cidr": _EVERYWHERE, "except": _PRIVATE}}], "ports": _tcp([443])})
     if fleet.recipe.model.s3:
         rules.append({"to": [_block(_POD_IDENTITY)], "ports": _tcp([80])})
     if any(spec.kv_tiers and spec.kv_tiers.managed for spec in fleet.recipe.roles().values()):
         # The daemon is on the machine's own address, which no selector names.
-        rules.append({"to": [_block(_EVERYWHERE)], "ports": _tcp([MANAGED_TIER_PORT])})
+        rules.append({"to": [_block(cidr) for cidr in _VPC], "ports": _tcp([MANAGED_TIER_PORT])})
     return rules
 
 
@@ -135,7 +145,11 @@ def _clients(fleet: Fleet) -> list[Object]:
 
 
 def _monitoring(fleet: Fleet) -> list[Object]:
-    return [{"namespaceSelector": _named(fleet.options.monitoring_namespace)}]
+    peer: Object = {"namespaceSelector": _named(fleet.options.monitoring_namespace)}
+    if pods_of := fleet.options.monitoring_pods:
+        key, _, value = pods_of.partition("=")
+        peer["podSelector"] = {"matchLabels": {key: value}}
+    return [peer]
 
 
 def _in(peers: Sequence[Object], ports: Sequence[int]) -> Object:
@@ -145,7 +159,7 @@ def _in(peers: Sequence[Object], ports: Sequence[int]) -> Object:
 def _dns() -> Object:
     ports = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
     servers = {"namespaceSelector": _named("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
-    return {"to": [servers], "ports": ports}
+    return {"to": [servers, _block(_NODE_DNS)], "ports": ports}
 
 
 def _tcp(ports: Sequence[int]) -> list[Object]:

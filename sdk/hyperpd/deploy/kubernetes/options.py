@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from hyperpd.fabric import HUGEPAGES_MIB
 from hyperpd.recipe import Block
 
 ENGINES_SUFFIX = "-engines"
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]  # RFC 1123
 Object = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+Selector = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_./]{0,315}[A-Za-z0-9])?=[-A-Za-z0-9_.]{1,63}$")
+]
 Folder = Annotated[str, StringConstraints(pattern=r"^/[^/\s]+(/[^/\s]+)*$")]
 
 
@@ -21,7 +25,8 @@ class Options(Block):
     namespace: Label = Field(
         "hyperpd",
         max_length=63 - len(ENGINES_SUFFIX),
-        description=f"Namespace of the gateway; the engines' is <namespace>{ENGINES_SUFFIX}. One recipe in each",
+        description=f"Namespace of the gateway; the engines' is <namespace>{ENGINES_SUFFIX}. One recipe in each,"
+        " and nothing else: what they do not need is closed",
     )
     image: str | None = Field(None, min_length=1, description="Container image, instead of the recipe's")
     queue: Object | None = Field(None, description="Kueue: a LocalQueue of the engines' namespace, made by you")
@@ -30,6 +35,10 @@ class Options(Block):
         None, pattern=r"^https?://\S+$", description="URL of the Prometheus that KEDA asks; needed for autoscaling"
     )
     monitoring_namespace: Label = Field("monitoring", description="Namespace that may read metrics")
+    monitoring_pods: Selector | None = Field(
+        None,
+        description="label=value of the pods there that may, as in app.kubernetes.io/name=prometheus; default: all",
+    )
     clients_namespace: Label | None = Field(
         None, description="The only namespace whose pods may call the gateway; default: everybody may"
     )
@@ -40,7 +49,8 @@ class Options(Block):
         None,
         ge=2,
         multiple_of=2,
-        description="Huge pages of a worker on EFA; default: its share of the machine's 10240, at most 5120",
+        description=f"Huge pages of a worker on EFA; default: {HUGEPAGES_MIB}, what EFA uses, where the worker's"
+        " share of the machine's 10240 is as large, else none",
     )
     keys_secret: Object | None = Field(
         None,
@@ -53,8 +63,16 @@ class Options(Block):
     cache_folder: Folder | None = Field(
         None,
         description="Folder of the machines, of user 10001, that keeps downloads and compiled code when pods go;"
-        " the lifecycle scripts make /opt/hyperpd/data/models. Default: the pod's own, on the root volume",
+        " the lifecycle scripts make /opt/hyperpd/data/models. Default: the pod's own, on the root volume, which"
+        " holds few models",
     )
+
+    @field_validator("namespace")
+    @classmethod
+    def _of_ours_alone(cls, namespace: str) -> str:
+        if namespace == "default" or namespace.startswith("kube-"):
+            raise ValueError(f"{namespace} is not hyperpd's alone, and its policies would close what else is there")
+        return namespace
 
     @model_validator(mode="after")
     def _queued(self) -> Options:

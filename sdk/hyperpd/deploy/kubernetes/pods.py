@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from hyperpd.deploy.kubernetes import access, lifetimes, machines, queue, storage
 from hyperpd.deploy.kubernetes.fleet import DIGEST, PORTS, RECIPE_FOLDER, RECIPE_KEY, Component, Fleet, Object
-from hyperpd.engine import hub_names
 from hyperpd.recipe import Role
 
 ADMIN, API, SIDE_CHANNEL = "admin", "api", "side-channel"  # names of ports
@@ -24,6 +24,7 @@ def template(
     """The pod of a worker, or of all, with notes on it."""
     everything = component == "node"
     share = machines.share_of_all(fleet) if everything else machines.share(fleet, roles[0])
+    share = replace(share, disk_gib=storage.downloads_gib(fleet))
     security, why_security = access.container_security(fleet, "engines")
     where, why_where = machines.scheduling(fleet, component, roles[0])
     mounts = storage.of_engines(fleet, component, roles, _shared_memory_gib(fleet, component, roles, share))
@@ -42,7 +43,7 @@ def template(
         "serviceAccountName": "engines",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": lifetimes.ending_s(fleet.recipe, component),
+        "terminationGracePeriodSeconds": lifetimes.ending_s(fleet.recipe, component, leads=leads),
         **where,
         "securityContext": access.pod_security(fleet, "engines"),
         "containers": [container],
@@ -58,7 +59,7 @@ def template(
         "spec.terminationGracePeriodSeconds": lifetimes.ending_note(component),
         **below("spec", why_where),
         **below("spec.containers.0", why_probes),
-        "spec.containers.0.resources": share.note,
+        "spec.containers.0.resources": " ".join(filter(None, (share.note, storage.downloads_note(fleet)))),
         "spec.containers.0.securityContext": why_security,
         "spec.volumes": _FOLDERS if any("hostPath" in volume for volume, _ in mounts) else "",
     }
@@ -87,7 +88,7 @@ def _environment(fleet: Fleet, component: Component, roles: tuple[Role, ...]) ->
         yield {"name": "HYPERPD_NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
     if component in ("aggregated", "node"):
         yield from keys(fleet)
-    if (secret := fleet.options.hf_token_secret) and from_hub(fleet):
+    if (secret := fleet.options.hf_token_secret) and fleet.from_hub:
         yield {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": storage.TOKEN_KEY}}}
 
 
@@ -103,11 +104,6 @@ def keys(fleet: Fleet) -> Iterator[Object]:
     """Where the key file is, where the recipe asks for one."""
     if fleet.recipe.gateway.auth == "keys":
         yield {"name": "HYPERPD_KEYS_FILE", "value": f"{storage.KEYS_FOLDER}/{storage.KEYS_KEY}"}
-
-
-def from_hub(fleet: Fleet) -> bool:
-    """Whether engines read anything from Hugging Face."""
-    return bool(fleet.recipe.model.huggingface or hub_names(fleet.recipe))
 
 
 def _ports(fleet: Fleet, component: Component, leads: bool) -> list[Object]:

@@ -40,6 +40,13 @@ def note(fleet: Fleet) -> str:
     )
 
 
+def loss(fleet: Fleet) -> str:
+    """What Kueue cannot be told of this recipe; empty where that is nothing."""
+    if not (alone := _alone(fleet)) or fleet.local or len(fleet.recipe.roles()) == 1:
+        return ""
+    return f"prefill and decode are admitted apart, {alone}: one may hold machines while the other waits"
+
+
 def _alone(fleet: Fleet) -> str | None:
     """Why workers are admitted apart; empty where they are not, None where nothing is queued."""
     roles = fleet.recipe.roles()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyperpd import instances
-from hyperpd.deploy.kubernetes import machines, pods, storage
+from hyperpd.deploy.kubernetes import machines, storage
 from hyperpd.deploy.kubernetes.fleet import Fleet
 from hyperpd.deploy.target import written
 from hyperpd.errors import CapacityError, RecipeError
+from hyperpd.fabric import HUGEPAGES_MIB
 from hyperpd.recipe import Role
 
 
@@ -22,10 +23,13 @@ def problems(fleet: Fleet) -> Iterator[str]:
         return  # the others look at machines
     if fleet.options.hugepages_mib and not any(fleet.efa(role) for role in fleet.recipe.roles()):
         yield "hugepages_mib: no worker uses EFA"
+    elif fleet.options.hugepages_mib and fleet.options.hugepages_mib < HUGEPAGES_MIB:
+        yield f"hugepages_mib: below {HUGEPAGES_MIB} EFA uses none of them; give as much, or leave it out"
     for role in fleet.recipe.roles():
         yield from _worker(fleet, role)
     if fleet.local:
         yield from _local(fleet)
+    yield from _disk(fleet)
 
 
 def _unknown_machines(fleet: Fleet) -> Iterator[str]:
@@ -46,7 +50,7 @@ def _options(fleet: Fleet) -> Iterator[str]:
         yield "gateway.auth: keys needs the Secret with the key file; give --set keys_secret=…"
     if options.keys_secret and not keys:
         yield "keys_secret: the recipe says gateway.auth: none, so nobody would need a key"
-    if options.hf_token_secret and not pods.from_hub(fleet):
+    if options.hf_token_secret and not fleet.from_hub:
         yield "hf_token_secret: nothing of this recipe comes from Hugging Face"
     scaled = [role for role, spec in recipe.roles().items() if spec.autoscaling]
     if scaled and not options.prometheus and not fleet.local:
@@ -79,7 +83,7 @@ def _worker(fleet: Fleet, role: Role) -> Iterator[str]:
     parallel, machine = spec.parallel, fleet.machine(role)
     if recipe.accelerator == "cpu":
         return
-    needs_efa = recipe.fabric == "efa" and (role != "aggregated" or parallel.nodes > 1)
+    needs_efa = recipe.fabric == "efa" and recipe.on_fabric(role)
     if machine is None:
         if needs_efa or parallel.nodes > 1:
             yield f"{role}.instance_type: missing; it says how many GPUs and EFA devices a machine has"
@@ -95,7 +99,7 @@ def _worker(fleet: Fleet, role: Role) -> Iterator[str]:
     if needs_efa and not machine.efa:
         if not recipe.kv_transfer.allow_tcp:
             yield f"{role}.instance_type: {machine.name} has no EFA; try another, or kv_transfer.fabric: tcp"
-    elif needs_efa and machine.efa * parallel.per_node < machine.gpus:
+    elif needs_efa and not machines.efa_devices(machine, parallel.per_node):
         yield (
             f"{role}.parallel: a pod takes whole EFA devices, and {machine.name} has {machine.efa} for {machine.gpus}"
             f" GPUs: pods of {parallel.per_node} would leave GPUs without one; raise tensor or data"
@@ -126,6 +130,20 @@ def _local(fleet: Fleet) -> Iterator[str]:
         s.replicas * s.kv_tiers.memory_gib for s in recipe.roles().values() if s.kv_tiers and s.kv_tiers.memory_gib
     )
     yield from _tier("prefill", tiers, machines.share_of_all(fleet))
+
+
+def _disk(fleet: Fleet) -> Iterator[str]:
+    """Each pod without a folder of the machine downloads the model for itself."""
+    each = storage.downloads_gib(fleet)
+    advice = "try --set cache_folder=…, or model.path, model.claim or model.s3"
+    if each > storage.ROOT_GIB:
+        needed = f"{each} GiB of its machine's root volume needed, {storage.ROOT_GIB} available"
+        yield f"model.huggingface: a pod downloads it for itself: {needed}; {advice}"
+        return
+    for name, count in machines.most_pods(fleet).items():
+        if each * count > storage.ROOT_GIB:
+            needed = f"{each * count} GiB of its root volume needed, {storage.ROOT_GIB} available"
+            yield f"model.huggingface: {count} pods of one {name} download it, each for itself: {needed}; {advice}"
 
 
 def _tier(role: Role, memory_gib: float, share: machines.Share) -> Iterator[str]:

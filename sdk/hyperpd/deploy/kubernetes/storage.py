@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import PurePosixPath
 
+from hyperpd import models
 from hyperpd.deploy.kubernetes.fleet import RECIPE_FOLDER, Component, Fleet, Object
 from hyperpd.recipe import Role
 
 KEYS_FOLDER, KEYS_KEY = "/etc/hyperpd-keys", "keys.json"
 TOKEN_KEY = "token"
+ROOT_GIB = 83  # 90 GB: what is left to pods of HyperPod's root volume of 100 GB
+_KEPT_GIB = 10  # compiled code, logs, adapters of one pod: an estimate
 TMP = "/tmp"  # HOME, caches and state of the image; everything else is read-only
 # Folders that a volume would hide from the image.
 _SYSTEM = {
@@ -39,7 +43,7 @@ def of_gateway(fleet: Fleet) -> list[Mount]:
 def of_engines(fleet: Fleet, component: Component, roles: tuple[Role, ...], shared_memory_gib: int) -> list[Mount]:
     """What a pod with workers of `roles` mounts."""
     memory = {"medium": "Memory", "sizeLimit": f"{shared_memory_gib}Gi"}
-    mounts = [_recipe(fleet), _own("tmp", TMP), _own("shared-memory", "/dev/shm", memory)]
+    mounts = [_recipe(fleet), _own("tmp", TMP, _tmp(fleet, roles)), _own("shared-memory", "/dev/shm", memory)]
     for index, path in enumerate(_model_folders(fleet)):
         mounts.append(_machine(f"model-{index}", path, path, read_only=True))
     if claim := fleet.recipe.model.claim:
@@ -52,6 +56,34 @@ def of_engines(fleet: Fleet, component: Component, roles: tuple[Role, ...], shar
         mounts.append(_machine(f"kv-tier-{index}", path, path))
     # A worker that does both phases has a front of its own, which asks for the keys as any gateway.
     return [*mounts, *(_keys(fleet) if component in ("aggregated", "node") else [])]
+
+
+def downloads_gib(fleet: Fleet) -> int:
+    """What one pod puts on its machine's root volume, where it downloads for itself.
+
+    0 where it does not: a folder of the machine has it, or nothing comes from the hub.
+    """
+    if fleet.options.cache_folder or not fleet.from_hub:
+        return 0
+    known = models.find(fleet.recipe.model.huggingface)
+    return math.ceil(known.weights_bytes / 2**30 if known else 0) + _KEPT_GIB
+
+
+def downloads_note(fleet: Fleet) -> str:
+    """What the request of `downloads_gib` is for; empty without one."""
+    if not downloads_gib(fleet):
+        return ""
+    rest = f"{_KEPT_GIB} GiB for compiled code and logs"
+    if models.find(fleet.recipe.model.huggingface):
+        return f"ephemeral-storage: the model, which each pod downloads for itself, and {rest}."
+    return f"ephemeral-storage: {rest}; how large what each pod downloads is nobody knows: try the option cache_folder."
+
+
+def _tmp(fleet: Fleet, roles: tuple[Role, ...]) -> Object:
+    """Its limit, where what goes there is known: the download, and no tier."""
+    tiers = [tiers for role in roles if (tiers := fleet.recipe.role(role).kv_tiers) and tiers.disk]
+    known = models.find(fleet.recipe.model.huggingface) and len(tiers) == len(_tier_folders(fleet, roles))
+    return {"sizeLimit": f"{gib}Gi"} if known and (gib := downloads_gib(fleet)) else {}
 
 
 def claim_folder(fleet: Fleet) -> str:

@@ -11,7 +11,6 @@ from hyperpd.deploy.target import Document
 from hyperpd.recipe import Role
 
 FILE = "4-engines.yaml"
-_IMAGE_PULL_S = 1800  # of some 10 GB, on a machine that is new
 
 
 def documents(fleet: Fleet) -> Iterator[Document]:
@@ -38,16 +37,13 @@ def budget(fleet: Fleet, component: Component, room: Room = "engines", file: str
 def _deployment(fleet: Fleet, role: Role) -> Document:
     recipe, spec = fleet.recipe, fleet.recipe.role(role)
     pod, notes = template(fleet, role, (role,))
-    deadline_s = (
-        lifetimes.startup_tries(recipe, role) * lifetimes.PERIOD_S + lifetimes.ending_s(recipe, role) + _IMAGE_PULL_S
-    )
     body = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": _workload_meta(fleet, role, role),
         "spec": {
             "replicas": spec.replicas,
-            "progressDeadlineSeconds": deadline_s,
+            "progressDeadlineSeconds": lifetimes.progress_s(recipe, role),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
             "selector": {"matchLabels": selector(role)},
             "template": pod,
@@ -55,7 +51,7 @@ def _deployment(fleet: Fleet, role: Role) -> Document:
     }
     notes = {
         **_scaled(fleet, role),
-        "spec.progressDeadlineSeconds": "Pulling the image, an orderly end, and start_timeout_s.",
+        "spec.progressDeadlineSeconds": lifetimes.progress_note(role),
         "spec.strategy": "One after the other: there are no machines for two of a worker.",
         **below("spec.template", notes),
     }
@@ -91,10 +87,14 @@ def _groups(fleet: Fleet, role: Role) -> Document:
         "spec.rolloutStrategy": "One group after the other: there are no machines for two of a worker.",
         "spec.leaderWorkerTemplate.restartPolicy": "Ranks cannot join an engine again that has lost one of them.",
         "spec.leaderWorkerTemplate.workerTemplate": "The other machines: no API, so nothing to look at for liveness;"
-        " a pod ends when its engine ends.",
+        " a pod ends when its engine ends, and has time for that after the first machine's, a lease included.",
         **below("spec.leaderWorkerTemplate.leaderTemplate", notes),
     }
-    comment = f"Each group of {spec.parallel.nodes} pods is a {role} worker; its first pod has the API."
+    comment = (
+        f"Each group of {spec.parallel.nodes} pods is a {role} worker; its first pod has the API. Where {role} has been"
+        " on one machine before, its Deployment stays, since kubectl apply does not prune:"
+        f" kubectl --namespace {fleet.namespace('engines')} delete deployment {role}."
+    )
     return Document(FILE, " ".join(filter(None, (comment, queue.note(fleet)))), body, notes)
 
 
@@ -106,6 +106,7 @@ def _node(fleet: Fleet) -> Document:
         "metadata": _workload_meta(fleet, "node", "node"),
         "spec": {
             "replicas": 1,
+            "progressDeadlineSeconds": lifetimes.progress_s(fleet.recipe, "node"),
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": selector("node")},
             "template": pod,
@@ -113,10 +114,12 @@ def _node(fleet: Fleet) -> Document:
     }
     comment = (
         "All workers and the gateway in one container: with kv_transfer.fabric: local the KV cache moves by CUDA IPC,"
-        " which does not leave a container. So there is one gateway, and a restart is a pause."
+        " which does not leave a container. So there is one gateway, and a restart is a pause. No disruption budget:"
+        " of one pod it could only forbid that its machine is ever drained or replaced."
     )
+    notes = {"spec.progressDeadlineSeconds": lifetimes.progress_note("node"), **below("spec.template", notes)}
     comment = " ".join(filter(None, (comment, queue.note(fleet))))
-    return Document(FILE, comment, body, below("spec.template", notes))
+    return Document(FILE, comment, body, notes)
 
 
 def _workload_meta(fleet: Fleet, name: str, component: Component) -> Object:
