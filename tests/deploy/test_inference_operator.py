@@ -410,7 +410,10 @@ def test_a_front_meets_the_engines_that_the_target_kubernetes_renders():
     """Both renderings in one cluster: the names are there, and the policies let the front, and only it, pass."""
     file = recipe.load("qwen3-32b-p5-4p2d")
     front = bodies(file.recipe.name, (*FRONT, "namespace=team"))
-    engines = [one.body for one in deploy.render(file, "kubernetes", [f"image={IMAGE}", "namespace=team"]).documents]
+    disk = ["cache_folder=/opt/hyperpd/data/models"]  # the engines' own downloads
+    engines = [
+        one.body for one in deploy.render(file, "kubernetes", [f"image={IMAGE}", "namespace=team", *disk]).documents
+    ]
     (body,) = (one for one in front if one["kind"] == "InferenceEndpointConfig")
     services = {
         f"dns://{one['metadata']['name']}.{one['metadata']['namespace']}.svc.cluster.local:{one['spec']['ports'][0]['port']}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hyperpd import instances
 from hyperpd.deploy.inference_operator.endpoint import Endpoint
 from hyperpd.deploy.inference_operator.rules import PAIR_INSTANCE_TYPES
-from hyperpd.deploy.kubernetes import pods, storage
+from hyperpd.deploy.kubernetes import storage
 from hyperpd.errors import RecipeError
 from hyperpd.recipe import Role
 
@@ -45,7 +45,7 @@ def _options(endpoint: Endpoint) -> Iterator[str]:
         "front_instance_type": form != "front" and "goes with front",
         "pd_buffer_gib": (form != "pair" or endpoint.ours) and "only AWS's image in pdSpec has that buffer",
         "region": (form == "front" or not recipe.model.s3) and "nothing here comes from S3",
-        "hf_token_secret": (form == "front" or not pods.from_hub(endpoint.fleet))
+        "hf_token_secret": (form == "front" or not endpoint.fleet.from_hub)
         and "nothing of this object comes from Hugging Face",
         "prometheus": (form == "front" or not scaled) and "no role of this object has autoscaling",
     }
