@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from hyperpd import deploy, recipe
+from hyperpd import deploy
 from tests.deploy import objects_recipes
 
 IMAGE = "registry.example/hyperpd@sha256:" + "0" * 64
@@ -82,7 +82,3 @@ def endpoint(name: str, given: tuple[str, ...]) -> dict[str, Any]:
     """The InferenceEndpointConfig of one rendering; not to be changed."""
     (found,) = (body for body in bodies(name, given) if body["kind"] == "InferenceEndpointConfig")
     return found
-
-
-def is_shipped(name: str) -> bool:
-    return name in recipe.shipped()
