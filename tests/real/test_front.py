@@ -74,7 +74,7 @@ def sagemaker(name: str, front: Pod) -> Iterator[str]:
                 return
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {key: value for key, value in self.headers.items() if key.lower() in PASSED}
-            answer = httpx.post(f"http://{front.address}:8080/invocations", content=body, headers=headers, timeout=60)
+            answer = httpx.post(f"http://{front.address}:8080/invocations", content=body, headers=headers, timeout=300)
             self.send_response(answer.status_code)
             self.send_header("content-type", answer.headers["content-type"])
             self.send_header("content-length", str(len(answer.content)))
@@ -107,7 +107,7 @@ def test_sagemaker_runtime_reaches_the_engines(tmp_path: Path, aggregated: Fleet
                 endpoint_url=url,
                 aws_access_key_id="a",
                 aws_secret_access_key="b",
-                config=Config(retries={"total_max_attempts": 1}),
+                config=Config(retries={"total_max_attempts": 1}, read_timeout=300),
             )
             answer = client.invoke_endpoint(
                 EndpointName=RECIPE, ContentType="application/json", Body=json.dumps(body).encode()
