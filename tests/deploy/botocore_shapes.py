@@ -89,12 +89,12 @@ def _bounds(value: Any, declared: Any) -> Iterator[str]:
     if declared.type_name == "string":
         if (known := said.get("enum")) and value not in known:
             yield f"{value!r} is none of {len(known)} values"
-        if (pattern := said.get("pattern")) and not _pattern(pattern).fullmatch(value):
-            yield f"{value!r} does not match {pattern}"
+        if (wanted := said.get("pattern")) and not pattern(wanted).fullmatch(value):
+            yield f"{value!r} does not match {wanted}"
 
 
 @cache
-def _pattern(text: str) -> re.Pattern[str]:
+def pattern(text: str) -> re.Pattern[str]:
     """A pattern of the service, which speaks Java's language; it holds for the whole value."""
     for theirs, ours in _CLASSES.items():
         text = text.replace(theirs, ours)
@@ -152,7 +152,7 @@ def _outside(value: Any, declared: Any) -> Iterator[Any]:
         if "enum" in said:
             yield f"{value}x"
         if "pattern" in said:
-            yield from [bad for bad in (f"{value}\n", f"{value}☃") if not _pattern(said["pattern"]).fullmatch(bad)][:1]
+            yield from [bad for bad in (f"{value}\n", f"{value}☃") if not pattern(said["pattern"]).fullmatch(bad)][:1]
         if "max" in said:
             yield (value or "a") * (said["max"] + 1)
     elif declared.type_name in ("integer", "long"):

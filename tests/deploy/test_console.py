@@ -17,7 +17,7 @@ from hyperpd.deploy.console import Options, access, links, page
 from hyperpd.deploy.console.site import Site
 from hyperpd.errors import RecipeError
 from hyperpd.recipe import load
-from tests.deploy import shapes_cluster
+from tests.deploy import botocore_shapes
 from tests.deploy.console_stacks import (
     GIVEN,
     IMAGE,
@@ -240,7 +240,7 @@ def test_managed_tiers_are_the_clusters():
     made = _of({"model": {"huggingface": "example/small"}, "prefill": prefill, "decode": machine})
     cluster = Stack(made["1-cluster.yaml"], GIVEN).resources()["Cluster"]["Properties"]
     assert cluster["TieredStorageConfig"] == {"Mode": "Enable"}
-    assert shapes_cluster.problems("sagemaker", "CreateCluster", cluster) == []
+    assert botocore_shapes.problems("sagemaker", "CreateCluster", cluster) == []
     plain = templates("qwen3-32b-p5-4p2d", "eks")["1-cluster.yaml"]
     assert "TieredStorageConfig" not in plain["Resources"]["Cluster"]["Properties"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -20,7 +19,7 @@ from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 from jsonschema import Draft7Validator, ValidationError
 from jsonschema.validators import extend
 
-from tests.deploy import shapes_cluster
+from tests.deploy import botocore_shapes
 from tests.deploy.console_stacks import GIVEN, ORCHESTRATORS, REGION, Stack, gpu_recipes, templates, texts
 from tests.deploy.mutation import misspelt
 
@@ -105,7 +104,7 @@ def _actions() -> dict[str, set[str]]:
 
 
 def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and not re.search(shapes_cluster.python(pattern), instance):
+    if isinstance(instance, str) and not botocore_shapes.pattern(pattern).search(instance):
         yield ValidationError(f"{instance!r} does not match {pattern}")
 
 
@@ -205,7 +204,7 @@ def _members(shape: Shape, value: Any, above: Path = ()) -> Iterator[tuple[Path,
 
 def test_every_mutation_of_the_pasted_groups_is_noticed(capsys):
     tried: Counter[str] = Counter()
-    shape = shapes_cluster.model("sagemaker").operation_model("CreateCluster").input_shape
+    shape = botocore_shapes.shape("sagemaker", "CreateCluster")
     for name in gpu_recipes():
         for orchestrator in ORCHESTRATORS:
             pasted = json.loads(texts(name, orchestrator)["instance-groups.json"])
@@ -214,7 +213,7 @@ def test_every_mutation_of_the_pasted_groups_is_noticed(capsys):
                 for what in ("misspell", "drop") if required else ("misspell",):
                     tried[what] += 1
                     changed = _mutated(request, path, what)
-                    assert shapes_cluster.problems("sagemaker", "CreateCluster", changed), f"{what} {path}"
+                    assert botocore_shapes.problems("sagemaker", "CreateCluster", changed), f"{what} {path}"
     with capsys.disabled():
         print(f"\npasted groups, mutations tried and noticed: {dict(tried)}")
     assert tried["misspell"] > 500

@@ -15,7 +15,7 @@ from moto import mock_aws
 
 from hyperpd.deploy.console import groups, links
 from hyperpd.recipe import load
-from tests.deploy import shapes_cluster
+from tests.deploy import botocore_shapes
 from tests.deploy.console_stacks import GIVEN, ORCHESTRATORS, REGION, Stack, gpu_recipes, rendered, templates, texts
 
 CASES = [(name, orchestrator) for name in gpu_recipes() for orchestrator in ORCHESTRATORS]
@@ -64,7 +64,7 @@ def test_requests_are_what_sagemaker_takes(name, orchestrator):
             if made["Type"].startswith("AWS::SageMaker::"):
                 operation = f"Create{made['Type'].rpartition('::')[2]}"
                 request = made["Properties"] | _named(operation)
-                assert shapes_cluster.problems("sagemaker", operation, request) == [], f"{file} {logical}"
+                assert botocore_shapes.problems("sagemaker", operation, request) == [], f"{file} {logical}"
 
 
 def _named(operation: str) -> dict[str, str]:
@@ -76,7 +76,7 @@ def _named(operation: str) -> dict[str, str]:
 def test_the_pasted_groups_are_what_the_stack_makes_and_what_sagemaker_takes(name, orchestrator):
     pasted = json.loads(texts(name, orchestrator)["instance-groups.json"])
     request = {"ClusterName": "a", "InstanceGroups": pasted}
-    assert shapes_cluster.problems("sagemaker", "CreateCluster", request) == []
+    assert botocore_shapes.problems("sagemaker", "CreateCluster", request) == []
     template = templates(name, orchestrator)["1-cluster.yaml"]
     of_stack = Stack(template, GIVEN).resources()["Cluster"]["Properties"]["InstanceGroups"]
     role = Stack(template, GIVEN).resources()["ExecutionRole"]["Properties"]["RoleName"]
@@ -90,8 +90,8 @@ def test_the_pasted_groups_are_what_the_stack_makes_and_what_sagemaker_takes(nam
 def test_the_api_model_notices(group):
     pasted = json.loads(texts("qwen3-32b-p5-4p2d", "eks")["instance-groups.json"])
     pasted[0][group] = "many"
-    assert shapes_cluster.problems("sagemaker", "CreateCluster", {"ClusterName": "a", "InstanceGroups": pasted})
-    assert shapes_cluster.problems("sagemaker", "CreateCluster", {"ClusterName": "-"})
+    assert botocore_shapes.problems("sagemaker", "CreateCluster", {"ClusterName": "a", "InstanceGroups": pasted})
+    assert botocore_shapes.problems("sagemaker", "CreateCluster", {"ClusterName": "-"})
 
 
 @pytest.mark.parametrize(("name", "orchestrator"), CASES)

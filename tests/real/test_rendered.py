@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,20 @@ class Pod:
         self.address = address
         self.folder = folder
         self._objects = objects
+        configured = [one["name"] for one in self.spec["volumes"] if "configMap" in one]
+        (self._recipe,) = [one for one in self.container["volumeMounts"] if one["name"] in configured]
+        self.recipe_folder = str(self._recipe["mountPath"])
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, host: list[str], names: dict[str, list[str]], file: RecipeFile) -> None:
         """Run the container. names: DNS name → addresses."""
+        self.host = host
         (self.folder / "tmp").mkdir(parents=True)
         lines = [f"{address} {name}" for name, addresses in names.items() for address in addresses]
         (self.folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
         cached = self.folder / "tmp" / "cache" / "hyperpd" / "models" / str(file.recipe.model.generated)
         shutil.copytree(_generated(file), cached)  # the same files that the pod would make, in 10 s of two cores
-        mounts = {str(self.folder / "hosts"): "/etc/hosts", str(self._config_map()): "/etc/hyperpd"}
+        mounts = {str(self.folder / "hosts"): "/etc/hosts", str(self._config_map()): self.recipe_folder}
         mounts |= {str(self.folder / "tmp"): "/tmp"}  # last: the others come from there
         script = "".join(f"mount --bind {source} {target}; " for source, target in mounts.items())
         argv = ["unshare", "--mount", "sh", "-ec", f'{script}exec "$@"', "pod"]
@@ -74,8 +78,7 @@ class Pod:
 
     def _config_map(self) -> Path:
         """The mounted recipe: of the ConfigMap that the pod's volume names, in the pod's namespace."""
-        (mount,) = [m for m in self.container["volumeMounts"] if m["mountPath"] == "/etc/hyperpd"]
-        (volume,) = [v for v in self.spec["volumes"] if v["name"] == mount["name"]]
+        (volume,) = [v for v in self.spec["volumes"] if v["name"] == self._recipe["name"]]
         (found,) = [
             one["data"]
             for one in self._objects
@@ -93,7 +96,8 @@ class Pod:
         assert self._process
         assert self._process.poll() is None, self.log()
         get = self.container[kind]["httpGet"]
-        port = {one["name"]: one["containerPort"] for one in self.container["ports"]}.get(get["port"], get["port"])
+        ports = {one["name"]: one["containerPort"] for one in self.container["ports"]}
+        port = ports.get(get["port"], get["port"])
         with contextlib.suppress(httpx.TransportError):
             return httpx.get(f"http://{self.address}:{port}{get['path']}", timeout=5).status_code == 200
         return False
@@ -133,18 +137,33 @@ def names(objects: list[dict[str, Any]], pods: list[Pod]) -> dict[str, list[str]
 
 
 @contextlib.contextmanager
-def cluster(recipe: str, folder: Path) -> Iterator[list[Pod]]:
-    """Every pod that the rendered Deployments ask for, ready."""
-    made = not Path("/etc/hyperpd").exists()
-    Path("/etc/hyperpd").mkdir(exist_ok=True)  # what a mount needs; removed again
+def mount_point(folder: Path) -> Iterator[None]:
+    """What a mount needs to be there; what was not is removed again."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for one in missing:
+            one.rmdir()
+
+
+@contextlib.contextmanager
+def cluster(
+    recipe: str, folder: Path, change: Callable[[list[dict[str, Any]]], None] = lambda objects: None
+) -> Iterator[list[Pod]]:
+    """Every pod that the rendered Deployments ask for, ready. change: what else is applied, or taken away."""
     file = load(recipe)
     objects: list[Any] = [one.body for one in deploy.render(file, "kubernetes", ["image=r.example/h:1"]).documents]
+    change(objects)
     workloads = [one for one in objects if one["kind"] == "Deployment" for _ in range(one["spec"]["replicas"])]
     pods = [
         Pod(workload, f"10.77.0.{number}", folder / f"pod{number}", objects)
         for number, workload in enumerate(workloads, 1)
     ]
-    with hosts(len(pods)) as machines:
+    with contextlib.ExitStack() as made, hosts(len(pods)) as machines:
+        for mounted in {pod.recipe_folder for pod in pods}:
+            made.enter_context(mount_point(Path(mounted)))
         for pod, host in zip(pods, machines, strict=True):
             pod.start(host, names(objects, pods), file)
         try:
@@ -160,8 +179,6 @@ def cluster(recipe: str, folder: Path) -> Iterator[list[Pod]]:
                 thread.start()
             for thread in threads:
                 thread.join()
-            if made:
-                Path("/etc/hyperpd").rmdir()
     assert codes == {pod.address: 0 for pod in pods}, [pod.log()[-2000:] for pod in pods]
 
 

@@ -16,7 +16,14 @@ from hyperpd.errors import RecipeError
 from hyperpd.problems import nearest, problems
 from hyperpd.recipe import RecipeFile, shipped
 
-TARGETS = ("kubernetes", "hub_recipe", "custom_endpoint", "sagemaker_endpoint", "console")
+TARGETS = (
+    "kubernetes",
+    "inference_operator",
+    "hub_recipe",
+    "custom_endpoint",
+    "sagemaker_endpoint",
+    "console",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,20 +62,24 @@ def _deployment(fleet: Fleet) -> Document:
     return Document(FILE, "Finds workers by DNS, and asks each one itself whether it is ready.", body, notes)
 
 
-def _container(fleet: Fleet) -> Object:
-    security, _ = access.container_security(fleet, "gateway")
-    status = pods.probe("/status", pods.ADMIN)
-    sources = [
+def sources(fleet: Fleet) -> list[Object]:
+    """The variables that say where workers are."""
+    return [
         {
             "name": f"HYPERPD_{role.upper()}",
             "value": f"dns://{role}.{fleet.namespace('engines')}.svc.cluster.local:{PORTS.worker_api}",
         }
         for role in fleet.recipe.roles()
     ]
+
+
+def _container(fleet: Fleet) -> Object:
+    security, _ = access.container_security(fleet, "gateway")
+    status = pods.probe("/status", pods.ADMIN)
     return {
         "name": "gateway",
         "image": fleet.image,
-        "env": [*pods.identity("gateway"), *sources, *pods.keys(fleet)],
+        "env": [*pods.identity("gateway"), *sources(fleet), *pods.keys(fleet)],
         "ports": [
             {"name": network.HTTP, "containerPort": PORTS.gateway_api},
             {"name": pods.ADMIN, "containerPort": PORTS.gateway_admin},

@@ -1,0 +1,99 @@
+"""What becomes of every field of a recipe, and what each form loses beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hyperpd import instances
+from hyperpd.deploy.inference_operator.endpoint import Endpoint, Form
+from hyperpd.deploy.target import Field, fate, written
+
+
+def _is(how: str) -> Field:
+    return Field("expressed", how)
+
+
+def _not(why: str) -> Field:
+    return Field("not expressed", why)
+
+
+FIELDS: Mapping[str, Field] = {
+    "version": _is("Read while rendering"),
+    "name": _is("Name of the object, of its model and SageMaker endpoint, where the option name is not given"),
+    "description": _is("Annotation hyperpd.io/description"),
+    "accelerator": _is("gpu; cpu is refused but for a front, whose engines the target kubernetes renders"),
+    "image": _is("front, own_image: worker.image; else AWS's image serves, and this is listed"),
+    "model": _is("modelSourceConfig and worker.args; own_image: the container reads the recipe"),
+    "model.generated": _is("Only with own_image, and front"),
+    "model.path": _is("modelSourceType kubernetesVolume: hostPath, or in the claim"),
+    "model.claim": _is("modelSourceType kubernetesVolume: persistentVolumeClaim"),
+    "model.huggingface": _is("modelSourceType huggingface; option hf_token_secret"),
+    "model.revision": _is("huggingFaceModel.commitSHA; refused where it is no commit of 40 digits"),
+    "model.s3": _is("modelSourceType s3; needs the option region"),
+    "model.adapters": _is("Only with own_image (from the hub), and front; refused else: it could not be mounted"),
+    "*.replicas": _is("pdSpec.*.replicas, or replicas"),
+    "*.autoscaling": _is("autoScalingSpec; needs the option prometheus, an AMP workspace"),
+    "*.instance_type": _is("instanceType, or instanceTypes and a nodeSelector of each role"),
+    "*.parallel": _is("GPUs of a pod, and vLLM's arguments"),
+    "*.parallel.nodes": _is("Only 1: the operator's worker is one pod; more is refused"),
+    "*.kv_tiers.memory_gib": _not("No field for it: kvCacheSpec.enableL1Cache has no size"),
+    "*.kv_tiers.disk": _not("No field for it: a worker has one volume mount, the model's"),
+    "*.kv_tiers.managed": _is("kvCacheSpec.l2CacheSpec: tieredstorage"),
+    "*.engine": _is("vLLM's arguments of the role"),
+    "kv_transfer": _is("own_image: the container reads it. AWS's image: listed as lost, the operator decides"),
+    "gateway.policy": _is("intelligentRoutingSpec, or loadBalancer.routingAlgorithm"),
+    "gateway.replicas": _is("front: replicas; listed as lost else"),
+    "gateway.threshold_tokens": _is("pdSpec.routingThreshold; front: the gateway reads the recipe"),
+    "gateway.auth": _is("Only none: SageMaker and its IAM decide who may call; keys is refused"),
+    "gateway.limits": _is("aggregated: worker.requestLimits; front: the gateway reads it; pdSpec: listed as lost"),
+    "gateway.limits.body_mib": _is("front, own_image: the gateway reads it; listed as lost else"),
+    "slo": _not("No field for it: autoscaling of this object asks each role's load alone"),
+    "placement.same_zone": _is("pdSpec.topologySpec.sameAZ"),
+    "start_timeout_s": _is("maxDeployTimeInSeconds; aggregated: the startup probe, too"),
+    "drain_s": _not("No field for it: pods get Kubernetes' 30 s"),
+}
+
+_ENGINES = _not("said by --target kubernetes, which this front goes with")
+LOST: Mapping[Form, Mapping[str, Field]] = {
+    "front": dict.fromkeys(("model", "*", "kv_transfer", "placement", "accelerator"), _ENGINES),
+    "pair": {
+        "kv_transfer": _not("the operator wires LMCache and NIXL over EFA by itself"),
+        "gateway.replicas": _not("the router is the operator's"),
+        "gateway.limits": _not("worker.requestLimits would count in each pod of both roles, not once at the front"),
+        "image": _not("AWS's image serves; own_image takes the recipe's"),
+    },
+    "aggregated": {
+        "kv_transfer": _not("nothing is transferred"),
+        "gateway.replicas": _not("there is no gateway but the operator's load balancer"),
+        "gateway.threshold_tokens": _not("there is one role"),
+        "gateway.limits.body_mib": _not("the operator's proxy has a limit of its own"),
+        "placement": _not("only pdSpec has a topologySpec"),
+        "image": _not("AWS's image serves; own_image takes the recipe's"),
+    },
+}
+_READ_BY_OURS = ("image", "kv_transfer", "gateway.limits.body_mib")
+
+
+def losses(endpoint: Endpoint) -> Iterator[str]:
+    """What the recipe says and this form does not, beyond FIELDS."""
+    kept = _READ_BY_OURS if endpoint.options.own_image else ()
+    table = {path: field for path, field in LOST[endpoint.form].items() if path not in kept}
+    if endpoint.form == "front":
+        # Whole blocks: the other rendering has them all.
+        found = dict.fromkeys(path.split(".")[0] for path in written(endpoint.recipe))
+        yield from (f"{path}: {_ENGINES.how}" for path in found if fate(table, path))
+        return
+    yield from (f"{path}: {lost.how}" for path in written(endpoint.recipe) if (lost := fate(table, path)))
+    yield from _neighbours(endpoint)
+
+
+def _neighbours(endpoint: Endpoint) -> Iterator[str]:
+    if endpoint.form != "pair":
+        return
+    for role, spec in endpoint.recipe.roles().items():
+        machine = instances.find(str(spec.instance_type))
+        if spec.parallel.per_node < machine.gpus:
+            yield (
+                f"{role}.parallel: {spec.parallel.per_node} of {machine.gpus} GPUs; nothing here keeps prefill and"
+                " decode on different machines, and EFA has no way back into its own"
+            )
