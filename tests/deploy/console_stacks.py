@@ -46,7 +46,8 @@ def gpu_recipes() -> list[str]:
 @cache
 def rendered(name: str, orchestrator: str, *more: str) -> Rendering:
     """A shipped recipe."""
-    settings = (*SETTINGS, f"orchestrator={orchestrator}", *EXTRA.get(name, ()), *more)
+    given = (*SETTINGS, f"orchestrator={orchestrator}", *EXTRA.get(name, ()), *more)
+    settings = {one.partition("=")[0]: one for one in given}.values()  # the later instead of the earlier
     return deploy.render(load(name), "console", settings)
 
 

@@ -146,7 +146,7 @@ def test_the_longest_options_still_fit_in_an_address():
     settings += [f"eks_security_group_id=sg-{'0' * 17}", f"eks_cluster_arn={GIVEN['EksClusterArn']}" + "d" * 90]
     settings.append("training_plan_arn=arn:aws:sagemaker:us-east-1:123456789012:training-plan/" + "e" * 64)
     deploy.render(load("qwen3-32b-p5-4p2d"), "console", settings)
-    longer = [*settings, "training_plan_arn=arn:aws:sagemaker:us-east-1:123456789012:training-plan/" + "e" * 1500]
+    longer = [*settings[:-1], "training_plan_arn=arn:aws:sagemaker:us-east-1:123456789012:training-plan/" + "e" * 1500]
     with pytest.raises(RecipeError, match=r"prefix: the address that creates 1-cluster\.yaml has"):
         deploy.render(load("qwen3-32b-p5-4p2d"), "console", longer)
 

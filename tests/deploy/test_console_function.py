@@ -155,7 +155,8 @@ def test_objects_are_those_of_the_target_kubernetes():
 
     file = load("gpt-oss-120b-p6-b200-4p1d")
     names = _inlined(file.path.stem, Server({}))
-    wanted = deploy.render(file, "kubernetes", [f"image={IMAGE}"]).documents
+    settings = [f"image={IMAGE}", "cache_folder=/opt/hyperpd/data/models"]
+    wanted = deploy.render(file, "kubernetes", settings).documents
     assert names["OBJECTS"] == json.loads(json.dumps([dict(one.body) for one in wanted]))
 
 

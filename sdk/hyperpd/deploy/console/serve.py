@@ -12,15 +12,19 @@ from hyperpd.deploy.console import access, function
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION
 from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
 from hyperpd.deploy.target import Document
+from hyperpd.engine import hub_names
 from hyperpd.recipe import Recipe, RecipeFile
 
 FILE = "3-serve.yaml"
+MODELS = "/opt/hyperpd/data/models"  # lifecycle_scripts/steps/10-storage.sh makes it, of the containers' user
 _POLICY = "arn:${AWS::Partition}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
 
 
 def options(site: Site) -> kubernetes.Options:
-    """Options of the target kubernetes."""
-    return kubernetes.Options(namespace=site.options.namespace, image=site.options.image)
+    """Options of the target kubernetes. Downloads go to the folder that the uploaded lifecycle scripts make."""
+    downloads = site.recipe.model.huggingface or hub_names(site.recipe)
+    folder = MODELS if downloads else None
+    return kubernetes.Options(namespace=site.options.namespace, image=site.options.image, cache_folder=folder)
 
 
 def served(site: Site) -> Recipe:
