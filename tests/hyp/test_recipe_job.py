@@ -121,12 +121,13 @@ def test_an_inference_endpoint_of_a_hub_keeps_its_pd_spec(
     shell: Shell, store: kubernetes.Store, tmp_path: Path
 ) -> None:
     """The recipe route posts objects unfiltered: pdSpec arrives, which hyp's own endpoint commands strip."""
-    endpoint = {
-        "apiVersion": "inference.sagemaker.aws.amazon.com/v1",
-        "kind": "InferenceEndpointConfig",
-        "metadata": {"name": "split", "namespace": "default"},
-        "spec": {"modelName": "m", "pdSpec": {"prefillSpec": {"replicas": 1}, "decodingSpec": {"replicas": 2}}},
-    }
+    settings = ["prometheus=https://aps-workspaces.us-east-2.amazonaws.com/workspaces/ws-0123"]
+    rendering = deploy.render(recipe.load("llama-3.3-70b-p5en-4p2d"), "inference_operator", settings)
+    bodies: list[Any] = [one.body for one in rendering.documents]
+    (endpoint,) = [body for body in bodies if body["kind"] == "InferenceEndpointConfig"]
+    assert endpoint["spec"]["pdSpec"]["prefillSpec"]["replicas"] == 4
+    place = endpoint["metadata"]["namespace"]
+    apply(store, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place}}])
     crafted = tmp_path / "crafted"
     crafted.mkdir()
     crafted.joinpath(".override_spec.json").write_text(json.dumps({"replicas": {"type": "integer", "default": 2}}))
