@@ -16,7 +16,7 @@ import pytest
 import yaml
 from jinja2.sandbox import SandboxedEnvironment
 
-from hyperpd import __version__, deploy, recipe
+from hyperpd import deploy, recipe
 from hyperpd.deploy import hub_recipe
 from hyperpd.deploy.hub_recipe import hyp, objects, template
 from hyperpd.deploy.target import fate, leaves
@@ -31,6 +31,7 @@ from tests.deploy import (
     objects_wiring,
     schema,
     simulator_checks,
+    snapshot,
 )
 from tests.deploy import objects as objects_of
 from tests.deploy.objects_rendered import IMAGE
@@ -39,7 +40,6 @@ from tests.fakes import kubernetes as server
 
 BUCKET = "bucket=s3://models-example/hyp"
 NAMES = objects_recipes.names()
-SNAPSHOTS = Path(__file__).parent / "snapshots"
 
 
 def settings(file: RecipeFile, *more: str) -> list[str]:
@@ -237,14 +237,9 @@ def test_what_hyp_cannot_post_is_said_with_the_command(load) -> None:
 
 def test_whole_rendering() -> None:
     file = recipe.load("tiny-cpu-1p1d")
-    said = "".join(f"##### {called}\n{content}" for called, content in files(file).items())
-    said = said.replace(f"hyperpd {__version__}", "hyperpd VERSION")
+    said = snapshot.joined(files(file))
     said = re.sub(r"(?<=/tiny-cpu-1p1d/)[0-9a-f]{12}", "CONTENTS", said)  # of files that say the version
-    path = SNAPSHOTS / "hub-recipe.txt"
-    if not path.exists():
-        path.write_text(said)
-        pytest.fail(f"{path} is written: look at it, then commit it")
-    assert said == path.read_text(), f"delete {path} to have it written anew"
+    snapshot.hold("hub-recipe.txt", said)
 
 
 def test_the_same_bytes_in_every_process() -> None:

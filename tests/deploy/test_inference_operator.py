@@ -6,17 +6,16 @@ A snapshot that is missing is written, and its test fails once: look at it, then
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 
-from hyperpd import __version__, deploy, recipe
+from hyperpd import deploy, recipe
 from hyperpd.deploy import inference_operator
 from hyperpd.deploy.inference_operator.serving import NOT_PASSED
 from hyperpd.deploy.target import fate, leaves
 from hyperpd.errors import RecipeError
-from tests.deploy import objects_recipes
+from tests.deploy import objects_recipes, snapshot
 from tests.deploy.operator_rendered import (
     AMP,
     FRONT,
@@ -29,7 +28,6 @@ from tests.deploy.operator_rendered import (
     taken,
 )
 
-SNAPSHOTS = Path(__file__).parent / "snapshots"
 OWN = ("own_image=true", f"image={IMAGE}")
 
 PAIR = """version: 1
@@ -61,20 +59,6 @@ CASES = {
 
 
 @pytest.fixture
-def load(tmp_path):
-    """A recipe from its text, or a shipped one by name."""
-
-    def of(text):
-        if "\n" not in text:
-            return recipe.load(text)
-        path = tmp_path / "recipe.yaml"
-        path.write_text(text)
-        return recipe.load(path)
-
-    return of
-
-
-@pytest.fixture
 def spec(load):
     """(text of a recipe, settings) → the endpoint's spec."""
 
@@ -100,22 +84,13 @@ def test_whole_renderings(name, load):
     file = load(text)
     rendering = deploy.render(file, "inference_operator", given)
     texts = deploy.texts(rendering, file, given)
-    said = "".join(f"##### {called}\n{content}" for called, content in texts.items())
-    said = said.replace(f"hyperpd {__version__}:", "hyperpd VERSION:")
-    path = SNAPSHOTS / f"{name}.yaml"
-    if not path.exists():
-        path.write_text(said)
-        pytest.fail(f"{path} is written: look at it, then commit it")
-    assert said == path.read_text(), f"delete {path} to have it written anew"
+    snapshot.hold(f"{name}.yaml", snapshot.joined(texts))
     assert [body for content in texts.values() for body in yaml.safe_load_all(content)] == [
         document.body for document in rendering.documents
     ]
     assert list(texts) == sorted(texts)  # as kubectl apply --filename FOLDER takes them
     for document in rendering.documents:
-        for note in document.notes or {}:
-            below = document.body
-            for key in note.split("."):
-                below = below[int(key)] if isinstance(below, list) else below[key]
+        snapshot.notes_meet_keys(document)
 
 
 def test_rendering_costs_little():

@@ -8,14 +8,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperpd import __version__, deploy, fabric, recipe
+from hyperpd import deploy, fabric, recipe
 from hyperpd.deploy import kubernetes
 from hyperpd.deploy import yaml as written_yaml
 from hyperpd.deploy.kubernetes import lifetimes
@@ -24,9 +23,8 @@ from hyperpd.errors import RecipeError
 from hyperpd.placement import Ports
 from hyperpd_runtime import node
 from hyperpd_runtime.gateway import server
-from tests.deploy import flows, objects_recipes, objects_rendered, schema
+from tests.deploy import flows, objects_recipes, objects_rendered, schema, snapshot
 
-SNAPSHOTS = Path(__file__).parent / "snapshots"
 IMAGE = "image=123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:0.1.0"
 
 EFA = """version: 1
@@ -92,20 +90,6 @@ CASES = {
 
 
 @pytest.fixture
-def load(tmp_path):
-    """A recipe from its text, or a shipped one by name."""
-
-    def of(text):
-        if "\n" not in text:
-            return recipe.load(text)
-        path = tmp_path / "recipe.yaml"
-        path.write_text(text)
-        return recipe.load(path)
-
-    return of
-
-
-@pytest.fixture
 def objects(load):
     """(text of a recipe, settings) → {kind/name: object}."""
 
@@ -123,23 +107,13 @@ def test_whole_renderings(name, load):
     file = load(text or name)
     rendering = deploy.render(file, "kubernetes", settings)
     texts = deploy.texts(rendering, file, settings)
-    said = "".join(f"##### {called}\n{content}" for called, content in texts.items())
-    said = said.replace(f"hyperpd {__version__}:", "hyperpd VERSION:")
-    path = SNAPSHOTS / f"{name}.yaml"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(said)
-        pytest.fail(f"{path} is written: look at it, then commit it")
-    assert said == path.read_text(), f"delete {path} to have it written anew"
+    snapshot.hold(f"{name}.yaml", snapshot.joined(texts))
     back = [body for content in texts.values() for body in yaml.safe_load_all(content)]
     assert back == [document.body for document in rendering.documents]
     assert list(texts) == sorted(texts)  # as kubectl apply --filename FOLDER takes them
     assert [problem for document in rendering.documents for problem in schema.problems(document.body)] == []
     for document in rendering.documents:
-        for note in document.notes or {}:
-            below = document.body
-            for key in note.split("."):
-                below = below[int(key)] if isinstance(below, list) else below[key]
+        snapshot.notes_meet_keys(document)
 
 
 @given(

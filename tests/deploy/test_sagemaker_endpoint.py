@@ -12,16 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from hyperpd import __version__, deploy, instances, recipe
+from hyperpd import deploy, instances, recipe
 from hyperpd.deploy import sagemaker_endpoint
 from hyperpd.deploy.sagemaker_endpoint import refusals
 from hyperpd.deploy.sagemaker_endpoint.options import Ami
 from hyperpd.deploy.target import fate, leaves
 from hyperpd.environment import Environment
 from hyperpd.errors import RecipeError
-from tests.deploy import botocore_shapes, objects_recipes
+from tests.deploy import botocore_shapes, objects_recipes, snapshot
 
-SNAPSHOTS = Path(__file__).parent / "snapshots"
 ROLE = "role_arn=arn:aws:iam::123456789012:role/hyperpd"
 IMAGE = "image=123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:0.1.0"
 CPU = "instance_type=ml.c7i.4xlarge"
@@ -59,20 +58,6 @@ CASES = {
 
 
 @pytest.fixture
-def load(tmp_path):
-    """A recipe from its text, or a shipped one by name."""
-
-    def of(text):
-        if "\n" not in text:
-            return recipe.load(text)
-        path = tmp_path / "recipe.yaml"
-        path.write_text(text)
-        return recipe.load(path)
-
-    return of
-
-
-@pytest.fixture
 def bodies(load):
     """(text of a recipe, settings) → file name → body."""
 
@@ -88,13 +73,7 @@ def test_whole_renderings(name, load):
     file = load(text)
     rendering = deploy.render(file, "sagemaker_endpoint", settings)
     texts = deploy.texts(rendering, file, settings)
-    said = "".join(f"##### {called}\n{content}" for called, content in texts.items())
-    said = said.replace(f"hyperpd {__version__}", "hyperpd VERSION")
-    path = SNAPSHOTS / f"{name}.txt"
-    if not path.exists():
-        path.write_text(said)
-        pytest.fail(f"{path} is written: look at it, then commit it")
-    assert said == path.read_text(), f"delete {path} to have it written anew"
+    snapshot.hold(f"{name}.txt", snapshot.joined(texts))
     for document in rendering.documents:
         if document.file.endswith(".json"):
             assert json.loads(texts[document.file]) == document.body
