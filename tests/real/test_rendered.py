@@ -59,8 +59,13 @@ class Pod:
         cached = self.folder / "tmp" / "cache" / "hyperpd" / "models" / str(file.recipe.model.generated)
         shutil.copytree(_generated(file), cached)  # the same files that the pod would make, in 10 s of two cores
         mounts = {str(self.folder / "hosts"): "/etc/hosts", str(self._config_map()): self.recipe_folder}
-        mounts |= {str(self.folder / "tmp"): "/tmp"}  # last: the others come from there
+        own_tmp = self.folder / "tmp"
+        if ROOT.is_relative_to("/tmp"):  # a checkout that the pod's own /tmp would hide
+            seen = own_tmp / ROOT.relative_to("/tmp")
+            seen.mkdir(parents=True)
+            mounts |= {str(ROOT): str(seen)}
         script = "".join(f"mount --bind {source} {target}; " for source, target in mounts.items())
+        script += f"mount --rbind {own_tmp} /tmp; "  # last: the others come from there
         argv = ["unshare", "--mount", "sh", "-ec", f'{script}exec "$@"', "pod"]
         entry = [str(ROOT / "container" / "entrypoint.sh"), *self.container.get("args", [])]
         path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
