@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 START_TIMEOUT_S = 300
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def until(seen: Callable[[], bool], timeout_s: float = 60) -> None:
@@ -24,6 +25,15 @@ def until(seen: Callable[[], bool], timeout_s: float = 60) -> None:
     while not seen():
         assert time.monotonic() < end_s, f"did not happen within {timeout_s} s"
         threading.Event().wait(0.1)
+
+
+def own_tmp(folder: Path) -> str:
+    """Commands of a shell with mounts of its own: `folder` in place of /tmp, this checkout still to be seen."""
+    if not ROOT.is_relative_to("/tmp"):
+        return f"mount --bind {folder} /tmp; "
+    seen = folder / ROOT.relative_to("/tmp")
+    seen.mkdir(parents=True)
+    return f"mount --bind {ROOT} {seen}; mount --rbind {folder} /tmp; "
 
 
 class Fleet:

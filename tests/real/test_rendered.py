@@ -25,11 +25,10 @@ from hyperpd.environment import model_path
 from hyperpd.recipe import RecipeFile, load, shipped
 from hyperpd_runtime import tiny_model
 from tests.netns import hosts, needs_two_hosts
-from tests.real.fleet import Fleet, until
+from tests.real.fleet import ROOT, Fleet, own_tmp, until
 from tests.real.prompts import complete, differences, prompt
 
 pytestmark = [pytest.mark.real, needs_two_hosts]
-ROOT = Path(__file__).resolve().parents[2]
 IMAGE_ENV = {"HOME": "/tmp", "XDG_CACHE_HOME": "/tmp/cache", "XDG_STATE_HOME": "/tmp/state"}  # container/Dockerfile
 
 
@@ -59,13 +58,8 @@ class Pod:
         cached = self.folder / "tmp" / "cache" / "hyperpd" / "models" / str(file.recipe.model.generated)
         shutil.copytree(_generated(file), cached)  # the same files that the pod would make, in 10 s of two cores
         mounts = {str(self.folder / "hosts"): "/etc/hosts", str(self._config_map()): self.recipe_folder}
-        own_tmp = self.folder / "tmp"
-        if ROOT.is_relative_to("/tmp"):  # a checkout that the pod's own /tmp would hide
-            seen = own_tmp / ROOT.relative_to("/tmp")
-            seen.mkdir(parents=True)
-            mounts |= {str(ROOT): str(seen)}
         script = "".join(f"mount --bind {source} {target}; " for source, target in mounts.items())
-        script += f"mount --rbind {own_tmp} /tmp; "  # last: the others come from there
+        script += own_tmp(self.folder / "tmp")  # last: the others come from there
         argv = ["unshare", "--mount", "sh", "-ec", f'{script}exec "$@"', "pod"]
         entry = [str(ROOT / "container" / "entrypoint.sh"), *self.container.get("args", [])]
         path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"

@@ -28,11 +28,10 @@ from hyperpd.environment import model_path
 from hyperpd.recipe import RecipeFile, load
 from hyperpd_runtime import tiny_model
 from tests.netns import ADDRESSES, hosts, needs_two_hosts
-from tests.real.fleet import until
+from tests.real.fleet import ROOT, own_tmp, until
 from tests.real.prompts import prompt
 
 pytestmark = [pytest.mark.real, needs_two_hosts]
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = Path("/opt/ml/model")
 # container/Dockerfile's, and what SageMaker adds.
 IMAGE_ENV = {"HOME": "/tmp", "XDG_CACHE_HOME": "/tmp/cache", "XDG_STATE_HOME": "/tmp/state"}
@@ -83,7 +82,7 @@ class Container:
         """docker run IMAGE serve."""
         mounts = (
             f"mount --bind {self.folder / 'model'} {MODEL}; mount -o remount,ro,bind {MODEL}; "
-            f"mount --bind {self.folder / 'tmp'} /tmp; cd /tmp; "  # last: the others come from there
+            f"{own_tmp(self.folder / 'tmp')}cd /tmp; "  # last: the others come from there
         )
         # A process namespace: process 1 has no default action for SIGTERM, and its end is everybody's.
         unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
