@@ -353,6 +353,29 @@ def test_a_mirrored_recipe_reaches_for_nothing_public(
     assert mirrored.role("prefill") == load(recipe).recipe.role("prefill")
 
 
+@pytest.mark.parametrize("accelerator", ["cpu", "gpu"])
+def test_a_mirrored_recipes_manifests_name_no_public_host(
+    recipe: Path, folder: Path, hyperpd: Run, tmp_path: Path, accelerator: str
+) -> None:
+    machine = "instance_type: ml.p5.48xlarge" if accelerator == "gpu" else ""
+    written = RECIPE.replace("accelerator: cpu", f"accelerator: {accelerator}")
+    recipe.write_text(
+        written.replace("prefill: {", f"prefill: {{{machine}{', ' * bool(machine)}").replace("{}", f"{{{machine}}}")
+    )
+    ran = hyperpd("render", str(closed(recipe, folder, tmp_path)), "--target", "kubernetes")
+    assert ran.returncode == 0, ran.stderr
+    assert not re.findall(PUBLIC, ran.stdout)
+    objects = [one for one in yaml.safe_load_all(ran.stdout) if one]
+    images = {c["image"] for c in _containers(objects)}
+    assert images == {f"registry.example:5000/ml/hyperpd@{DIGEST}"}
+    public = [one for one in objects if one["kind"] == "NetworkPolicy" and "0.0.0.0/0" in json.dumps(one["spec"])]
+    assert public == []  # nothing leaves the cluster
+
+
+def _containers(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [c for one in objects if one["kind"] == "Deployment" for c in one["spec"]["template"]["spec"]["containers"]]
+
+
 def test_without_a_model_folder_the_model_stays(tmp_path: Path) -> None:
     mirrored = load(closed("tiny-cpu-1p1d", None, tmp_path, image="hyperpd:1")).recipe
     assert mirrored.model == load("tiny-cpu-1p1d").recipe.model
