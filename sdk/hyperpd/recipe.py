@@ -29,6 +29,8 @@ Role = Literal["prefill", "decode", "aggregated"]
 Accelerator = Literal["cpu", "gpu"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")]
 _PUSH = "NixlPushConnector"
+# What S3 calls safe, but for quotes: a key stands in policies, programs and command lines, none of which it may change.
+S3_KEY = r"[-A-Za-z0-9!_.()/]"
 KVLayout = Literal["LBHNC", "LBNHC", "LHBNC", "BLHNC", "BLNHC", "BHLNC"]  # VLLM_KV_CACHE_LAYOUT of vLLM 0.32
 
 
@@ -67,7 +69,9 @@ class ModelSource(Block):
     )
     huggingface: str | None = Field(None, description="Hugging Face id, as in org/model")
     s3: str | None = Field(
-        None, pattern=r"^s3://[a-z0-9][-a-z0-9.]+/\S+$", description="S3 prefix with the model's files; streamed (GPUs)"
+        None,
+        pattern=rf"^s3://[a-z0-9][-a-z0-9.]+/{S3_KEY}+$",
+        description="S3 prefix with the model's files, of letters, digits and !-_.()/; streamed (GPUs)",
     )
     revision: str | None = Field(None, description="Revision of the Hugging Face model")
     served_as: str | None = Field(None, description="Name in the API; default: the generated name, id or folder name")

@@ -69,6 +69,19 @@ def test_what_is_rendered_is_what_hyp_knows(name: str) -> None:
     assert {"# template: hyp-custom-endpoint", "# version: 1.2"} <= set(text.splitlines())
 
 
+def test_only_the_api_is_open_and_what_that_costs_is_said() -> None:
+    file = recipe.load("tiny-cpu-aggregated")
+    env = rendered(file)["env"]
+    assert (env["HYPERPD_API_ADDRESS"], "HYPERPD_ADDRESS" in env) == ("0.0.0.0", False)
+    lost = deploy.render(file, "custom_endpoint", GIVEN).not_expressed
+    assert [one.partition(":")[0] for one in lost] == ["metrics", "resources"]
+    assert "cpu 1, memory 4Gi, an estimate" in lost[1]
+
+
+def test_why_there_are_no_tiers() -> None:
+    assert "prefill" in custom_endpoint.FIELDS["*.kv_tiers"].how
+
+
 def test_some_recipes_can_be_said() -> None:
     assert "tiny-cpu-aggregated" in SIMPLE
 
@@ -82,7 +95,6 @@ def test_some_recipes_can_be_said() -> None:
         ("tiny-cpu-aggregated", GIVEN[:1], "aggregated.instance_type: missing"),
         ("tiny-cpu-aggregated", ('image=a"b', GIVEN[1]), "image:"),
         (AGGREGATED, GIVEN, "name: not a recipe that is shipped in the image"),
-        (AGGREGATED + "image: 'a\"b'\n", GIVEN[1:], "image: hyp puts texts in plain double quotes"),
         (AGGREGATED + "gateway: {auth: keys}\n", GIVEN, "gateway.auth: target custom_endpoint refuses it"),
         (
             AGGREGATED.replace("aggregated: {", "aggregated: {parallel: {tensor: 2}"),

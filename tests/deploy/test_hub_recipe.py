@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -14,15 +15,18 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from jinja2.sandbox import SandboxedEnvironment
 
 from hyperpd import deploy, recipe
+from hyperpd.cli.hub import hub
 from hyperpd.deploy import hub_recipe
-from hyperpd.deploy.hub_recipe import hyp, objects, template
+from hyperpd.deploy.hub_recipe import hyp, local, objects, publish, template
 from hyperpd.deploy.target import fate, leaves
 from hyperpd.errors import RecipeError
 from hyperpd.recipe import RecipeFile
 from tests.deploy import (
+    botocore_shapes,
     flows_contract,
     objects_lifetime,
     objects_recipes,
@@ -240,6 +244,52 @@ def test_whole_rendering() -> None:
     said = snapshot.joined(files(file))
     said = re.sub(r"(?<=/tiny-cpu-1p1d/)[0-9a-f]{12}", "CONTENTS", said)  # of files that say the version
     snapshot.hold("hub-recipe.txt", said)
+
+
+def test_the_machine_says_that_it_changes_nothing(load) -> None:
+    texts = files(load(PAIR))
+    assert "changes nothing" in json.loads(texts[template.PARAMETERS])["instance_type"]["description"]
+    assert as_hyp_renders(texts, instance_type="ml.other") == as_hyp_renders(texts)
+
+
+def test_what_is_typed_is_quoted() -> None:
+    typed = publish.commands("arn:a b", "x;y", "ml.a;id", "a; id")
+    assert [word for line in typed for word in shlex.split(line) if ";" in word] == ["a; id", "x;y", "ml.a;id", "a; id"]
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "value"),
+    [
+        ("--hub", "HubName", "a b"),
+        ("--hub", "HubName", "a;id"),
+        ("--hub", "HubName", "arn:aws:sagemaker:us-east-2:123456789012:hub/team"),
+        ("--name", "HubContentName", "a.b"),
+        ("--name", "HubContentName", "$(id)"),
+        ("--name", "HubContentName", "a" * 64),
+        ("--name", "HubContentName", "tiny"),
+        ("--version", "HubContentVersion", "1"),
+    ],
+)
+def test_a_hub_and_a_name_are_as_the_api_takes_them(option: str, field: str, value: str) -> None:
+    argv = ["publish", "tiny-cpu-1p1d", "--bucket", "s3://recipes-example", "--dry-run", "--set", f"image={IMAGE}"]
+    ran = CliRunner().invoke(hub, [*argv, "--set", "instance_type=ml.m5.2xlarge", "--hub", "team", option, value])
+    request = {"HubContentVersion": "1.0.0", "HubContentType": "Model", "DocumentSchemaVersion": "2.2.0"}
+    request |= {"HubName": "team", "HubContentName": "tiny", "HubContentDocument": "{}"}
+    refused = bool(botocore_shapes.problems("sagemaker", "ImportHubContent", request | {field: value}))
+    assert (isinstance(ran.exception, RecipeError), f"{option}: SageMaker" in str(ran.exception)) == (refused, refused)
+
+
+def test_a_real_cluster_is_not_asked_with_the_stand_ins_keys(monkeypatch) -> None:
+    monkeypatch.setattr(local.ThreadingHTTPServer, "serve_forever", lambda self: None)
+    argv = ["serve-local", "tiny-cpu-1p1d", "--port", "0", "--set", f"image={IMAGE}"]
+    ran = CliRunner().invoke(hub, [*argv, "--set", "instance_type=ml.m5.2xlarge"])
+    lines = [line.strip() for line in ran.output.splitlines()]
+    exported = [line.removeprefix("export ").partition("=")[0] for line in lines if line.startswith("export ")]
+    (unset,) = (line for line in lines if line.startswith("unset "))
+    assert unset.split()[1:] == exported
+    after = lines[lines.index(unset) + 1 :]
+    assert after == ["kubectl apply --filename ../0-before.yaml", "hyp create"]
+    assert any(line.startswith("hyp init") for line in lines[: lines.index(unset)])
 
 
 def test_the_same_bytes_in_every_process() -> None:

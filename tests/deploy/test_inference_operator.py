@@ -132,7 +132,7 @@ def test_no_front_where_it_would_find_nothing(name):
         ("tiny-cpu-1p1d", ["front=true", "image=a"], "front_instance_type: missing"),
         ("tiny-cpu-1p1d", ["front=true", "front_instance_type=ml.m5.2xlarge"], "image: the recipe names none"),
         ("tiny-cpu-1p1d", [*FRONT, "own_image=true"], "own_image: a front is always hyperpd's image"),
-        ("tiny-cpu-1p1d", ["front=true", "image=a", "front_instance_type=m5.xlarge"], "begins with ml."),
+        ("tiny-cpu-1p1d", ["front=true", "image=a", "front_instance_type=m5.xlarge"], "front_instance_type: not"),
         (PAIR, ["front_instance_type=ml.m5.2xlarge"], "front_instance_type: goes with front"),
         (PAIR, ["own_image=true"], "image: the recipe names none"),
         (PAIR, [*OWN, "pd_buffer_gib=4"], "pd_buffer_gib: only AWS's image"),
@@ -144,7 +144,7 @@ def test_no_front_where_it_would_find_nothing(name):
         (S3, list(OWN), "model.s3: with own_image the one volume mount holds the recipe"),
         (S3, ["region=us-east-2", "hf_token_secret=hub"], "hf_token_secret: nothing of this object"),
         (AGGREGATED, [], "aggregated.autoscaling: the operator scales by metrics"),
-        (AGGREGATED, ["prometheus=http://prometheus:9090"], "prometheus_is_amp"),
+        (AGGREGATED, ["prometheus=http://prometheus:9090"], "prometheus: not spelled"),
         (AGGREGATED.replace("64}}", "64}, auth: keys}"), [AMP], "gateway.auth: SageMaker takes the Authorization"),
         (HUB.replace("example/small", "gpt2"), [], "hub_model_is_named"),
         (HUB.replace("small}", "small, revision: main}"), [], "model.revision: main"),
@@ -319,7 +319,26 @@ def test_what_is_lost_is_listed(addition, given, paths, lost):
 
 
 def test_what_a_front_leaves_to_the_other_rendering(lost):
-    assert lost(PAIR, *FRONT) == ["model", "prefill", "decode"]
+    assert lost(PAIR, *FRONT) == ["model", "prefill", "decode", "metrics"]
+
+
+def test_what_a_role_of_the_pair_lacks_is_always_listed(lost):
+    for given in ((), OWN):
+        assert [path for path in lost(PAIR, *given) if path.startswith("*")] == ["*.environment", "*.probes", "*.image"]
+    assert not [path for path in lost(HUB) if path.startswith("*")]
+
+
+@pytest.mark.parametrize(("text", "given"), [(PAIR, FRONT), (HUB, OWN)])
+def test_only_the_api_listens_outside_the_pod(text, given, spec, lost):
+    """Drain, metrics and the engine ask for no key."""
+    made = spec(text, *given)
+    worker = made["worker"]
+    told = {one["name"]: one.get("value") for one in worker["environmentVariables"]}
+    assert (told["HYPERPD_API_ADDRESS"], "HYPERPD_ADDRESS" in told) == ("0.0.0.0", False)
+    api = worker["modelInvocationPort"]["containerPort"]
+    assert {probe["httpGet"]["port"] for probe in worker["probes"].values()} == {api}
+    assert made["metrics"]["modelMetrics"]["port"] != api
+    assert "metrics" in lost(text, *given)
 
 
 def test_what_is_lost_of_an_aggregated_recipe(lost):

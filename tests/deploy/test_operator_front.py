@@ -25,7 +25,8 @@ def test_hyperpds_container_understands_what_it_is_told():
         roles = [runtime.read(args, _variables(body)).environment.role for args in told]
         assert roles == (["prefill", "decode"] if pair else ["aggregated"])
     front = runtime.read([], _variables(endpoint("tiny-cpu-1p1d", FRONT))).environment
-    assert (front.role, front.recipe, front.address) == ("gateway", "/opt/ml/model/recipe.yaml", "0.0.0.0")
+    assert (front.role, front.recipe) == ("gateway", "/opt/ml/model/recipe.yaml")
+    assert (front.address, front.api_address) == ("127.0.0.1", "0.0.0.0")
 
 
 def test_a_front_carries_scalars_only():

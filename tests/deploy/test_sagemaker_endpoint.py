@@ -8,9 +8,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from hyperpd import deploy, instances, recipe
 from hyperpd.deploy import sagemaker_endpoint
@@ -249,11 +253,22 @@ def test_a_role_may_do_no_more_than_needed(bodies):
     plain = allowed("tiny-cpu-1p1d", CPU)
     assert plain.keys() == {"Image", "ImageToken", "Log", "Metrics"}
     whole = allowed(LOCAL, DATA, *VPC)
-    assert whole.keys() - plain.keys() == {"ModelFiles", "ModelFileNames", "Network"}
+    network = {"MakeInterfaces", "OwnInterfaces", "Describe"}
+    assert whole.keys() - plain.keys() == {"ModelFiles", "ModelFileNames", *network}
     assert whole["ModelFiles"]["Resource"] == "arn:aws:s3:::models-example/large/*"
+    account = {"aws:ResourceAccount": "123456789012"}
+    assert [whole[sid]["Condition"]["StringEquals"] for sid in ("ModelFiles", "ModelFileNames")] == [account, account]
+    log = "arn:aws:logs:us-east-2:123456789012:log-group:/aws/sagemaker/Endpoints/own-local"
+    assert whole["Log"]["Resource"] == [log, f"{log}:log-stream:*"]
+    assert whole["Metrics"]["Condition"] == {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
+    ec2 = "arn:aws:ec2:us-east-2:123456789012:"
+    made = [f"{ec2}network-interface/*", f"{ec2}subnet/subnet-1", f"{ec2}subnet/subnet-2", f"{ec2}security-group/sg-1"]
+    assert whole["MakeInterfaces"]["Resource"] == made
+    assert whole["OwnInterfaces"]["Resource"] == made[0]
+    assert all(action.startswith("ec2:Describe") for action in whole["Describe"]["Action"])
     # What has no resource to name, or is bound by a condition.
     unbound = {sid for sid, one in whole.items() if one["Resource"] == "*" and "Condition" not in one}
-    assert unbound == {"ImageToken", "Network"}
+    assert unbound == {"ImageToken", "Describe"}
     assert not any("*" in action for one in whole.values() for action in one["Action"])
 
 
@@ -262,3 +277,80 @@ def test_what_is_known_of_instances_and_images_is_what_the_api_takes():
     assert {one.name for one in instances.INSTANCES} - hosted == set(refusals.NOT_HOSTED)
     amis = botocore_shapes.enum("sagemaker", "ProductionVariantInferenceAmiVersion")
     assert set(Ami.__args__) == {one for one in amis if "gpu" in one}
+
+
+HOSTILE = (
+    "x\"); __import__('os').system('id'); (\"",
+    "x\n__import__('os').system('id')\n",
+    "x\r__import__('os').system('id')\r",
+    'x"""\n__import__("os").system("id")\n"""',
+    "x'''\n__import__('os')\n'''",
+    "x\\",
+    "{x!r} {0} {{y}} %s",
+)
+
+
+def _texts(block: BaseModel, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Paths of every field of a recipe that may hold a text, those that it leaves out among them."""
+    for name, field in type(block).model_fields.items():
+        value, path = getattr(block, name), (*above, name)
+        if isinstance(value, BaseModel):
+            yield from _texts(value, path)
+        elif isinstance(value, tuple):
+            for index, one in enumerate(value):
+                yield from _texts(one, (*path, index))
+        elif isinstance(value, dict) or "str" in str(field.annotation):
+            yield path
+
+
+def _with(block: Any, path: tuple[str | int, ...], text: str) -> Any:
+    """The same with a text there, unvalidated: as if no pattern held anything back."""
+    if not path:
+        return {"max-num-seqs": text, text: 1} if isinstance(block, dict) else text
+    key, rest = path[0], path[1:]
+    if isinstance(key, int):
+        return tuple(_with(one, rest, text) if at == key else one for at, one in enumerate(block))
+    return block.model_copy(update={key: _with(getattr(block, key), rest, text)})
+
+
+def _shape(text: str) -> str:
+    """A program without its texts and numbers."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant):
+            node.value = 0
+    return ast.dump(tree)
+
+
+@pytest.mark.parametrize("text", [LOCAL, AGGREGATED])
+def test_nothing_that_a_recipe_says_becomes_a_program(text, load):
+    """Every text of a recipe, patterns set aside: what is rendered does what it would do, and no more."""
+    file, settings = load(text), [*BASE, *([DATA] if text == LOCAL else [])]
+    shapes = {_shape(body) for body in _programs(file, settings)}
+    paths = list(_texts(file.recipe))
+    rendered = set()
+    for path in paths:
+        for hostile in HOSTILE:
+            changed = replace(file, recipe=_with(file.recipe, path, "s3://b/" * (path[-1] == "s3") + hostile))
+            try:
+                programs = _programs(changed, settings)
+            except (RecipeError, ValueError):
+                continue
+            rendered.add(path)
+            assert {_shape(body) for body in programs} <= shapes, (path, hostile)
+    assert {("name",), ("description",), ("model", "served_as"), ("model", "s3")} <= rendered
+    assert len(paths) > 10
+
+
+def _programs(file, settings):
+    found = deploy.render(file, "sagemaker_endpoint", settings).documents
+    return [one.body for one in found if one.file.endswith(".py")]
+
+
+@pytest.mark.parametrize("word", ['"', "'", "*", "?", "${a}", "{", ";", "\\", " ", "\n", "=", "é"])
+def test_a_prefix_holds_nothing_that_a_policy_or_a_program_reads(word, load):
+    with pytest.raises(RecipeError, match=r"model_data: not spelled"):
+        deploy.render(load(LOCAL), "sagemaker_endpoint", [*BASE, f"model_data=s3://models-example/a{word}b"])
+    document = {"version": 1, "name": "one", "model": {"s3": f"s3://models-example/a{word}b"}, "aggregated": {}}
+    with pytest.raises(RecipeError, match=r"model\.s3: not spelled"):
+        recipe.parse(document, "here")

@@ -88,6 +88,12 @@ def test_blocks_that_contradict_each_other(change: dict[str, Any], says: str) ->
     assert says in " ".join(problems(minimal(**change)))
 
 
+@pytest.mark.parametrize("key", ["a b", 'a"b', "a'b", "a*", "a?", "${a}", "a;b", "a\\b", ""])
+def test_a_key_of_s3_changes_nothing_that_it_stands_in(key: str) -> None:
+    assert problems(minimal(model={"s3": f"s3://bucket/{key}"}))
+    parse(minimal(model={"s3": "s3://bucket/A-z_0.9!(x)/y/"}), "pair.yaml")
+
+
 @pytest.mark.parametrize("document", [None, [], "text"])
 def test_what_is_no_mapping_is_refused(document: Any) -> None:
     assert "mapping" in problems(document)[0]

@@ -67,10 +67,13 @@ def publish(
     and sagemaker:DescribeHubContent. Every content has files of its own: an earlier version keeps its own.
     """
     from hyperpd.deploy.hub_recipe import publish as publishing
+    from hyperpd.errors import RecipeError
 
     file, rendering, options = _rendered(recipe, bucket.rstrip("/"), settings)
     entry = _entry(rendering)
     content = _content(file, hub_name, name, version, kind)
+    if wrong := content.problems():
+        raise RecipeError("hyperpd hub publish", wrong)
     wanted = publishing.requests(rendering, entry, file.recipe, content)
     arn = content.arn() if dry_run else publishing.send(wanted)
     typed = publishing.commands(arn, options.technique, entry["SupportedInstanceTypes"][0], content.name)
@@ -123,7 +126,11 @@ def serve_local(recipe: str, port: int, folder: Path | None, settings: tuple[str
             output.line(f"export {key}={value}")
         arn = content.arn(local.REGION, local.ACCOUNT)
         typed = publish.commands(arn, options.technique, entry["SupportedInstanceTypes"][0], content.name)
-        _type_this(recipe, _LOCAL_BUCKET, settings, typed)
+        # hyp init asks the stand-in; kubectl and hyp create ask a real cluster, and its login knows no stand-in's keys.
+        before, *hyp, create = typed
+        unset = f"unset {' '.join(local.environment(url))}"
+        before = before.replace("--filename ", "--filename ../")
+        _type_this(recipe, _LOCAL_BUCKET, settings, [*hyp, unset, before, create])
         server.serve_forever()
 
 

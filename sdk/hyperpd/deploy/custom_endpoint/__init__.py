@@ -39,8 +39,6 @@ def problems(recipe: Recipe, options: Options) -> list[str]:
     found = [f"{role}: {_SPLIT}" for role in recipe.roles() if role != "aggregated"]
     if not (options.image or recipe.image):
         found.append("image: the recipe names none; give --set image=…, or write it there (hyperpd image mirror)")
-    elif '"' in str(recipe.image) or "\\" in str(recipe.image):
-        found.append("image: hyp puts texts in plain double quotes, which this one breaks")
     if recipe.name not in shipped() or load(recipe.name).recipe != recipe:
         found.append(
             "name: not a recipe that is shipped in the image, and the template mounts no ConfigMap that could bring it;"
@@ -66,7 +64,11 @@ def problems(recipe: Recipe, options: Options) -> list[str]:
 
 def losses(recipe: Recipe, options: Options) -> list[str]:
     """What an endpoint lacks, whatever the recipe says."""
-    return []
+    return [
+        "metrics: hyp cannot say the pod's own address, and the ports of metrics, drain and engine ask for no key, so"
+        " they listen on the pod's 127.0.0.1 alone",
+        f"resources: hyp's template has no share of a machine, so a worker gets {_said(recipe)}, an estimate",
+    ]
 
 
 def documents(file: RecipeFile, options: Options) -> list[Document]:
@@ -89,7 +91,7 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
         "env": {
             "HYPERPD_ROLE": "aggregated",
             "HYPERPD_RECIPE": recipe.name,
-            "HYPERPD_ADDRESS": "0.0.0.0",
+            "HYPERPD_API_ADDRESS": "0.0.0.0",
             "HYPERPD_STATE_DIR": "/tmp/hyperpd",
         },
         "resources_requests": resources,
@@ -104,7 +106,9 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
     }
     notes = {
         "container_port": "The worker's own front: the API, /ping and /invocations.",
-        "env": "Texts only. hyp cannot say the pod's own address, so the container listens on all of them.",
+        "env": "Texts only. The API alone listens on every address; the worker's ports stay within the pod.",
+        "resources_requests": "An estimate, not measured; with GPUs from a process of CUDA and vLLM and some room for"
+        " files that are read. A model whose files are larger loads more slowly.",
         "resources_limits": "Needed: with requests alone hyp's template gives no YAML.",
         "model_source_type": "An empty volume: the container takes the model that its recipe names.",
         "metrics_enabled": "The operator's sidecar would look for metrics at the API's port, which has none.",
@@ -112,8 +116,13 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
     return [Document(FILE, _COMMENT, body, notes)]
 
 
+def _said(recipe: Recipe) -> str:
+    return ", ".join(f"{key} {amount}" for key, amount in _resources(recipe).items())
+
+
 def _resources(recipe: Recipe) -> dict[str, int | str]:
-    """A modest share of a machine: hyp's template has no word for the rest."""
+    """A modest share of a machine, estimated: weights of one GPU are read through the page cache, which is given
+    back under pressure, so they need not fit; what stays is CUDA, torch and vLLM's processes, some 8 GiB."""
     if recipe.accelerator == "cpu":
         return {"cpu": "1", "memory": "4Gi"}
     return {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": 1}

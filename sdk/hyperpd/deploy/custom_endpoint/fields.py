@@ -18,7 +18,6 @@ def _refused(why: str) -> Field:
 
 
 _READ = "Read by the container from the recipe of this name in its image"
-_SPLIT = "hyp strips pdSpec from what it posts, and says it succeeded; use hub_recipe or inference_operator"
 FIELDS = {
     "version": _is(_READ),
     "name": _is("endpoint_name, metadata_name; and HYPERPD_RECIPE: only a shipped recipe is in the image"),
@@ -37,7 +36,7 @@ FIELDS = {
     "*.autoscaling": _refused("hyp's autoScalingSpec knows no bounds by role; use target kubernetes"),
     "*.instance_type": _is("instance_type"),
     "*.parallel": _refused("more than one GPU needs room in /dev/shm, which the template has no word for"),
-    "*.kv_tiers": _refused(_SPLIT),
+    "*.kv_tiers": _refused("it goes with prefill, which cannot be said here; use hub_recipe or inference_operator"),
     "*.engine": _is(f"{_READ}: hyp splits worker_args at commas and breaks JSON in env, so nothing of it goes there"),
     "kv_transfer": _not("An aggregated worker moves no KV cache"),
     "gateway.policy": _is("One worker behind the front in its own pod; the load balancer chooses among pods"),

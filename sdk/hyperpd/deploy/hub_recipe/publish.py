@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,12 @@ from hyperpd.errors import CloudError, NotReady
 from hyperpd.recipe import Recipe
 
 _TYPES = {template.TEMPLATE: "text/plain; charset=utf-8", template.PARAMETERS: "application/json"}
+
+
+# As botocore's model of SageMaker spells them; the tests hold them against it.
+NAME = r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
+HUB = rf"(arn:[a-z0-9-\.]{{1,63}}:sagemaker:\w+(?:-\w+)+:(\d{{12}}|aws):hub\/)?{NAME}"
+VERSION = r"\d{1,4}.\d{1,4}.\d{1,4}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,18 @@ class Content:
     schema: str
 
     def arn(self, region: str = "REGION", account: str = "ACCOUNT") -> str:
-        return f"arn:aws:sagemaker:{region}:{account}:hub-content/{self.hub}/{self.kind}/{self.name}/{self.version}"
+        hub = self.hub.rpartition("/")[2]
+        return f"arn:aws:sagemaker:{region}:{account}:hub-content/{hub}/{self.kind}/{self.name}/{self.version}"
+
+    def problems(self) -> list[str]:
+        """What SageMaker would refuse, by the command's options."""
+        given = {"--hub": (HUB, self.hub), "--name": (NAME, self.name), "--version": (VERSION, self.version)}
+        wrong = {option: (pattern, value) for option, (pattern, value) in given.items() if not _whole(pattern, value)}
+        return [f"{option}: SageMaker takes {pattern} (found {value!r})" for option, (pattern, value) in wrong.items()]
+
+
+def _whole(pattern: str, value: str) -> bool:
+    return re.fullmatch(pattern, value, re.ASCII) is not None
 
 
 def content_name(recipe: Recipe) -> str:
@@ -110,10 +128,11 @@ def _hint(request: Request) -> str:
 
 def commands(arn: str, technique: str, instance_type: str, folder: str) -> list[str]:
     """What is typed, in order."""
-    model, kind = shlex.quote(arn), shlex.quote(instance_type)
+    folder, given = shlex.quote(folder), {"model-id": arn, "technique": technique, "instance-type": instance_type}
+    options = " ".join(f"--{name} {shlex.quote(value)}" for name, value in given.items())
     return [
         f"kubectl apply --filename {BEFORE}",
-        f"hyp init hyp-recipe-job {folder} --model-id {model} --technique {technique} --instance-type {kind}",
+        f"hyp init hyp-recipe-job {folder} {options}",
         f"cd {folder}",
         "hyp configure --help",
         "hyp validate",

@@ -32,7 +32,8 @@ def parameters(recipe: Recipe, options: Options) -> dict[str, dict[str, Any]]:
         ),
         "image": _text(str(options.image or recipe.image), "Container image"),
         "instance_type": _text(
-            instance_types(recipe, options)[0], "A machine of the recipe; hyp warns if there is none"
+            instance_types(recipe, options)[0],
+            "Of the recipe, and changes nothing in the objects: hyp asks for one, and warns if the cluster has none",
         )
         | {"enum": instance_types(recipe, options)},
     }

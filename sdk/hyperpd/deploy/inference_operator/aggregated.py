@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from hyperpd.deploy.inference_operator import scaling, serving
 from hyperpd.deploy.inference_operator.endpoint import (
+    ALIVE,
+    API_EVERYWHERE,
     GATEWAY_ADMIN_PORT,
     GATEWAY_PORT,
     IMAGE_NOTE,
     IMAGE_PULL_S,
+    METRICS_NOTE,
     VLLM_PORT,
     Endpoint,
     Written,
@@ -44,6 +47,7 @@ def write(endpoint: Endpoint) -> Written:
         "spec.kvCacheSpec": "The recipe keeps KV on the accelerator alone; the operator's default is an L1 cache.",
         "spec.worker.probes.startupProbe": "start_timeout_s and a margin.",
         "spec.worker.probes.livenessProbe": "Two minutes without an answer: a full engine is slow, not dead.",
+        **({"spec.metrics": METRICS_NOTE} if endpoint.ours else {}),
         **({} if endpoint.ours or endpoint.options.image else {"spec.worker.image": IMAGE_NOTE}),
         **({"spec.autoScalingSpec": scaling.NOTE} if scaled else {}),
         **({"spec.worker.requestLimits": "gateway.limits, in each pod's own proxy."} if _limited(endpoint) else {}),
@@ -55,10 +59,8 @@ def write(endpoint: Endpoint) -> Written:
 def _worker(endpoint: Endpoint, mount: Object, health: str) -> Object:
     recipe, port = endpoint.recipe, GATEWAY_PORT if endpoint.ours else VLLM_PORT
     tries = lifetimes.startup_tries(recipe, "aggregated")
-    alive = ("/status", GATEWAY_ADMIN_PORT) if endpoint.ours else (health, port)
     if endpoint.ours:
-        # Every address: the operator's proxy is in the same pod, probes come from outside.
-        environment = endpoint.identity({"value": "0.0.0.0"}) + serving.token(endpoint)
+        environment = endpoint.identity(API_EVERYWHERE) + serving.token(endpoint)
         environment.insert(0, {"name": "HYPERPD_ROLE", "value": "aggregated"})
         arguments = []
     else:
@@ -74,7 +76,7 @@ def _worker(endpoint: Endpoint, mount: Object, health: str) -> Object:
         "probes": {
             "startupProbe": probe(health, port, lifetimes.PERIOD_S, tries),
             "readinessProbe": probe(health, port, 5, 2),
-            "livenessProbe": probe(*alive, lifetimes.PERIOD_S, 12),
+            "livenessProbe": probe(ALIVE if endpoint.ours else health, port, lifetimes.PERIOD_S, 12),
         },
         **({"requestLimits": _limits(endpoint)} if _limited(endpoint) else {}),
     }

@@ -114,11 +114,14 @@ class Endpoint:
         return source, {"name": VOLUME, "mountPath": MODEL_FOLDER}
 
     def identity(self, address: Object) -> list[Object]:
-        """Variables of every container of hyperpd's image; scalars, which nothing on the way can tear apart."""
+        """Variables of every container of hyperpd's image; scalars, which nothing on the way can tear apart.
+
+        address: the variable that says where it listens.
+        """
         return [
             {"name": "HYPERPD_RECIPE", "value": f"{MODEL_FOLDER}/{RECIPE_KEY}"},
             {"name": "HYPERPD_STATE_DIR", "value": "/tmp/hyperpd"},
-            {"name": "HYPERPD_ADDRESS", **address},
+            address,
         ]
 
     def _recipe(self) -> Document:
@@ -130,6 +133,16 @@ class Endpoint:
             "data": {RECIPE_KEY: self.file.path.read_bytes().decode()},
         }
         return Document("2-recipe.yaml", "Byte for byte; another recipe has another name.", body)
+
+
+# The API alone is open: metrics, drain and engine ask for no key, and no labels are published for a policy.
+API_EVERYWHERE = {"name": "HYPERPD_API_ADDRESS", "value": "0.0.0.0"}
+ALIVE = "/v1/models"  # answers without workers, too
+METRICS_NOTE = "hyperpd's metrics listen on the pod's 127.0.0.1: a collector in the pod may read them, no other."
+METRICS_LOST = (
+    f"metrics: port {PORTS.gateway_admin} also drains and asks for no key, so it listens on the pod's 127.0.0.1 alone;"
+    " unverified that the operator's collector reads it there"
+)
 
 
 def probe(path: str, port: int, period_s: int, tries: int) -> Object:

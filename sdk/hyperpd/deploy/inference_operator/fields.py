@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from hyperpd import instances
-from hyperpd.deploy.inference_operator.endpoint import Endpoint, Form
+from hyperpd.deploy.inference_operator.endpoint import METRICS_LOST, Endpoint, Form
 from hyperpd.deploy.target import Field, fate, written
 
 
@@ -71,6 +71,12 @@ LOST: Mapping[Form, Mapping[str, Field]] = {
         "image": _not("AWS's image serves; own_image takes the recipe's"),
     },
 }
+# Whatever the recipe says, pdSpec's roles have no field for these.
+_LACKING = (
+    "*.environment: pdSpec's roles have none of their own; worker.environmentVariables holds for both",
+    "*.probes: pdSpec's roles have none, and what the operator gives them is not published",
+    "*.image: pdSpec's roles have none of their own; worker.image holds for both",
+)
 _READ_BY_OURS = ("image", "kv_transfer", "gateway.limits.body_mib")
 
 
@@ -82,8 +88,13 @@ def losses(endpoint: Endpoint) -> Iterator[str]:
         # Whole blocks: the other rendering has them all.
         found = dict.fromkeys(path.split(".")[0] for path in written(endpoint.recipe))
         yield from (f"{path}: {_ENGINES.how}" for path in found if fate(table, path))
+        yield METRICS_LOST
         return
     yield from (f"{path}: {lost.how}" for path in written(endpoint.recipe) if (lost := fate(table, path)))
+    if endpoint.form == "pair":
+        yield from _LACKING
+    elif endpoint.options.own_image:
+        yield METRICS_LOST
     yield from _neighbours(endpoint)
 
 

@@ -7,9 +7,12 @@ with the same `namespace` for this. The gateways of the first may stay, for clie
 from __future__ import annotations
 
 from hyperpd.deploy.inference_operator.endpoint import (
+    ALIVE,
+    API_EVERYWHERE,
     GATEWAY_ADMIN_PORT,
     GATEWAY_PORT,
     IMAGE_PULL_S,
+    METRICS_NOTE,
     Endpoint,
     Written,
     metrics,
@@ -40,17 +43,18 @@ def write(endpoint: Endpoint) -> Written:
             "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}},
             "environmentVariables": [
                 {"name": "HYPERPD_ROLE", "value": "gateway"},
-                *endpoint.identity({"value": "0.0.0.0"}),
+                *endpoint.identity(API_EVERYWHERE),
                 *gateway.sources(endpoint.fleet),
             ],
             "probes": {
-                "startupProbe": probe("/status", GATEWAY_ADMIN_PORT, 1, 60),
+                "startupProbe": probe(ALIVE, GATEWAY_PORT, 1, 60),
                 "readinessProbe": probe("/ping", GATEWAY_PORT, 2, 2),
-                "livenessProbe": probe("/status", GATEWAY_ADMIN_PORT, 10, 6),
+                "livenessProbe": probe(ALIVE, GATEWAY_PORT, 10, 6),
             },
         },
     }
     notes = {
+        "spec.metrics": METRICS_NOTE,
         "spec.modelSourceConfig": "There is no model here: the volume of its name holds the recipe.",
         "spec.maxDeployTimeInSeconds": "start_timeout_s of the engines, and half an hour for images.",
         "spec.kvCacheSpec": "A gateway keeps no KV; the operator's default is an L1 cache.",

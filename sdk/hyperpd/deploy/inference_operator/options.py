@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from hyperpd.deploy.inference_operator.rules import AMP
 from hyperpd.recipe import Block
 
 ENDPOINT_SUFFIX = "-endpoint"
@@ -21,7 +22,9 @@ class Options(Block):
         description="Only hyperpd's gateway, as a SageMaker endpoint before engines that --target kubernetes renders",
     )
     front_instance_type: str | None = Field(
-        None, description="Machine of the front's gateways, as in ml.m5.2xlarge; needed with front, CPUs are enough"
+        None,
+        pattern=r"^ml\.\S+$",
+        description="Machine of the front's gateways, as in ml.m5.2xlarge; needed with front, CPUs are enough",
     )
     namespace: Label = Field(
         "hyperpd",
@@ -48,7 +51,9 @@ class Options(Block):
     )
     prometheus: str | None = Field(
         None,
-        description="URL of the AMP workspace that is asked for autoscaling; the operator takes no other Prometheus",
+        pattern=rf"^{AMP.pattern}$",
+        description="URL of the AMP workspace that is asked for autoscaling, as in"
+        " https://aps-workspaces.REGION.amazonaws.com/workspaces/ws-…; the operator takes no other Prometheus",
     )
     pd_buffer_gib: int | None = Field(
         None, ge=1, le=256, description="GPU memory of each decode rank for KV in transfer (PD_BUFFER_SIZE); default: 8"

@@ -64,7 +64,8 @@ def _role(endpoint: Endpoint, role: Role) -> Object:
 def _worker(endpoint: Endpoint, mount: Object) -> Object:
     if endpoint.ours:
         # A peer on another machine connects to the pod's own address.
-        environment = endpoint.identity({"valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
+        address = {"name": "HYPERPD_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+        environment = endpoint.identity(address)
         environment += serving.token(endpoint)
     else:
         environment = serving.environment(endpoint)
@@ -86,7 +87,8 @@ def _comment(endpoint: Endpoint) -> str:
     if endpoint.ours:
         comment += (
             " own_image: what the operator adds to containers is not published. hyperpd's image speaks NIXL without"
-            " LMCache, refuses settings it does not know, and takes its role from args."
+            " LMCache, refuses settings it does not know, and takes its role from args. Peers need the workers' ports"
+            " at the pod's address, where they ask for no key: only a policy of yours keeps other pods away."
         )
     return comment
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from hyperpd.recipe import Block
+from hyperpd.recipe import S3_KEY, Block
 
 Ami = Literal[
     "al2-ami-sagemaker-inference-gpu-2",
@@ -55,9 +55,10 @@ class Options(Block):
     model_data: str | None = Field(
         None,
         max_length=900,
-        pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]/\S*[^\s/]/?$",
-        description="S3 prefix, as in s3://bucket/model, with the model's uncompressed files, copied to"
-        " /opt/ml/model; default: model.s3. A recipe that is not shipped travels in it",
+        pattern=rf"^s3://[a-z0-9][-a-z0-9.]{{1,61}}[a-z0-9]/{S3_KEY}*[-A-Za-z0-9!_.()]/?$",
+        description="S3 prefix, as in s3://bucket/model, of letters, digits and !-_.()/, in a bucket of the role's"
+        " account, with the model's uncompressed files, copied to /opt/ml/model; default: model.s3. A recipe that is"
+        " not shipped travels in it",
     )
     inference_ami: Ami | None = Field(
         None, description="What the instance boots; default with GPUs: al2023-…-gpu-4-1 (driver 580), CPU: SageMaker's"
@@ -75,6 +76,19 @@ class Options(Block):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return _words(value)
+
+    @field_validator("tags")
+    @classmethod
+    def _keys(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        keys = [tag.partition("=")[0] for tag in tags]
+        for key in keys:
+            if key.lower().startswith("aws:"):
+                raise ValueError(f"{key}: AWS keeps aws: to itself")
+            if key.startswith("hyperpd:"):
+                raise ValueError(f"{key}: hyperpd: says what was rendered; give another key")
+            if keys.count(key) > 1:
+                raise ValueError(f"{key} is given twice, and SageMaker takes each key once")
+        return tags
 
     @model_validator(mode="after")
     def _network(self) -> Options:

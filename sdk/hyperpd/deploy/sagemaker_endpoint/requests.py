@@ -55,5 +55,5 @@ def endpoint(endpoint: Endpoint) -> Object:
 
 def tags(endpoint: Endpoint) -> list[Object]:
     ours = {"hyperpd:recipe": endpoint.recipe.name, "hyperpd:recipe-digest": endpoint.file.digest}
-    given = dict(tag.split("=", 1) for tag in endpoint.options.tags)
+    given = dict(tag.split("=", 1) for tag in endpoint.options.tags)  # none is ours, and none is there twice
     return [{"Key": key, "Value": value} for key, value in (ours | given).items()]

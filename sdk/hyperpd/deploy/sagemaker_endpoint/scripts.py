@@ -21,7 +21,7 @@ def boto3(endpoint: Endpoint, lost: Iterable[str]) -> str:
     """deploy.py: sends what lies beside it, waits, and asks once."""
     return _BOTO3.format(
         header=_header(endpoint, [*lost] or ["nothing"]),
-        region=endpoint.registry["region"],
+        region=_literal(endpoint.registry["region"]),
         upload=_upload(endpoint),
         poll_s=_POLL_S,
         tries=_waits_s(endpoint) // _POLL_S,
@@ -42,7 +42,7 @@ def sdk(endpoint: Endpoint, model: Object, config: Object, create: Object) -> st
     return _SDK.format(
         header=_header(endpoint, ()),
         shapes=f"(\n    {names},\n)" if len(names) > _LINE else names.replace(",\n   ", ","),
-        region=endpoint.registry["region"],
+        region=_literal(endpoint.registry["region"]),
         standard="from pathlib import Path\n\nimport boto3\n" if upload else "\n",
         here="HERE = Path(__file__).resolve().parent\n" if upload else "",
         upload=upload,
@@ -59,17 +59,18 @@ def _waits_s(endpoint: Endpoint) -> int:
 
 
 def _body(endpoint: Endpoint) -> str:
-    return json.dumps({"model": endpoint.recipe.model.name, "prompt": "Once upon a time", "max_tokens": 16})
+    return _literal({"model": endpoint.recipe.model.name, "prompt": "Once upon a time", "max_tokens": 16})
 
 
 def _upload(endpoint: Endpoint) -> str:
     if not (endpoint.carries_recipe and (place := endpoint.bucket_and_prefix)):
         return ""
     bucket, prefix = place
+    to = f"{_literal(bucket)}, {_literal(prefix + endpoint.recipe_key)}"
     return (
         "    # The container finds the recipe beside the model's files; its name changes when it does.\n"
-        f'    s3 = boto3.client("s3", region_name=REGION)\n    recipe = str(HERE / "{RECIPE_FILE}")\n'
-        f'    s3.upload_file(recipe, "{bucket}", "{prefix}{endpoint.recipe_key}")\n'
+        f'    s3 = boto3.client("s3", region_name=REGION)\n    recipe = str(HERE / {_literal(RECIPE_FILE)})\n'
+        f"    s3.upload_file(recipe, {to})\n"
     )
 
 
@@ -109,9 +110,14 @@ def _python(key: str, value: Any, depth: int) -> str:
         pairs = (f"{inner}{_snake(name)}={_python(name, one, depth + 4)},\n" for name, one in value.items())
         return f"{_SHAPES[key]}(\n{''.join(pairs)}{' ' * depth})"
     if isinstance(value, Mapping):
-        pairs = (f"{inner}{json.dumps(name)}: {_python(name, one, depth + 4)},\n" for name, one in value.items())
+        pairs = (f"{inner}{_literal(name)}: {_python(name, one, depth + 4)},\n" for name, one in value.items())
         return f"{{\n{''.join(pairs)}{' ' * depth}}}"
-    return str(value) if isinstance(value, bool | int) else json.dumps(value, ensure_ascii=False)
+    return str(value) if isinstance(value, bool | int) else _literal(value)
+
+
+def _literal(value: str | Mapping[str, str | int]) -> str:
+    """A text, or a flat mapping, as Python: JSON's escapes are Python's. Nothing that a recipe says goes unescaped."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _snake(name: str) -> str:
@@ -148,7 +154,7 @@ import boto3
 from botocore.exceptions import ClientError, WaiterError
 
 HERE = Path(__file__).resolve().parent
-REGION = "{region}"  # of the image, which has to be the endpoint's
+REGION = {region}  # of the image, which has to be the endpoint's
 
 
 def read(name: str) -> Any:
@@ -217,7 +223,7 @@ import json
 {standard}from sagemaker.core.resources import Endpoint, EndpointConfig, Model
 from sagemaker.core.shapes import {shapes}
 
-{here}REGION = "{region}"  # of the image, which has to be the endpoint's
+{here}REGION = {region}  # of the image, which has to be the endpoint's
 
 
 def main() -> None:
