@@ -28,6 +28,7 @@ GIVEN = {
     "AvailabilityZone": f"{REGION}a",
 }
 _PSEUDO = {"AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::StackName": "hyperpd"}
+_PSEUDO["AWS::StackId"] = STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/hyperpd-serve/1"
 # What a resource's Ref and Fn::GetAtt give, where its form matters to others.
 _ATTRIBUTES = {
     "Arn": f"arn:aws:iam::{ACCOUNT}:role/hyperpd-made",
@@ -150,6 +151,9 @@ class Stack:
         first, *rest = text.split("${")
         for part in rest:
             name, _, after = part.partition("}")
+            if name.startswith("!"):
+                first += f"${{{name[1:]}}}{after}"
+                continue
             made = local.get(name) or (
                 self._function("Fn::GetAtt", name.split(".")) if "." in name else str(self._name(name))
             )

@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from hyperpd import deploy
-from hyperpd.deploy.console import Options, access, links, page
+from hyperpd.deploy.console import Options, access, links, page, serve
 from hyperpd.deploy.console.site import Site
 from hyperpd.errors import RecipeError
-from hyperpd.recipe import load
+from hyperpd.recipe import RecipeFile, load
 from tests.deploy import botocore_shapes
 from tests.deploy.console_stacks import (
     GIVEN,
@@ -89,7 +89,13 @@ def test_the_security_group_is_open_to_itself_both_ways_and_to_nobody_else(orche
         assert "SecurityGroupIngress" not in made["SecurityGroup"]["Properties"]
         (out,) = made["SecurityGroup"]["Properties"]["SecurityGroupEgress"]
         assert (out["FromPort"], out["DestinationPrefixListId"]) == (443, GIVEN["S3PrefixListId"])
+        ways = {name for name, one in raw.items() if one["Type"] == "AWS::EC2::VPCEndpoint"}
+        routes = {"SubnetRoutes"} if orchestrator == "slurm" else set()
+        assert len(ways) == (10 if orchestrator == "slurm" else 1)
         assert set(raw["Cluster"]["DependsOn"]) == {"FromItself", "ToItself"}
+        assert raw["Cluster"]["Metadata"] == {  # waited for, too, where it is made
+            name: {"Fn::If": [raw[name]["Condition"], {"Ref": name}, ""]} for name in ways | routes
+        }
         for file, text in texts(name, orchestrator).items():
             if file.endswith("1-cluster.yaml"):
                 assert not [wide for wide in EVERYWHERE if wide in text]
@@ -171,13 +177,57 @@ def test_what_is_uploaded_lies_as_it_must_lie_in_the_bucket():
         assert found[f"upload/hyperpd/lifecycle/{hook}"] == (folder / hook).read_text()
     steps = {f"upload/hyperpd/lifecycle/steps/{path.name}" for path in (folder / "steps").iterdir()}
     assert steps <= set(found)
-    recipe = load("gpt-oss-120b-p6-b200-4p1d").path.read_text()
-    assert found["upload/hyperpd/recipe/recipe.yaml"] == recipe
-    template = templates("gpt-oss-120b-p6-b200-4p1d", "eks")["2-endpoint.yaml"]
-    container = Stack(template, {}).resources()["Model"]["Properties"]["PrimaryContainer"]
-    uploaded = container["ModelDataSource"]["S3DataSource"]["S3Uri"]
-    assert uploaded == "s3://sagemaker-example-files/hyperpd/recipe/"
-    assert container["Environment"]["HYPERPD_RECIPE"] == "/opt/ml/model/recipe.yaml"
+
+
+def test_a_recipe_that_the_image_has_not_travels_to_the_endpoint():
+    """From the stacks' bucket where its model comes from the hub, beside the model's files where those are in S3."""
+    shipped = templates("gpt-oss-120b-p6-b200-4p1d", "eks")["2-endpoint.yaml"]
+    model = Stack(shipped, {}).resources()["Model"]["Properties"]
+    assert model["PrimaryContainer"]["Environment"]["HYPERPD_RECIPE"] == "gpt-oss-120b-p6-b200-4p1d"
+    assert "ModelDataSource" not in model["PrimaryContainer"]
+    assert "Parameters" not in shipped
+    aggregated = {"instance_type": "ml.g6e.12xlarge"}
+    for given, folder, uploaded, isolated in (
+        ({"huggingface": "a/b"}, "s3://sagemaker-example-files/hyperpd/recipe/", "upload/hyperpd/recipe", False),
+        ({"s3": "s3://models/llama"}, "s3://models/llama/", "beside-the-model", True),
+    ):
+        rendering = _rendered({"model": given, "aggregated": aggregated}, "orchestrator=slurm")
+        made = {one.file: one.body for one in rendering.documents}
+        template = next(body for file, body in made.items() if file.endswith("2-endpoint.yaml"))
+        model = Stack(template, {}).resources()["Model"]["Properties"]
+        container = model["PrimaryContainer"]
+        assert container["ModelDataSource"]["S3DataSource"]["S3Uri"] == folder
+        name = container["Environment"]["HYPERPD_RECIPE"].removeprefix("/opt/ml/model/")
+        assert json.loads(made[f"{uploaded}/{name}"])["name"] == "own"
+        assert model["EnableNetworkIsolation"] is isolated
+        assert ("HYPERPD_MODEL" in container["Environment"]) == isolated
+        assert (f"beside-the-model/{name}" in str(made["console.md"])) == isolated
+        reads = {one["Sid"]: one["Resource"] for one in _statements(Stack(template, {}).resources())}
+        assert [arns for sid, arns in reads.items() if sid.endswith("Read")] == [
+            [f"arn:aws:s3:::{folder.removeprefix('s3://')}*"]
+        ]
+
+
+@pytest.mark.parametrize("given", [{"huggingface": "a/b"}, {"s3": "s3://models/llama"}])
+def test_model_and_configuration_are_those_of_the_target_sagemaker_endpoint(given):
+    """But for what a stack names: the role, the model, the tags."""
+    from hyperpd.deploy.console import hosted
+    from hyperpd.deploy.sagemaker_endpoint import requests
+
+    text = {"model": given, "aggregated": {"instance_type": "ml.g6e.12xlarge"}, "start_timeout_s": 1000}
+    site = Site(_file(text), Options(region="us-east-1", bucket="sagemaker-example", image=IMAGE, orchestrator="slurm"))
+    made = Stack(_of(text, "orchestrator=slurm")["2-endpoint.yaml"], {}).resources()
+    wanted = requests.model(hosted.endpoint(site))
+    of_model = made["Model"]["Properties"]
+    assert of_model["PrimaryContainer"]["Environment"] == wanted["PrimaryContainer"]["Environment"]
+    assert of_model["PrimaryContainer"]["Environment"]["HYPERPD_API_ADDRESS"] == "0.0.0.0"
+    for key in set(wanted) - {"ModelName", "ExecutionRoleArn", "PrimaryContainer", "Tags"}:
+        assert of_model[key] == wanted[key]
+    (variant,) = made["Configuration"]["Properties"]["ProductionVariants"]
+    (of_target,) = requests.config(hosted.endpoint(site))["ProductionVariants"]
+    assert variant | {"ModelName": ""} == of_target | {"ModelName": "", "InitialVariantWeight": 1}
+    assert variant["ContainerStartupHealthCheckTimeoutInSeconds"] == 1240
+    assert ("ModelDataDownloadTimeoutInSeconds" in variant) == ("s3" in given)
 
 
 def test_the_containers_environment_is_one_it_reads():
@@ -185,7 +235,9 @@ def test_the_containers_environment_is_one_it_reads():
 
     template = templates("gpt-oss-120b-p6-b200-4p1d", "eks")["2-endpoint.yaml"]
     environ = Stack(template, {}).resources()["Model"]["Properties"]["PrimaryContainer"]["Environment"]
-    assert settings.read([], environ).environment.role == "node"
+    read = settings.read([], environ).environment
+    assert read.role == "node"
+    assert read.api_address == "0.0.0.0"
 
 
 def test_the_same_recipe_gives_the_same_bytes():
@@ -197,7 +249,7 @@ def test_the_same_recipe_gives_the_same_bytes():
 def test_no_option_is_dead():
     """Each option changes some file, where it is not refused."""
     changes = {
-        "region": ("us-west-2", "eks"),
+        "region": ("us-west-2", "slurm"),
         "bucket": ("sagemaker-other", "eks"),
         "image": (IMAGE.replace("0" * 64, "1" * 64), "eks"),
         "orchestrator": ("slurm", "eks"),
@@ -224,13 +276,25 @@ def test_no_option_is_dead():
         assert before != after, name
 
 
-def _of(document: dict[str, Any], *settings: str) -> dict[str, dict[str, Any]]:
-    """Templates of a recipe of one's own."""
+def _file(document: dict[str, Any]) -> RecipeFile:
+    """A recipe of one's own."""
     path = Path(mkdtemp()) / "own.yaml"
     path.write_text(json.dumps({"version": 1, "name": "own"} | document))
-    found = deploy.render(load(path), "console", [*SETTINGS, *settings]).documents
-    path.unlink()
-    path.parent.rmdir()
+    return load(path)
+
+
+def _rendered(document: dict[str, Any], *settings: str) -> deploy.Rendering:
+    file = _file(document)
+    try:
+        return deploy.render(file, "console", [*SETTINGS, *settings])
+    finally:
+        file.path.unlink()
+        file.path.parent.rmdir()
+
+
+def _of(document: dict[str, Any], *settings: str) -> dict[str, dict[str, Any]]:
+    """Templates of a recipe of one's own."""
+    found = _rendered(document, *settings).documents
     return {one.file.rpartition("/")[2]: dict(one.body) for one in found if not isinstance(one.body, str)}
 
 
@@ -253,6 +317,55 @@ def test_an_endpoint_reads_its_model_and_nothing_else():
     assert found["ModelRead"] == ["arn:aws:s3:::models-example/llama/v3/*"]
     assert found["ModelList"] == ["arn:aws:s3:::models-example"]
     assert found["PullImage"] == ["arn:aws:ecr:us-east-1:123456789012:repository/team/hyperpd"]
+    # Its own bucket may be another account's, the stacks' bucket not.
+    owners = {one["Sid"]: "aws:ResourceAccount" in str(one.get("Condition")) for one in _statements(role)}
+    assert not owners["ModelRead"]
+    cluster = Stack(made["1-cluster.yaml"], GIVEN).resources()["ExecutionRole"]
+    assert [one for one in _statements(cluster) if one["Sid"] == "LifecycleRead" and "Condition" in one]
+
+
+def test_nodes_pull_the_image_and_nothing_else_of_the_account():
+    role = Stack(templates("qwen3-32b-p5-4p2d", "eks")["1-cluster.yaml"], GIVEN).resources()["ExecutionRole"]
+    pulls = {one["Sid"]: one for one in _statements(role) if "ecr:BatchGetImage" in one["Action"]}
+    assert set(pulls) == {"PullImage", "PullAddOns"}
+    assert pulls["PullImage"]["Resource"] == ["arn:aws:ecr:us-east-1:123456789012:repository/team/hyperpd"]
+    assert pulls["PullAddOns"]["Condition"] == {"StringNotEquals": {"aws:ResourceAccount": "123456789012"}}
+
+
+def test_a_recipes_word_means_nothing_to_cloudformation():
+    from hyperpd.deploy.console.site import literal, sub
+
+    word = "a/${Missing}/${AWS::AccountId}"
+    assert Stack({"Resources": {}}, {}).value(sub("${AWS::Region}/" + literal(word))) == f"us-east-1/{word}"
+
+
+@pytest.mark.parametrize("orchestrator", ORCHESTRATORS)
+def test_the_page_asks_quota_for_every_instance_type(orchestrator):
+    for name in gpu_recipes():
+        made = texts(name, orchestrator)
+        needed: dict[str, int] = {}
+        for one in json.loads(made["instance-groups.json"]):
+            needed[one["InstanceType"]] = needed.get(one["InstanceType"], 0) + one["InstanceCount"]
+        found = re.findall(r'^  - "(\S+) for cluster usage": (\d+)$', made["console.md"], re.MULTILINE)
+        assert {kind: int(count) for kind, count in found} == needed
+        asked = "for endpoint usage" in made["console.md"]
+        assert asked == ("2-endpoint.yaml" in templates(name, orchestrator))
+
+
+def test_the_page_says_what_has_to_be_there_and_what_the_function_may_do():
+    text = texts("deepseek-r1-p5en-1p1d", "eks")["console.md"]
+    words = " ".join(text.split())
+    for said in (
+        "does not begin with an empty account",
+        "LeaderWorkerSet has to be on the cluster",
+        "whether one EKS cluster takes a second, that of step 3, is unverified. [unverified]",
+        "takes it as it is, and in which field, nobody has looked up on an account. [unverified]",
+        "The function is administrator of the EKS cluster (AmazonEKSClusterAdminPolicy, all namespaces)",
+    ):
+        assert said in words
+    assert "write `model.s3`" not in words
+    serve = next(text for file, text in texts("deepseek-r1-p5en-1p1d", "eks").items() if file.endswith("3-serve.yaml"))
+    assert "administrator of the EKS cluster" in " ".join(serve.replace("#", " ").split())
 
 
 def test_a_model_of_the_machine_is_no_endpoint():
@@ -274,8 +387,62 @@ def test_losses_are_said():
     many = recipe.model_copy(update={"gateway": recipe.gateway.model_copy(update={"replicas": 4})})
     options = Options(region="us-east-1", bucket="sagemaker-example", image=IMAGE)
     assert [one for one in deploy.target("console").losses(many, options) if one.startswith("gateway.replicas")]
-    slow = load("gpt-oss-120b-p6-b200-4p1d").recipe.model_copy(update={"start_timeout_s": 7200})
-    assert [one for one in deploy.target("console").losses(slow, options) if one.startswith("start_timeout_s")]
+
+
+def test_losses_of_what_the_stacks_are_made_of_are_said(monkeypatch):
+    from hyperpd.deploy import kubernetes
+
+    file, options = load("qwen3-32b-p5-4p2d"), Options(region="us-east-1", bucket="sagemaker-example", image=IMAGE)
+    monkeypatch.setattr(kubernetes, "losses", lambda *_: ["queue: no", "slo.ttft_ms: said by FIELDS already"])
+    found = deploy.target("console").losses(file.recipe, options)
+    assert "queue: no" in found
+    assert not [one for one in found if one.startswith("slo")]
+
+
+ENDPOINT_SAYS: list[tuple[dict[str, Any], str]] = [
+    ({"gateway": {"limits": {"body_mib": 32}}}, "gateway.limits.body_mib: InvokeEndpoint takes 6 MiB"),
+    ({"drain_s": 100}, "drain_s: SageMaker kills the container"),
+    ({"start_timeout_s": 3500}, "start_timeout_s: with the first handoff"),
+]
+GPUS = {"instance_type": "ml.g6e.12xlarge"}
+PAIR: dict[str, Any] = {"aggregated": None, "decode": GPUS, "kv_transfer": {"fabric": "local"}}
+NO_ENDPOINT: list[tuple[dict[str, Any], str]] = [
+    ({"start_timeout_s": 7200}, "start_timeout_s: SageMaker waits at most"),
+    ({"aggregated": {"instance_type": "ml.gr6.8xlarge"}}, "instance_type: SageMaker has no endpoints on ml.gr6"),
+    (PAIR | {"prefill": GPUS | {"kv_tiers": {"disk": "/opt/hyperpd/kv", "memory_gib": 4}}}, "prefill.kv_tiers.disk:"),
+    (PAIR | {"prefill": GPUS | {"kv_tiers": {"memory_gib": 300}}}, "prefill.kv_tiers.memory_gib: 300 GiB"),
+    ({"model": {"adapters": [{"name": "a", "path": "/opt/a"}]}}, "model.adapters.0.path: /opt/a is not in the"),
+    ({"model": {"adapters": [{"name": "a", "path": "/opt/ml/model/a"}]}}, "model.adapters.0.path: nothing is in"),
+]
+
+
+def _small(change: dict[str, Any]) -> dict[str, Any]:
+    document: dict[str, Any] = {"model": {"huggingface": "a/b"}, "aggregated": {"instance_type": "ml.g6e.12xlarge"}}
+    for key, value in change.items():
+        document[key] = {**document.get(key, {}), **value} if isinstance(value, dict) else value
+    return document
+
+
+@pytest.mark.parametrize(("change", "said"), ENDPOINT_SAYS)
+def test_what_an_endpoint_takes_away_is_said(change, said):
+    for orchestrator in ORCHESTRATORS:
+        rendering = _rendered(_small(change), f"orchestrator={orchestrator}")
+        assert [one for one in rendering.not_expressed if one.startswith(said)], rendering.not_expressed
+
+
+@pytest.mark.parametrize(("change", "said"), NO_ENDPOINT)
+def test_what_cannot_be_an_endpoint_is_none_on_eks_and_refused_on_slurm(change, said):
+    from hyperpd.deploy import kubernetes
+
+    site = Site(_file(_small(change)), Options(region="us-east-1", bucket="sagemaker-example", image=IMAGE))
+    lost = deploy.target("console").losses(site.file.recipe, site.options)
+    assert [one for one in lost if one.startswith(said) and one.endswith("(so there is no stack with an endpoint)")]
+    documents = deploy.target("console").documents
+    if not kubernetes.problems(site.recipe, serve.options(site)):
+        assert not [one for one in documents(site.file, site.options) if one.file.endswith("2-endpoint.yaml")]
+    with pytest.raises(RecipeError) as error:
+        _rendered(_small(change), "orchestrator=slurm")
+    assert [one for one in error.value.problems if one.startswith(said)], error.value.problems
 
 
 def test_china_and_govcloud_have_consoles_of_their_own():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hyperpd.deploy.console import function
-from tests.deploy.console_stacks import ACCOUNT, templates
+from tests.deploy.console_stacks import ACCOUNT, GIVEN, STACK, Stack, templates
 
 NATIVE = {
     "v1": {
@@ -71,6 +71,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self._denied():
             return
+        if found := self.server.objects.get(self.path):
+            self._answer(200, {**found, "metadata": {**found["metadata"], "uid": f"uid of {self.path}"}})
+            return
         version = self.path.removeprefix("/apis/").removeprefix("/api/")
         kinds = self.server.known.get(version)
         if kinds is None:
@@ -95,6 +98,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         if not self._denied():
+            same = (self._body() or {}).get("preconditions", {}).get("uid", f"uid of {self.path}")
+            if same != f"uid of {self.path}":
+                self._answer(409, {"message": "another"})
+                return
             self._answer(200 if self.server.objects.pop(self.path, None) else 404, {})
 
     def do_POST(self) -> None:
@@ -117,6 +124,9 @@ def server(request):
     made.server_close()
 
 
+URL = "https://cloudformation-custom-resource-response-useast1.s3.amazonaws.com/answer?signed"
+
+
 def _inlined(name: str, server: Server, pauses: list[float] | None = None) -> dict[str, Any]:
     """The names of the function as Lambda has them: its source out of the template, run."""
     template = templates(name, "eks")["3-serve.yaml"]
@@ -124,11 +134,33 @@ def _inlined(name: str, server: Server, pauses: list[float] | None = None) -> di
     names: dict[str, Any] = {"__name__": "index"}
     exec(compile(source, "index.py", "exec"), names)
     names["connect"] = lambda: names["Kubernetes"](server.url, "token", None, (pauses or []).append)
+    tell = names["tell"]
+    names["tell"] = lambda url, answer: tell(server.url, {**answer, "url": url})
     return names
 
 
 def _event(server: Server, kind: str = "Create") -> dict[str, Any]:
-    return {"RequestType": kind, "ResponseURL": server.url, "StackId": "s", "RequestId": "r", "LogicalResourceId": "l"}
+    physical = server.told[-1]["PhysicalResourceId"] if server.told else None
+    event = {"RequestType": kind, "ResponseURL": URL, "StackId": STACK, "RequestId": "r", "LogicalResourceId": "l"}
+    return event | ({"PhysicalResourceId": physical} if kind != "Create" else {})
+
+
+def _arrived(server: Server) -> list[Any]:
+    """What is there, without what says whose it is; that is on every namespace."""
+    found = json.loads(json.dumps(list(server.objects.values())))
+    for one in found:
+        if one["kind"] == "Namespace":
+            assert one["metadata"]["annotations"].pop(function.OWNER) == STACK
+            if not one["metadata"]["annotations"]:
+                del one["metadata"]["annotations"]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    template = templates("qwen3-32b-p5-4p2d", "eks")["3-serve.yaml"]
+    variables = Stack(template, GIVEN).resources()["Function"]["Properties"]["Environment"]["Variables"]
+    monkeypatch.setenv("STACK", variables["STACK"])
 
 
 @pytest.mark.parametrize("name", ["qwen3-32b-p5-4p2d", "deepseek-r1-p5en-1p1d", "gpt-oss-120b-p6-b200-4p1d"])
@@ -139,10 +171,10 @@ def test_objects_arrive_as_rendered_and_go_again(name, server):
     assert told["Status"] == "SUCCESS", told
     assert {"PhysicalResourceId", "StackId", "RequestId", "LogicalResourceId", "Data"} <= set(told)
     wanted = [one for one in names["OBJECTS"] if one["apiVersion"].split("/")[0] not in function.OPTIONAL]
-    assert list(server.objects.values()) == wanted
+    assert _arrived(server) == wanted
     assert "left out" in told["Reason"]  # no Prometheus Operator there
     names["handler"](_event(server, "Update"), None)
-    assert list(server.objects.values()) == wanted
+    assert _arrived(server) == wanted
     names["handler"](_event(server, "Delete"), None)
     assert [one["Status"] for one in server.told] == ["SUCCESS"] * 3
     assert not [one for one in server.objects.values() if one["kind"] == "Namespace"]
@@ -191,6 +223,90 @@ def test_a_server_that_refuses_an_object_is_quoted(server):
     names["OBJECTS"][:] = [one for one in names["OBJECTS"] if one["kind"] != "Namespace"]
     names["handler"](_event(server), None)
     assert "not found" in server.told[0]["Reason"]
+
+
+def _namespace(name: str, **annotations: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "annotations": annotations}}
+
+
+@pytest.mark.parametrize("owner", [{}, {function.OWNER: STACK + "other"}])
+def test_a_namespace_that_was_there_before_is_neither_changed_nor_deleted(owner, server):
+    there = "/api/v1/namespaces/hyperpd"
+    server.objects[there] = before = _namespace("hyperpd", **owner)
+    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](_event(server), None)
+    told = server.told[-1]
+    assert (told["Status"], told["PhysicalResourceId"]) == ("FAILED", function.NOT_APPLIED)
+    assert "Namespace hyperpd is there, and not made by this stack" in told["Reason"]
+    assert server.objects == {there: before}
+    names["handler"](_event(server, "Delete"), None)  # the rollback's
+    assert server.told[-1]["Status"] == "SUCCESS"
+    assert server.objects == {there: before}
+
+
+def test_a_delete_leaves_namespaces_of_others(server):
+    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](_event(server), None)
+    assert server.told[-1]["PhysicalResourceId"] == "objects"
+    there = "/api/v1/namespaces/hyperpd"
+    server.objects[there] = other = _namespace("hyperpd")
+    names["handler"](_event(server, "Delete"), None)
+    assert server.told[-1]["Status"] == "SUCCESS"
+    assert "left, this stack did not make: Namespace hyperpd" in server.told[-1]["Reason"]
+    assert [one for one in server.objects.values() if one["kind"] == "Namespace"] == [other]
+
+
+def test_the_rollback_of_what_was_never_applied_asks_nobody(server):
+    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names["connect"] = lambda: pytest.fail("connected")
+    names["handler"](_event(server, "Delete") | {"PhysicalResourceId": function.NOT_APPLIED}, None)
+    assert server.told[-1]["Status"] == "SUCCESS"
+
+
+def test_a_create_that_fails_midway_takes_its_own_namespaces_along(server):
+    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names["OBJECTS"].append(_namespace("later"))
+    names["OBJECTS"].append({**names["OBJECTS"][2], "metadata": {"name": "a", "namespace": "nowhere"}})
+    names["handler"](_event(server), None)
+    assert server.told[-1]["PhysicalResourceId"] == function.NOT_APPLIED
+    assert not [one for one in server.objects.values() if one["kind"] == "Namespace"]
+
+
+def test_what_a_failed_create_cannot_delete_is_said_beside_the_reason(server):
+    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names["OBJECTS"].append({**names["OBJECTS"][2], "metadata": {"name": "a", "namespace": "nowhere"}})
+
+    def refused(*_: Any) -> str:
+        raise names["Refused"]("no")
+
+    names["delete"] = refused
+    names["handler"](_event(server), None)
+    assert "namespace nowhere not found; what was made is left: no" in server.told[-1]["Reason"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"StackId": STACK + "other"},
+        {"StackId": None},
+        {"ResponseURL": "https://example.com/"},
+        {"ResponseURL": "http://a.s3.amazonaws.com/"},
+        {"ResponseURL": "https://amazonaws.com.example/"},
+        {"ResponseURL": "https://evilamazonaws.com/"},
+        {"ResponseURL": "https://a@example.com:443/.amazonaws.com"},
+        {"ResponseURL": None},
+    ],
+)
+def test_an_event_that_is_not_cloudformations_for_this_stack_does_nothing(change, server, monkeypatch):
+    names = _inlined("qwen3-32b-p5-4p2d", server)
+    for kind in ("Create", "Update", "Delete"):
+        with pytest.raises(names["Refused"]):
+            names["handler"](_event(server, kind) | change, None)
+    monkeypatch.delenv("STACK")
+    with pytest.raises(names["Refused"]):
+        names["handler"](_event(server), None)
+    assert not server.told
+    assert not server.objects
 
 
 @pytest.mark.parametrize(

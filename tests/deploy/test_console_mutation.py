@@ -27,7 +27,7 @@ Path = tuple[str | int, ...]
 # What CloudFormation hands over unread: our own function's input.
 FREE = {"AWS::CloudFormation::CustomResource"}
 _ELEMENT = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
-_OPERATORS = {"StringEquals", "StringLike", "Bool"}
+_OPERATORS = {"StringEquals", "StringNotEquals", "StringLike", "Bool"}
 
 
 def _block(body: Any, path: Path) -> Any:

@@ -59,7 +59,9 @@ def test_options_that_cannot_be_are_refused(settings, said):
         ({"prefill": {"instance_type": "ml.p5.47xlarge"}}, (), "prefill.instance_type: nothing is known"),
         ({"model": {"max_len_tokens": 1000000}}, (), "own-1p1d does not fit"),
         ({"kv_transfer": {"fabric": "local"}}, ("gateway_instance_type",), "gateway_instance_type: with"),
-        ({"kv_transfer": {"fabric": "local"}}, ("eu",), f"image: is in {'us-east-1'}"),
+        ({"kv_transfer": {"fabric": "local"}}, ("eu",), "image: is in us-east-1"),
+        ({}, ("eu",), "image: is in us-east-1"),
+        ({"model": {"huggingface": None, "s3": "s3://models/a"}}, (), "model.s3: pods here have no right to read it"),
         ({"decode": {"instance_type": "ml.g6e.12xlarge"}}, (), "orchestrator eks, as target kubernetes: "),
     ],
 )
@@ -82,3 +84,13 @@ def test_recipes_that_cannot_be_are_refused(change, settings, said):
     file = RecipeFile(parse(document, "own"), Path("own.yaml"), "0" * 64)
     found = deploy.target("console").problems(file.recipe, Options.model_validate(options))
     assert [one for one in found if one.startswith(said)], found
+
+
+@pytest.mark.parametrize("prefix", ["a*", "a?", "${aws:username}"])
+def test_a_prefix_that_would_widen_a_right_is_refused(prefix):
+    """Whatever recipes themselves refuse of it."""
+    recipe = load("gpt-oss-120b-p6-b200-4p1d").recipe
+    model = recipe.model.model_copy(update={"huggingface": None, "s3": f"s3://models/{prefix}"})
+    options = Options(region="us-east-1", bucket="sagemaker-example", image=IMAGE, orchestrator="slurm")
+    found = deploy.target("console").problems(recipe.model_copy(update={"model": model}), options)
+    assert [one for one in found if one.startswith(f"model.s3: s3://models/{prefix} has one of")]

@@ -1,5 +1,5 @@
 """The target console: for people who click. CloudFormation stacks, addresses that open them filled in, and a page that
-says what to click, from an empty account to a served request.
+says what to click, from a bucket to a served request. What has to be there before, it says first.
 
 The folder that `hyperpd render --target console -o FOLDER` writes is what is uploaded: lifecycle scripts, the recipe
 and the stacks' templates lie in it as they have to lie in the bucket.
@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyperpd.deploy.console import cluster, endpoint, page, refusals, serve, uploads
+from hyperpd.deploy.console import cluster, endpoint, hosted, page, refusals, serve, uploads
 from hyperpd.deploy.console.fields import FIELDS
 from hyperpd.deploy.console.options import Options
-from hyperpd.deploy.console.site import ENDPOINT_START_MAX_S, Site
-from hyperpd.deploy.target import Document, written
+from hyperpd.deploy.console.site import Site
+from hyperpd.deploy.target import Document, fate, written
 from hyperpd.recipe import Recipe, RecipeFile
 
 __all__ = ["FIELDS", "NAME", "SUMMARY", "Options", "documents", "losses", "problems"]
 
 NAME = "console"
-SUMMARY = "The AWS console: CloudFormation for a cluster and for what is served, with every click"
+SUMMARY = "The AWS console: CloudFormation for a cluster and for what is served, and a page of what to click"
 
 
 def problems(recipe: Recipe, options: Options) -> list[str]:
@@ -38,7 +38,7 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
     site = Site(file, options)
     below = f"upload/{options.prefix}"
     stacks = [cluster.cluster(site)]
-    if site.one_instance:
+    if hosted.made(site):
         stacks.append(endpoint.document(site))
     if site.eks:
         stacks.append(serve.document(site))
@@ -53,9 +53,11 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
 
 def _losses(site: Site) -> Iterator[str]:
     recipe = site.recipe
-    if not (site.eks or site.one_instance):
+    if not (site.eks or hosted.made(site)):
         yield "model: Slurm takes jobs from a terminal only, so these stacks end with a cluster; use orchestrator=eks"
-    if site.one_instance and recipe.start_timeout_s > ENDPOINT_START_MAX_S:
-        yield f"start_timeout_s: an endpoint waits {ENDPOINT_START_MAX_S} s at most"
+    yield from hosted.losses(site)
+    for one in serve.losses(site) if site.eks else ():
+        if not ((field := fate(FIELDS, one.partition(":")[0])) and field.fate == "not expressed"):  # said already
+            yield one
     if "gateway.replicas" in written(recipe) and (recipe.gateway.replicas > 2 or (site.local and not site.eks)):
-        yield "gateway.replicas: at most two machines are made for gateways, and none where all is on one"
+        yield "gateway.replicas: at most two nodes are made for gateways, and none where all is on one"

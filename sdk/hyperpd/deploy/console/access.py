@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hyperpd.deploy.console.site import Object, Site, chosen, ref, sub
+from hyperpd.deploy.console import hosted
+from hyperpd.deploy.console.site import LIFECYCLE, RECIPE, Object, Site, chosen, literal, ref, sub
 
 _NONE = "AWS takes no resource for it"
 # Every action that has the resource "*", and why.
@@ -70,7 +71,7 @@ def machine(site: Site) -> list[Object]:
     if not site.eks:
         described = [one for one in described if one not in _EKS_DESCRIBES]
     statements = [
-        *_files("Lifecycle", "${Bucket}", "${Prefix}/lifecycle"),
+        *_files("Lifecycle", "${Bucket}", f"${{Prefix}}/{LIFECYCLE}"),
         allow(
             "Logs",
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
@@ -106,8 +107,14 @@ def machine(site: Site) -> list[Object]:
                 [sub(interface), sub(instance), *groups],
             ),
             allow("RegistryLogin", ["ecr:GetAuthorizationToken"], "*"),
-            # Add-ons come from registries of AWS accounts, which differ by Region.
-            allow("PullImages", _PULL, [sub(f"{_ARN}ecr:${{AWS::Region}}:*:repository/*")]),
+            allow("PullImage", _PULL, [sub(repository(site))]),
+            # Add-ons come from registries of AWS' accounts, which differ by Region. Of one's own only the image above.
+            allow(
+                "PullAddOns",
+                _PULL,
+                [sub(f"{_ARN}ecr:${{AWS::Region}}:*:repository/*")],
+                {"StringNotEquals": {"aws:ResourceAccount": ref("AWS::AccountId")}},
+            ),
             allow("PodIdentity", ["eks-auth:AssumeRoleForPodIdentity"], [ref("EksClusterArn")]),
         ]
     return statements
@@ -125,7 +132,7 @@ def endpoint(site: Site) -> list[Object]:
     """What the container of an endpoint, and SageMaker as it starts it, may do."""
     logs = f"{_ARN}logs:{_HERE}:log-group:/aws/sagemaker/Endpoints/${{AWS::StackName}}"
     statements = [
-        *_files("Recipe", "${Bucket}", "${Prefix}/recipe"),
+        *(_files("Recipe", "${Bucket}", f"${{Prefix}}/{RECIPE}") if hosted.alone(site) else []),
         allow(
             "Logs",
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
@@ -140,9 +147,9 @@ def endpoint(site: Site) -> list[Object]:
         allow("RegistryLogin", ["ecr:GetAuthorizationToken"], "*"),
         allow("PullImage", _PULL, [sub(repository(site))]),
     ]
-    if site.recipe.model.s3:
-        bucket, _, key = site.recipe.model.s3.removeprefix("s3://").partition("/")
-        statements += _files("Model", bucket, key.rstrip("/"))
+    if place := hosted.endpoint(site).bucket_and_prefix:
+        bucket, key = place
+        statements += _files("Model", literal(bucket), literal(key.rstrip("/")), own=False)
     return statements
 
 
@@ -158,19 +165,19 @@ def repository(site: Site) -> str:
     """ARN of the image's repository."""
     host, _, path = site.image.partition("/")
     account, region = host.split(".")[0], host.split(".")[3]
-    return f"{_ARN}ecr:{region}:{account}:repository/{path.partition('@')[0].partition(':')[0]}"
+    return f"{_ARN}ecr:{region}:{account}:repository/{literal(path.partition('@')[0].partition(':')[0])}"
 
 
-def _files(sid: str, bucket: str, folder: str) -> list[Object]:
-    """Reads one folder of a bucket, and lists that only."""
+def _files(sid: str, bucket: str, folder: str, *, own: bool = True) -> list[Object]:
+    """Reads one folder of a bucket, and lists that only. own: the bucket is of this account."""
     arn = f"{_ARN}s3:::{bucket}"
     # A bucket of the same name in another account, were this one deleted, would not be read.
-    own = {"StringEquals": {"aws:ResourceAccount": ref("AWS::AccountId")}}
+    where = {"StringEquals": {"aws:ResourceAccount": ref("AWS::AccountId")}} if own else {}
     folders = [folder, f"{folder}/*"]
     listed = {"StringLike": {"s3:prefix": [sub(one) if "${" in one else one for one in folders]}}
     return [
-        allow(f"{sid}Read", ["s3:GetObject"], [sub(f"{arn}/{folder}/*")], own),
-        allow(f"{sid}List", ["s3:ListBucket"], [sub(arn)], own | listed),
+        allow(f"{sid}Read", ["s3:GetObject"], [sub(f"{arn}/{folder}/*")], where),
+        allow(f"{sid}List", ["s3:ListBucket"], [sub(arn)], where | listed),
     ]
 
 

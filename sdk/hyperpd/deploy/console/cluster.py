@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hyperpd.deploy.console import access, groups, network
-from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
+from hyperpd.deploy.console.site import Object, Site, chosen, parameter, ref, sub
 from hyperpd.deploy.target import Document
 
 BUCKET_FILE, CLUSTER_FILE = "0-bucket.yaml", "1-cluster.yaml"
@@ -97,7 +97,8 @@ def cluster(site: Site) -> Document:
         properties["TieredStorageConfig"] = {"Mode": "Enable"}
     # Names its role by a rule, so that the instance groups to paste can say it beforehand.
     name = sub("${AWS::StackName}-${AWS::Region}-execution")
-    waits = ["FromItself", "ToItself"]
+    made = network.resources(site)
+    needed = [name for name, one in made.items() if one["Type"] in network.NEEDED]
     body = {
         "AWSTemplateFormatVersion": VERSION,
         "Description": f"hyperpd: a HyperPod cluster ({site.options.orchestrator}) for the recipe {site.recipe.name}",
@@ -107,11 +108,14 @@ def cluster(site: Site) -> Document:
         "Conditions": _conditions(site),
         "Resources": {
             "ExecutionRole": access.role(name, "sagemaker.amazonaws.com", access.machine(site), site.tags),
-            **network.resources(site),
+            **made,
             "Cluster": {
                 "Type": "AWS::SageMaker::Cluster",
                 "Condition": "MakeCluster",
-                "DependsOn": waits,
+                "DependsOn": [name for name in needed if "Condition" not in made[name]],
+                "Metadata": {
+                    name: chosen(made[name]["Condition"], ref(name), "") for name in needed if "Condition" in made[name]
+                },
                 "Properties": properties,
             },
         },
@@ -131,7 +135,8 @@ def cluster(site: Site) -> Document:
         if eks
         else "Nothing from outside, and to AWS alone.",
         at: "Machines are billed from here on.",
-        f"{at}.DependsOn": "The health check of EFA fails where these rules are not there yet.",
+        f"{at}.DependsOn": "Nodes fail where a rule (EFA's health check) or a way to S3 and AWS (scripts) comes later.",
+        f"{at}.Metadata": "As DependsOn, which must not name what may not be made: a reference is waited for.",
         f"{at}.Properties.InstanceGroups": "From the recipe: hyperpd plan shows the sum.",
         f"{at}.Properties.InstanceGroups.0.ThreadsPerCore": "As EC2 counts CPUs: pods ask for a share of those.",
     }

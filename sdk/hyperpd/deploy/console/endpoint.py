@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from hyperpd.deploy.console import access
+from hyperpd.deploy.console import access, hosted
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION, bucket_parameter, prefix_parameter
-from hyperpd.deploy.console.site import ENDPOINT_START_MAX_S, Object, Site, ref, sub
+from hyperpd.deploy.console.site import RECIPE, Object, Site, ref, sub
+from hyperpd.deploy.sagemaker_endpoint import requests
 from hyperpd.deploy.target import Document
 
-FILE, RECIPE_FILE = "2-endpoint.yaml", "recipe/recipe.yaml"
-# What starts endpoints: the newest of botocore 1.44, since the engine's CUDA needs a new driver.
-AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
+FILE = "2-endpoint.yaml"
 
 
 def document(site: Site) -> Document:
@@ -17,7 +16,7 @@ def document(site: Site) -> Document:
     body = {
         "AWSTemplateFormatVersion": VERSION,
         "Description": f"hyperpd: a SageMaker endpoint of one instance for the recipe {site.recipe.name}",
-        "Parameters": {"Bucket": bucket_parameter(site), "Prefix": prefix_parameter(site)},
+        **({"Parameters": parameters(site)} if hosted.alone(site) else {}),
         "Resources": {
             "ExecutionRole": access.role(None, "sagemaker.amazonaws.com", access.endpoint(site), site.tags),
             "Model": {"Type": "AWS::SageMaker::Model", "Properties": model(site)},
@@ -39,45 +38,38 @@ def document(site: Site) -> Document:
         },
     }
     at = "Resources.Model.Properties.PrimaryContainer"
-    notes = {
-        f"{at}.ModelDataSource": "The recipe as it was written; SageMaker puts it to /opt/ml/model.",
-        "Resources.Endpoint": "The instance is billed from here on.",
-    }
+    notes = {"Resources.Endpoint": "The instance is billed from here on."}
+    if hosted.alone(site):
+        notes[f"{at}.ModelDataSource"] = "The recipe as it was written; SageMaker puts it to /opt/ml/model."
     return Document(FILE, UNVERIFIED, body, notes)
 
 
+def parameters(site: Site) -> Object:
+    """Where the recipe is, if it travels from the stacks' bucket."""
+    return {"Bucket": bucket_parameter(site), "Prefix": prefix_parameter(site)}
+
+
 def model(site: Site) -> Object:
-    """Properties of the Model."""
-    return {
-        "ExecutionRoleArn": {"Fn::GetAtt": ["ExecutionRole", "Arn"]},
-        "PrimaryContainer": {
-            "Image": site.image,
-            "Environment": {
-                "HYPERPD_ROLE": "node",
-                "HYPERPD_RECIPE": "/opt/ml/model/recipe.yaml",
-                "HYPERPD_INSTANCE_TYPE": site.capacity.roles[0].instance.name,
-            },
-            "ModelDataSource": {
-                "S3DataSource": {
-                    "S3Uri": sub("s3://${Bucket}/${Prefix}/recipe/"),
-                    "S3DataType": "S3Prefix",
-                    "CompressionType": "None",
-                }
-            },
-        },
-        "Tags": site.tags,
-    }
+    """Properties of the Model: CreateModel's members, with the role of this stack and a name of CloudFormation's."""
+    request = requests.model(hosted.endpoint(site))
+    del request["ModelName"]
+    container = dict(request["PrimaryContainer"])
+    if hosted.alone(site):
+        folder = sub(f"s3://${{Bucket}}/${{Prefix}}/{RECIPE}/")
+        source = {"S3Uri": folder, "S3DataType": "S3Prefix", "CompressionType": "None"}
+        container["ModelDataSource"] = {"S3DataSource": source}
+    role = {"Fn::GetAtt": ["ExecutionRole", "Arn"]}
+    return request | {"ExecutionRoleArn": role, "PrimaryContainer": container, "Tags": site.tags}
 
 
 def configuration(site: Site) -> Object:
-    """Properties of the EndpointConfig."""
-    variant = {
-        "VariantName": "all",
-        "ModelName": {"Fn::GetAtt": ["Model", "ModelName"]},
-        "InstanceType": site.capacity.roles[0].instance.name,
-        "InitialInstanceCount": 1,
-        "InitialVariantWeight": 1,
-        "ContainerStartupHealthCheckTimeoutInSeconds": max(60, min(ENDPOINT_START_MAX_S, site.recipe.start_timeout_s)),
-        "InferenceAmiVersion": AMI,
+    """Properties of the EndpointConfig: CreateEndpointConfig's members, with the Model of this stack."""
+    request = requests.config(hosted.endpoint(site))
+    del request["EndpointConfigName"]
+    (variant,) = request["ProductionVariants"]
+    name = {"Fn::GetAtt": ["Model", "ModelName"]}
+    # CloudFormation requires the weight, the API does not.
+    return request | {
+        "ProductionVariants": [variant | {"ModelName": name, "InitialVariantWeight": 1}],
+        "Tags": site.tags,
     }
-    return {"ProductionVariants": [variant], "Tags": site.tags}

@@ -9,7 +9,7 @@ def _is(how: str) -> Field:
     return Field("expressed", how)
 
 
-_READ = "The recipe travels whole, as a file of the bucket or in a ConfigMap; the container reads it there"
+_READ = "The container reads the recipe: in a ConfigMap; for an endpoint from a bucket, or a shipped one by its name"
 FIELDS = {
     "version": _is(_READ),
     "name": _is("Tag hyperpd:recipe"),
@@ -17,6 +17,7 @@ FIELDS = {
     "accelerator": _is("gpu: machines with GPUs; cpu is refused: a recipe for CPUs names no machine to make groups of"),
     "image": _is("Container image, where the option image is not given"),
     "model": _is(_READ),
+    "model.s3": _is("Endpoint: read by a right to that prefix alone; refused with eks: pods have none"),
     "*.replicas": _is("Machines of the role's instance group (capacity.check), and what is served on them"),
     "*.autoscaling": Field("not expressed", "nothing here follows load: replicas stand, and so do the machines"),
     "*.instance_type": _is("Type of the role's instance group; option instance_type where the recipe names none"),
@@ -35,6 +36,8 @@ FIELDS = {
     "gateway.limits": _is(_READ),
     "slo": Field("not expressed", "nothing here scales or alarms by it"),
     "placement.same_zone": _is("Always: all machines are in one subnet"),
-    "start_timeout_s": _is("Endpoint: start-up health check, at most 3,600 s; Kubernetes: startup probe"),
+    "start_timeout_s": _is(
+        "Endpoint: start-up health check, at most 3,600 s (above: no endpoint); Kubernetes: startup probe"
+    ),
     "drain_s": _is(_READ),
 }

@@ -12,12 +12,16 @@ import os
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
 # Kinds that only feed a Prometheus Operator: without one they are left out, and the answer says so.
 OPTIONAL = ("monitoring.coreos.com",)
+OWNER = "hyperpd.io/stack"  # annotation of what a stack made in no namespace: the ID of the stack
+NOT_APPLIED = "not-applied"  # physical ID of what a failed create leaves: nothing
+CLOUDFORMATION = (".amazonaws.com", ".amazonaws.com.cn")
 ACCESS_TRIES, ACCESS_PAUSE_S = 24, 5  # a new access entry takes a while to hold
 
 
@@ -64,32 +68,61 @@ class Kubernetes:
         return f"{prefix}{version}{room}/{kind['name']}/{body['metadata']['name']}", kind["namespaced"]
 
 
-def apply(cluster: Kubernetes, objects: list[dict[str, Any]]) -> str:
-    """Server-side apply, in order. Every kind has to be known before the first object goes."""
+def apply(cluster: Kubernetes, objects: list[dict[str, Any]], stack: str, *, first: bool) -> str:
+    """Server-side apply, in order. Before the first object goes, every kind has to be known, and every namespace has
+    to be this stack's or not there."""
     paths = [cluster.path(one) for one in objects]
     unknown = {f"{one['kind']} of {one['apiVersion']}" for one, path in zip(objects, paths, strict=True) if not path}
     needed = {one for one in unknown if not any(f"of {group}/" in one for group in OPTIONAL)}
     if needed:
         raise Refused(f"the cluster does not know {', '.join(sorted(needed))}: install its controller first")
-    for one, path in zip(objects, paths, strict=True):
-        if path:
-            query = "?fieldManager=hyperpd&force=true"
-            status, answer = cluster.call("PATCH", path[0] + query, one, "application/apply-patch+yaml")
-            if status not in (200, 201):
-                raise Refused(f"{one['kind']} {one['metadata']['name']}: {status} {_message(answer)}")
+    for name in sorted(_rooms(objects)):
+        status, there = cluster.call("GET", f"/api/v1/namespaces/{name}")
+        if status not in (200, 404):
+            raise Refused(f"Namespace {name}: {status} {_message(there)}")
+        if status == 200 and _owner(there) != stack:
+            raise Refused(f"Namespace {name} is there, and not made by this stack: delete it or choose another")
+    try:
+        for one, path in zip(objects, paths, strict=True):
+            if path:
+                _send(cluster, one if path[1] else _owned(one, stack), path[0])
+    except Exception as error:
+        if not first:
+            raise
+        # CloudFormation does not come back for what a failed create made.
+        try:
+            print(delete(cluster, objects, stack))
+        except Exception as kept:
+            raise Refused(f"{error}; what was made is left: {kept}") from error
+        raise
     left = f"; left out, nothing here knows them: {', '.join(sorted(unknown))}" if unknown else ""
     return f"applied {len([path for path in paths if path])} objects{left}"
 
 
-def delete(cluster: Kubernetes, objects: list[dict[str, Any]]) -> str:
-    """Deletes what is in no namespace, last first: a namespace takes what is in it along."""
+def _send(cluster: Kubernetes, one: dict[str, Any], path: str) -> None:
+    query = "?fieldManager=hyperpd&force=true"
+    status, answer = cluster.call("PATCH", path + query, one, "application/apply-patch+yaml")
+    if status not in (200, 201):
+        raise Refused(f"{one['kind']} {one['metadata']['name']}: {status} {_message(answer)}")
+
+
+def delete(cluster: Kubernetes, objects: list[dict[str, Any]], stack: str) -> str:
+    """Deletes what this stack made in no namespace, last first: a namespace takes what is in it along."""
+    left = []
     for one in reversed(objects):
         path = cluster.path(one)
         if path and not path[1]:
-            status, answer = cluster.call("DELETE", path[0])
+            named = f"{one['kind']} {one['metadata']['name']}"
+            status, answer = cluster.call("GET", path[0])
+            if status == 200 and _owner(answer) != stack:
+                left.append(named)
+                continue
+            if status == 200:
+                same = {"preconditions": {"uid": answer["metadata"]["uid"]}}  # not one made in the meantime
+                status, answer = cluster.call("DELETE", path[0], same)
             if status not in (200, 202, 404):
-                raise Refused(f"{one['kind']} {one['metadata']['name']}: {status} {_message(answer)}")
-    return "deleted"
+                raise Refused(f"{named}: {status} {_message(answer)}")
+    return "deleted" + (f"; left, this stack did not make: {', '.join(left)}" if left else "")
 
 
 def ask(cluster: Kubernetes, namespace: str, body: Mapping[str, Any]) -> Any:
@@ -125,26 +158,66 @@ def connect() -> Kubernetes:
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:
-    """CloudFormation's events apply and delete; any other event is the body of a request."""
+    """Events of this stack apply and delete; one without RequestType is the body of a request."""
     if "RequestType" not in event:
         return ask(connect(), os.environ["NAMESPACE"], event)
-    objects = globals().get("OBJECTS", [])
+    if why := distrusted(event, os.environ.get("STACK")):
+        raise Refused(why)
+    objects, stack, kind = globals().get("OBJECTS", []), event["StackId"], event["RequestType"]
+    identity = event.get("PhysicalResourceId", "objects")
     try:
-        reason, status = (delete if event["RequestType"] == "Delete" else apply)(connect(), objects), "SUCCESS"
+        reason, status = _changed(kind, identity, objects, stack), "SUCCESS"
     except Exception as error:
         reason, status = f"{type(error).__name__}: {error}"[:1000], "FAILED"  # the events of the stack show it
+        identity = NOT_APPLIED if kind == "Create" else identity
     print(status, reason)
     answer = {
         **{key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")},
-        "PhysicalResourceId": event.get("PhysicalResourceId", "objects"),
+        "PhysicalResourceId": identity,
         "Status": status,
         "Reason": reason,
         "Data": {"Said": reason},
     }
-    data = json.dumps(answer).encode()
-    request = urllib.request.Request(event["ResponseURL"], data, {"Content-Type": ""}, method="PUT")
-    urllib.request.urlopen(request, timeout=60).close()
+    tell(event["ResponseURL"], answer)
     return None
+
+
+def distrusted(event: Mapping[str, Any], stack: str | None) -> str:
+    """Why an event is not CloudFormation's for this stack; empty: it is."""
+    if not stack or event.get("StackId") != stack:
+        return f"an event of another stack: {event.get('StackId')}"
+    url = urllib.parse.urlsplit(str(event.get("ResponseURL")))
+    if url.scheme != "https" or not (url.hostname or "").endswith(CLOUDFORMATION):
+        return f"an answer would go to {url.scheme}://{url.hostname}, which is not CloudFormation's"
+    return ""
+
+
+def tell(url: str, answer: Mapping[str, Any]) -> None:
+    """The answer goes where CloudFormation waits for it."""
+    request = urllib.request.Request(url, json.dumps(answer).encode(), {"Content-Type": ""}, method="PUT")
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def _changed(kind: str, identity: str, objects: list[dict[str, Any]], stack: str) -> str:
+    if kind == "Delete":
+        return "nothing was applied" if identity == NOT_APPLIED else delete(connect(), objects, stack)
+    return apply(connect(), objects, stack, first=kind == "Create")
+
+
+def _rooms(objects: list[dict[str, Any]]) -> set[str]:
+    """Namespaces that objects are or are in."""
+    rooms = {one["metadata"].get("namespace") for one in objects}
+    rooms |= {one["metadata"]["name"] for one in objects if one["kind"] == "Namespace"}
+    return {room for room in rooms if room}
+
+
+def _owned(one: dict[str, Any], stack: str) -> dict[str, Any]:
+    metadata = one["metadata"]
+    return {**one, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), OWNER: stack}}}
+
+
+def _owner(one: Mapping[str, Any]) -> Any:
+    return one["metadata"].get("annotations", {}).get(OWNER)
 
 
 def _message(answer: Any) -> Any:

@@ -10,7 +10,6 @@ from hyperpd.deploy.console.site import LIFECYCLE, Object, Site, chosen, ref, su
 # Two threads a core: hyperpd counts CPUs as EC2 does, so with one a pod's share would not fit its machine.
 THREADS_PER_CORE = 2
 GATEWAYS_MAX = 2  # one that ends leaves one; more would relay no more than a large one
-LABEL = "hyperpd.io/group"
 
 
 def machines(site: Site) -> Iterator[tuple[str, str, int]]:
@@ -46,11 +45,9 @@ def groups(site: Site, role: Any, folder: Any, plan: Object | None) -> list[Obje
         if worker:
             group["InstanceStorageConfigs"] = [{"EbsVolumeConfig": {"VolumeSizeInGB": site.options.volume_gb}}]
             group |= plan or {}
-        if site.eks:
-            group["KubernetesConfig"] = {"Labels": {LABEL: name}}
-        elif name == "controller":
+        if name == "controller":
             group["SlurmConfig"] = {"NodeType": "Controller"}
-        else:
+        elif not site.eks:
             group["SlurmConfig"] = {"NodeType": "Compute", "PartitionNames": [name]}
         made.append(group)
     return made

@@ -11,6 +11,14 @@ _SUBNET_CIDR = "10.96.0.0/20"
 # What a machine without a way to the internet calls: registry, logs, metrics, sessions, tokens, itself.
 _SERVICES = ("ec2", "ecr.api", "ecr.dkr", "logs", "monitoring", "ssm", "ssmmessages", "ec2messages", "sts")
 
+# What nothing names, and what a node does not start without: rules, routes, and the ways to S3 and to AWS.
+NEEDED = (
+    "AWS::EC2::SecurityGroupEgress",
+    "AWS::EC2::SecurityGroupIngress",
+    "AWS::EC2::SubnetRouteTableAssociation",
+    "AWS::EC2::VPCEndpoint",
+)
+
 
 def resources(site: Site) -> Object:
     """The network's resources, by logical name."""

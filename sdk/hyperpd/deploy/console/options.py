@@ -24,6 +24,7 @@ class Options(Block):
     image: str | None = Field(
         None,
         pattern=r"^[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/\S+$",
+        max_length=255,
         description="Container image in ECR, instead of the recipe's; needed where the recipe names none",
     )
     orchestrator: Literal["eks", "slurm"] = Field("eks", description="What runs on the cluster: eks or slurm")
@@ -50,7 +51,7 @@ class Options(Block):
     gateway_instance_type: str = Field(
         "ml.c5.2xlarge",
         pattern=r"^ml\.[a-z0-9]+\.\S+$",
-        description="Machines of the gateway, and of the controller with Slurm",
+        description="Nodes of the gateway, and of the controller with Slurm",
     )
     volume_gb: int = Field(
         500, ge=1, le=16384, description="EBS volume of a worker's machine, in GB, for images and what has no NVMe"

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from hyperpd.deploy.console import cluster, endpoint, groups, links, serve, troubles
+from hyperpd.deploy.console import cluster, endpoint, groups, hosted, links, serve, troubles
 from hyperpd.deploy.console.site import Site
+from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
 from hyperpd.deploy.target import Document
 
 FILE, PASTE_FILE = "console.md", "instance-groups.json"
@@ -42,10 +43,22 @@ def urls(site: Site) -> dict[str, str]:
     else:
         where["AvailabilityZone"] = options.availability_zone
     found = {cluster.CLUSTER_FILE: links.quick_create(site, cluster.CLUSTER_FILE, site.stack(), files | where)}
-    if site.one_instance:
-        found[endpoint.FILE] = links.quick_create(site, endpoint.FILE, site.stack("endpoint"), files)
+    if hosted.made(site):
+        given = files if hosted.alone(site) else {}
+        found[endpoint.FILE] = links.quick_create(site, endpoint.FILE, site.stack("endpoint"), given)
     if site.eks:
         found[serve.FILE] = links.quick_create(site, serve.FILE, site.stack("serve"), eks)
+    return found
+
+
+def quotas(site: Site) -> dict[str, int]:
+    """Name of each quota that is used → how much of it."""
+    found: dict[str, int] = {}
+    for _, kind, count in groups.machines(site):
+        name = f'"{kind} for cluster usage"'
+        found[name] = found.get(name, 0) + count
+    if hosted.made(site):
+        found[f'"{hosted.endpoint(site).instance_type} for endpoint usage", for an endpoint'] = 1
     return found
 
 
@@ -67,13 +80,15 @@ def _page(site: Site) -> Iterator[str]:
     yield "**Nobody has tried this page on a live account yet.** What a screen shows is written down from documentation"
     yield f"and marked {_SEEN}; names of buttons may differ. The templates are checked offline."
     yield ""
-    yield "Machines of the cluster, billed from the moment they start until the stack is deleted:"
+    yield "This does not begin with an empty account: step 0 says what has to be there, some of it made in a terminal."
     yield ""
-    yield "| instance group | type | machines |"
+    yield "Nodes of the cluster, billed from the moment they start until the stack is deleted:"
+    yield ""
+    yield "| instance group | type | nodes |"
     yield "|---|---|---|"
     yield from (f"| {name} | {kind} | {count} |" for name, kind, count in groups.machines(site))
     yield ""
-    if site.one_instance:
+    if hosted.made(site):
         yield f"All workers fit on one {site.capacity.roles[0].instance.name}. For a SageMaker endpoint alone, with"
         yield "no cluster,"
         yield "do steps 1, 2 and 4a."
@@ -81,11 +96,11 @@ def _page(site: Site) -> Iterator[str]:
     yield from _needed(site)
     yield from _bucket(site)
     yield from _cluster(site)
-    if site.one_instance:
+    if hosted.made(site):
         yield from _endpoint(site)
     if site.eks:
         yield from _serve(site)
-    elif not site.one_instance:
+    elif not hosted.made(site):
         yield "## 4. Serving"
         yield ""
         yield "Slurm starts workers from jobs, and jobs are submitted in a terminal: **the clicks end here.** With"
@@ -98,27 +113,32 @@ def _page(site: Site) -> Iterator[str]:
 def _needed(site: Site) -> Iterator[str]:
     yield "## 0. Before"
     yield ""
-    yield f'- Service Quotas, Amazon SageMaker: "{site.capacity.roles[0].instance.name} for cluster usage" (and, for an'
-    yield '  endpoint, "for endpoint usage") at least the number of machines above.'
-    yield f"- The image `{site.image}` in ECR. Who has a terminal puts it there: `hyperpd image mirror`."
+    yield "- Service Quotas, Amazon SageMaker, at least:"
+    yield from (f"  - {quota}: {count}" for quota, count in quotas(site).items())
+    yield f"- The image `{site.image}` in ECR, in the stacks' own Region."
+    yield "  Who has a terminal puts it there: `hyperpd image mirror`."
     yield "- VPC, Managed prefix lists: the row whose name ends in `.s3`; its ID is what `S3PrefixListId` wants."
     if site.eks:
+        yield "- Add-ons come from registries of AWS' accounts: nodes may pull from those, and from this account's"
+        yield "  registry the image above and no other."
         yield "- An EKS cluster, authentication mode `API` or `API_AND_CONFIG_MAP`, API server endpoint access"
         yield "  Public, or Public"
         yield "  and private, with what HyperPod needs on it (device plugins for GPUs and EFA, health monitoring). The"
         yield "  console's own HyperPod page makes one that has it: SageMaker AI, HyperPod clusters, Create HyperPod"
         yield f"  cluster, Orchestrated by Amazon EKS. {_SEEN}"
+        yield "  It makes a HyperPod cluster, too; whether one EKS cluster takes a second, that of step 3, is"
+        yield f"  unverified. {_SEEN}"
         yield "- EKS, the cluster, Networking: VPC, and Cluster security group. A private subnet of that VPC in"
         yield "  the zone where"
         yield "  your capacity is, with room for about 81 addresses a machine."
         if any(spec.parallel.nodes > 1 for spec in site.recipe.roles().values()):
-            yield "- A worker of this recipe spans machines: the controller of LeaderWorkerSet has to be on the"
+            yield "- A worker of this recipe spans nodes: the controller of LeaderWorkerSet has to be on the"
             yield "  cluster. There is"
             yield "  no EKS add-on known for it: somebody with a terminal installs it, once."
     if site.recipe.model.huggingface:
         yield f"- `{site.recipe.model.huggingface}` comes from Hugging Face at each start, without a token: a gated"
         yield "  model is"
-        yield "  refused there. Then copy it to S3 and write `model.s3`."
+        yield "  refused there."
     yield ""
 
 
@@ -140,6 +160,11 @@ def _bucket(site: Site) -> Iterator[str]:
     yield ""
     yield f"Shows: a list with Status Succeeded; `{site.key('lifecycle/on_create.sh')}` is one of them. {_SEEN}"
     yield ""
+    if hosted.made(site) and (made := hosted.endpoint(site)).carries_recipe and (place := made.bucket_and_prefix):
+        bucket, folder = place
+        yield "For the endpoint the recipe travels with the model's files:"
+        yield f"upload `{hosted.BESIDE}/{made.recipe_key}` to `s3://{bucket}/{folder}`, beside them."
+        yield ""
     yield f"In a terminal it would be `aws s3 cp --recursive upload/ s3://{options.bucket}/ --region {options.region}`."
     yield ""
 
@@ -164,14 +189,16 @@ def _cluster(site: Site) -> Iterator[str]:
     yield ""
     yield f"Then open {links.page(site, 'sagemaker', '#/cluster-management')} and in it `{site.stack()}`."
     yield ""
-    yield f"Shows: Status InService, and under Instances every machine Running. {_SEEN}"
+    yield f"Shows: Status InService, and under Instances every node Running. {_SEEN}"
     yield ""
     yield "### Or from the pasted instance groups"
     yield ""
     yield "For the console's own page (or a colleague's request): create the stack above with `CreateCluster`"
     yield "= no; its Outputs"
-    yield f"have the role, the security group and the subnet. `{PASTE_FILE}` is SageMaker's InstanceGroups, what"
-    yield "InstanceGroupSettings fields and CreateCluster take. With `--set account=` its ExecutionRole is"
+    yield f"have the role, the security group and the subnet. `{PASTE_FILE}` is the member InstanceGroups of the API's"
+    yield "CreateCluster, and held to its model. Whether a page of the console takes it as it is, and in which field,"
+    yield f"nobody has looked up on an account. {_SEEN}"
+    yield "With `--set account=` its ExecutionRole is"
     yield "that of the stack;"
     yield "without, 111122223333 stands for your account."
     if eks:
@@ -208,12 +235,17 @@ def _endpoint(site: Site) -> Iterator[str]:
 
 
 def _serve(site: Site) -> Iterator[str]:
-    rooms = [f"`{site.options.namespace}-engines`", *([] if site.local else [f"`{site.options.namespace}`"])]
-    yield f"## 4{'b' if site.one_instance else ''}. Serving on the cluster"
+    rooms = [f"`{site.options.namespace}{ENGINES_SUFFIX}`", *([] if site.local else [f"`{site.options.namespace}`"])]
+    yield f"## 4{'b' if hosted.made(site) else ''}. Serving on the cluster"
     yield ""
     yield f"Neither the EKS console nor SageMaker's takes objects that are pasted in {_SEEN}, so a stack applies them:"
     yield "those of the target kubernetes are in it, and a function that sends them to the cluster and, later, a"
-    yield "request to the gateway. Its role administers the EKS cluster for as long as the stack is there."
+    yield "request to the gateway."
+    yield ""
+    yield "**The function is administrator of the EKS cluster (AmazonEKSClusterAdminPolicy, all namespaces) for as long"
+    yield "as this stack is there.** Whoever in the account may change its code or take on its role is, too; whoever"
+    yield "may invoke it may send the gateway requests. It takes CloudFormation's events for this stack only, and"
+    yield "neither touches nor deletes a namespace that this stack did not make."
     yield ""
     yield f"    {urls(site)[serve.FILE]}"
     yield ""
@@ -242,7 +274,7 @@ def _serve(site: Site) -> Iterator[str]:
 def _end(site: Site) -> Iterator[str]:
     yield "## When you are done"
     yield ""
-    stacks = [site.stack(part) for part in ("serve", "endpoint", "") if part != "endpoint" or site.one_instance]
+    stacks = [site.stack(part) for part in ("serve", "endpoint", "") if part != "endpoint" or hosted.made(site)]
     stacks = stacks if site.eks else [one for one in stacks if one != site.stack("serve")]
     yield f"CloudFormation, Stacks, in this order, Delete: {', '.join(f'`{one}`' for one in stacks)}. The"
     yield "bucket stays, with its"

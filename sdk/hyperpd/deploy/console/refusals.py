@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyperpd import instances
-from hyperpd.deploy.console import links, page, serve
+from hyperpd.deploy.console import hosted, links, page, serve
 from hyperpd.deploy.console.site import Site
+from hyperpd.deploy.sagemaker_endpoint.endpoint import ECR
 from hyperpd.errors import CapacityError, RecipeError
 
-_ECR = ".dkr.ecr."
+# Where one of these stands, a right to read a prefix would be one to read others, or mean something to CloudFormation.
+_WIDENS = ("*", "?", "$")
 
 
 def problems(site: Site) -> Iterator[str]:
@@ -29,7 +31,7 @@ def problems(site: Site) -> Iterator[str]:
     yield from machines
     if missing or machines:
         return  # the rest looks at all of these
-    yield from _endpoint(site)
+    yield from _image(site)
     if site.eks:
         yield from serve.problems(site)
     for name, url in page.urls(site).items():
@@ -48,7 +50,7 @@ def _missing(site: Site) -> Iterator[str]:
         yield "bucket: missing; give --set bucket=sagemaker-…, a name that nobody in the world has"
     if not (options.image or site.recipe.image):
         yield "image: the recipe names none; give --set image=…, or write it there (hyperpd image mirror)"
-    elif _ECR not in site.image.partition("/")[0]:
+    elif not ECR.fullmatch(site.image):
         yield (
             f"image: {site.image} is not in ECR, from where machines and endpoints pull; hyperpd image mirror copies it"
         )
@@ -60,6 +62,14 @@ def _recipe(site: Site) -> Iterator[str]:
         yield "gateway.auth: keys: the console's test pages send no key; IAM is what guards them, so say none"
     if recipe.fabric == "infiniband" and not recipe.aggregated:
         yield "kv_transfer.fabric: HyperPod has no InfiniBand; try efa"
+    if recipe.model.s3 and site.eks:
+        yield (
+            "model.s3: pods here have no right to read it: a pod identity association of the engines' service account,"
+            " and a role that reads the prefix, are not made; try model.huggingface, or the target kubernetes with an"
+            " association of yours"
+        )
+    if recipe.model.s3 and any(one in recipe.model.s3 for one in _WIDENS):
+        yield f"model.s3: {recipe.model.s3} has one of {' '.join(_WIDENS)} in it, which mean more in a policy of IAM"
     tiers = [role for role, spec in recipe.roles().items() if spec.kv_tiers and spec.kv_tiers.managed]
     if tiers and not site.eks:
         yield f"{tiers[0]}.kv_tiers.managed: HyperPod has its tiered storage on EKS; use orchestrator=eks"
@@ -111,6 +121,10 @@ def _machines(site: Site) -> Iterator[str]:
         yield str(error)
 
 
-def _endpoint(site: Site) -> Iterator[str]:
-    if site.one_instance and (region := site.image.split(".")[3]) != site.options.region:
-        yield f"image: is in {region}; an endpoint in {site.options.region} pulls from its own Region"
+def _image(site: Site) -> Iterator[str]:
+    """Who pulls the image, and the rights to it, are in the stacks' Region. Without EKS an endpoint is all there is."""
+    region = site.image.split(".")[3]
+    if (site.eks or site.one_instance) and region != site.options.region:
+        yield f"image: is in {region}; what runs in {site.options.region} pulls from its own Region"
+    if not site.eks:
+        yield from (f"{one} (orchestrator slurm: an endpoint is what serves)" for one in hosted.problems(site))

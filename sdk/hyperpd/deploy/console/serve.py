@@ -11,6 +11,7 @@ from hyperpd.deploy import kubernetes
 from hyperpd.deploy.console import access, function
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION
 from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
+from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
 from hyperpd.deploy.target import Document
 from hyperpd.engine import hub_names
 from hyperpd.recipe import Recipe, RecipeFile
@@ -40,6 +41,11 @@ def problems(site: Site) -> list[str]:
     ]
 
 
+def losses(site: Site) -> list[str]:
+    """What the target kubernetes does not say of this recipe."""
+    return kubernetes.losses(served(site), options(site))
+
+
 def objects(site: Site) -> list[dict[str, Any]]:
     """What the target kubernetes renders, in order."""
     file = RecipeFile(served(site), site.file.path, site.file.digest)
@@ -51,7 +57,7 @@ def document(site: Site) -> Document:
     applied = json.dumps(objects(site), indent=1).replace("'", "\\u0027")
     source = Path(str(function.__file__)).read_text()
     name = {"Fn::Select": [1, {"Fn::Split": ["cluster/", ref("EksClusterArn")]}]}
-    room = site.options.namespace + ("-engines" if site.local else "")
+    room = site.options.namespace + (ENGINES_SUFFIX if site.local else "")
     body: Object = {
         "AWSTemplateFormatVersion": VERSION,
         "Description": f"hyperpd: serves the recipe {site.recipe.name} on EKS, and sends it a request",
@@ -85,7 +91,7 @@ def document(site: Site) -> Document:
                     "Timeout": 300,
                     "MemorySize": 256,
                     "Role": {"Fn::GetAtt": ["Role", "Arn"]},
-                    "Environment": {"Variables": {"CLUSTER": name, "NAMESPACE": room}},
+                    "Environment": {"Variables": {"CLUSTER": name, "NAMESPACE": room, "STACK": ref("AWS::StackId")}},
                     "Code": {"ZipFile": f"{source}\n\nOBJECTS = json.loads(r'''{applied}''')\n"},
                     "Tags": site.tags,
                 },
@@ -116,7 +122,10 @@ def document(site: Site) -> Document:
     }
     notes = {
         "Resources.Entry.Properties.AccessPolicies": "The whole cluster: namespaces are in none, and EKS' narrower"
-        " policies know no custom resources. Delete the stack and the function's rights go with it.",
+        " policies know no custom resources. The function is administrator of the EKS cluster for as long as this stack"
+        " is there: whoever may change its code or take on its role is, too. Delete the stack and its rights go.",
+        "Resources.Function.Properties.Environment.Variables.STACK": "Events of CloudFormation for another stack"
+        " are refused.",
         "Resources.Objects.Properties.Digest": "Other objects, another digest: then they are applied again.",
     }
     return Document(FILE, UNVERIFIED, body, notes)

@@ -12,8 +12,7 @@ from hyperpd.deploy.console.options import Options
 from hyperpd.recipe import Recipe, RecipeFile
 
 Object = dict[str, Any]
-LIFECYCLE = "lifecycle"  # folder of the prefix
-ENDPOINT_START_MAX_S = 3600  # ContainerStartupHealthCheckTimeoutInSeconds, botocore 1.44
+LIFECYCLE, RECIPE = "lifecycle", "recipe"  # folders of the prefix
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Site:
 
     @property
     def one_instance(self) -> bool:
-        """Whether a SageMaker endpoint of one instance holds all workers."""
+        """Whether one instance holds all workers. Whether it can be an endpoint hosted.problems says."""
         return self.capacity.nodes == 1 and not (self.recipe.model.path or self.recipe.model.claim)
 
     @property
@@ -85,6 +84,11 @@ class Site:
 def sub(text: str) -> Object:
     """Fn::Sub."""
     return {"Fn::Sub": text}
+
+
+def literal(text: str) -> str:
+    """A recipe's word within Fn::Sub."""
+    return text.replace("${", "${!")
 
 
 def ref(name: str) -> Object:

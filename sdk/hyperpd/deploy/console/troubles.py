@@ -34,11 +34,13 @@ _ROWS = {
     "lifecycle script failed or timed out": "files missing in the bucket, or no way to S3: `RouteTableId` of a subnet"
     " without an S3 endpoint, or a wrong `S3PrefixListId`",
     "ResourceLimitExceeded": 'the quota "… for cluster usage" of step 0',
-    "InService, and no machines": "look at the cluster's events: it says so early",
+    "InService, and no nodes": "look at the cluster's events: it says so early",
 }
 _EKS_ROWS = {
     "the EKS cluster is refused": "authentication mode, Kubernetes version (1.28 to 1.34) or VPC CNI older than 1.18.3",
-    "`Objects`: the cluster does not know …": "a controller is missing: LeaderWorkerSet where a worker spans machines",
+    "`Objects`: the cluster does not know …": "a controller is missing: LeaderWorkerSet where a worker spans nodes",
+    "`Objects`: Namespace … is there, and not made by this stack": "another stack's, or somebody's, and left as it is;"
+    " render with another `--set namespace=`, or delete it (that of a stack just deleted takes a while to go)",
     "`Objects`: 401 or 403": "the access entry `Entry` did not hold within two minutes: delete the stack, create it"
     " again",
     "`Objects`: timed out": "the API server's endpoint is private; the function reaches public ones only",

@@ -7,8 +7,8 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from hyperpd.deploy.console.endpoint import RECIPE_FILE
-from hyperpd.deploy.console.site import LIFECYCLE, Site
+from hyperpd.deploy.console import hosted
+from hyperpd.deploy.console.site import LIFECYCLE, RECIPE, Site
 from hyperpd.deploy.target import Document
 
 
@@ -16,8 +16,9 @@ def documents(site: Site, below: str) -> Iterator[Document]:
     """Files below the folder `below`, which becomes the bucket's prefix."""
     for name, text in scripts().items():
         yield Document(f"{below}/{LIFECYCLE}/{name}", "", text)
-    if site.one_instance:
-        yield Document(f"{below}/{RECIPE_FILE}", "", site.file.path.read_bytes().decode())
+    if hosted.made(site) and (made := hosted.endpoint(site)).carries_recipe:
+        folder = f"{below}/{RECIPE}" if hosted.alone(site) else hosted.BESIDE
+        yield Document(f"{folder}/{made.recipe_key}", "", site.file.path.read_bytes().decode())
 
 
 @cache
