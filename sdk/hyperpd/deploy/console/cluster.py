@@ -63,14 +63,12 @@ def bucket(site: Site) -> Document:
         },
         "Outputs": {"Bucket": {"Description": "Upload everything here", "Value": ref("Files")}},
     }
-    notes = {
-        "Resources.Files.DeletionPolicy": "Machines that are replaced read their scripts here; no stack empties it."
-    }
+    notes = {"Resources.Files.DeletionPolicy": "Nodes that are replaced read their scripts here; no stack empties it."}
     return Document(BUCKET_FILE, UNVERIFIED, body, notes)
 
 
 def bucket_parameter(site: Site) -> Object:
-    """The name begins with what AWS' own policies for HyperPod let machines read."""
+    """The name begins with what AWS' own policies for HyperPod let nodes read."""
     meaning = "Bucket with the uploaded files; its name begins with sagemaker-"
     return parameter(meaning, site.options.bucket, AllowedPattern=r"^sagemaker-[a-z0-9][-a-z0-9]{1,51}[a-z0-9]$")
 
@@ -123,18 +121,18 @@ def cluster(site: Site) -> Document:
             "ExecutionRoleArn": _output(
                 "ExecutionRole of the instance groups", {"Fn::GetAtt": ["ExecutionRole", "Arn"]}
             ),
-            "SecurityGroupId": _output("Security group of the machines", {"Fn::GetAtt": ["SecurityGroup", "GroupId"]}),
-            "SubnetId": _output("Subnet of the machines", access.subnet_id(site)),
+            "SecurityGroupId": _output("Security group of the nodes", {"Fn::GetAtt": ["SecurityGroup", "GroupId"]}),
+            "SubnetId": _output("Subnet of the nodes", access.subnet_id(site)),
             "ClusterArn": _output("The cluster", ref("Cluster")) | {"Condition": "MakeCluster"},
         },
     }
     at = "Resources.Cluster"
     notes = {
         "Resources.ExecutionRole": "Each action with the resource * is one for which AWS takes no other.",
-        "Resources.SecurityGroup": "Nothing from outside. To other machines only by the EKS cluster's own group."
+        "Resources.SecurityGroup": "Nothing from outside. To others only by the EKS cluster's own group."
         if eks
         else "Nothing from outside, and to AWS alone.",
-        at: "Machines are billed from here on.",
+        at: "Nodes are billed from here on.",
         f"{at}.DependsOn": "Nodes fail where a rule (EFA's health check) or a way to S3 and AWS (scripts) comes later.",
         f"{at}.Metadata": "As DependsOn, which must not name what may not be made: a reference is waited for.",
         f"{at}.Properties.InstanceGroups": "From the recipe: hyperpd plan shows the sum.",
@@ -154,7 +152,7 @@ def _parameters(site: Site) -> Object:
             AllowedValues=["yes", "no"],
         ),
         "NodeRecovery": parameter(
-            "Automatic: machines that fail are rebooted or replaced", "Automatic", AllowedValues=["Automatic", "None"]
+            "Automatic: nodes that fail are rebooted or replaced", "Automatic", AllowedValues=["Automatic", "None"]
         ),
         "TrainingPlanArn": parameter(
             "Training plan with the workers' capacity; empty: on demand",
@@ -173,7 +171,7 @@ def _parameters(site: Site) -> Object:
         ),
     }
     found["ExtraSecurityGroupId"] = parameter(
-        "Security group of yours with what machines reach beyond each other and S3; empty: nothing",
+        "Security group of yours with what nodes reach beyond each other and S3; empty: nothing",
         options.extra_security_group_id or "",
         AllowedPattern=r"^$|^sg-[0-9a-f]{8,17}$",
     )

@@ -130,7 +130,7 @@ def _needed(site: Site) -> Iterator[str]:
         yield f"  unverified. {_SEEN}"
         yield "- EKS, the cluster, Networking: VPC, and Cluster security group. A private subnet of that VPC in"
         yield "  the zone where"
-        yield "  your capacity is, with room for about 81 addresses a machine."
+        yield "  your capacity is, with room for about 81 addresses a node."
         if any(spec.parallel.nodes > 1 for spec in site.recipe.roles().values()):
             yield "- A worker of this recipe spans nodes: the controller of LeaderWorkerSet has to be on the"
             yield "  cluster. There is"

@@ -12,8 +12,8 @@ def section(site: Site) -> Iterator[str]:
     name = site.stack()
     yield "## When a stack fails"
     yield ""
-    yield "CloudFormation, the stack, Events: the first row that says FAILED. For machines: CloudWatch, Log groups,"
-    yield f"`/aws/sagemaker/Clusters/{name}/…`, stream `LifecycleConfig/<group>/<machine>`; the last line says"
+    yield "CloudFormation, the stack, Events: the first row that says FAILED. For nodes: CloudWatch, Log groups,"
+    yield f"`/aws/sagemaker/Clusters/{name}/…`, stream `LifecycleConfig/<group>/<node>`; the last line says"
     yield "why. [unverified]"
     yield ""
     yield "| what it says | what it is |"
