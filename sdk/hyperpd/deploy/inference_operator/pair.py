@@ -82,7 +82,8 @@ def _worker(endpoint: Endpoint, mount: Object) -> Object:
 def _comment(endpoint: Endpoint) -> str:
     comment = (
         "Prefill and decode by the operator's own pdSpec: it runs the router and wires LMCache and NIXL over EFA."
-        " Needs operator 3.2 or later; stock hyp 3.12 drops pdSpec without a word, so apply this with kubectl."
+        " Needs operator 3.2 or later. Apply it with kubectl, or through hyp by --target hub_recipe; hyp 3.12's own"
+        " commands for endpoints drop pdSpec without a word."
     )
     if endpoint.ours:
         comment += (
