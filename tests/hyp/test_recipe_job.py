@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ NODE = {
     "kind": "Node",
     "metadata": {"name": "node-0", "labels": {"node.kubernetes.io/instance-type": "ml.m5.2xlarge"}},
 }
+ENGINES = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "hyperpd-engines"}}  # a front's
+AMP = "https://aps-workspaces.us-east-2.amazonaws.com/workspaces/ws-0123"
 INSTANCE = ("--technique", "hyperpd", "--instance-type", "ml.m5.2xlarge")
 
 
@@ -117,25 +118,42 @@ def test_configure_changes_what_was_offered_and_holds_bounds(
     assert store.posted == wanted
 
 
-def test_an_inference_endpoint_of_a_hub_keeps_its_pd_spec(
-    shell: Shell, store: kubernetes.Store, tmp_path: Path
+def files(folder: Path) -> list[dict[str, Any]]:
+    """The objects in a folder that hyperpd render wrote, in the order in which they are applied."""
+    return [body for path in sorted(folder.glob("*.yaml")) for body in yaml.safe_load_all(path.read_text())]
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize(
+    ("name", "options", "machine"),
+    [
+        ("llama-3.3-70b-p5en-4p2d", [f"prometheus={AMP}", "name=llama"], "ml.p5en.48xlarge"),
+        ("llama-3.3-70b-p5en-4p2d", [f"prometheus={AMP}", "own_image=true", f"image={IMAGE}"], "ml.p5en.48xlarge"),
+        ("qwen3-32b-p5-8xtp2", [], "ml.p5.48xlarge"),
+        ("tiny-cpu-1p1d", ["front=true", "front_instance_type=ml.m5.2xlarge", f"image={IMAGE}"], "ml.m5.2xlarge"),
+    ],
+    ids=["pdSpec", "pdSpec-own-image", "aggregated", "front"],
+)
+def test_what_the_operator_gets_is_what_its_own_target_renders(
+    name: str, options: list[str], machine: str, shell: Shell, store: kubernetes.Store, tmp_path: Path, request: Any
 ) -> None:
-    """The recipe route posts objects unfiltered: pdSpec arrives, which hyp's own endpoint commands strip."""
-    settings = ["prometheus=https://aps-workspaces.us-east-2.amazonaws.com/workspaces/ws-0123"]
-    rendering = deploy.render(recipe.load("llama-3.3-70b-p5en-4p2d"), "inference_operator", settings)
-    bodies: list[Any] = [one.body for one in rendering.documents]
-    (endpoint,) = [body for body in bodies if body["kind"] == "InferenceEndpointConfig"]
-    assert endpoint["spec"]["pdSpec"]["prefillSpec"]["replicas"] == 4
-    place = endpoint["metadata"]["namespace"]
-    apply(store, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place}}])
-    crafted = tmp_path / "crafted"
-    crafted.mkdir()
-    crafted.joinpath(".override_spec.json").write_text(json.dumps({"replicas": {"type": "integer", "default": 2}}))
-    crafted.joinpath("config.yaml").write_text("# template: hyp-recipe-job\nreplicas: 2\n")
-    crafted.joinpath(".hyp").write_text("hyp-recipe-job")
-    crafted.joinpath("k8s.jinja").write_text(yaml.safe_dump(endpoint))
-    shell.run("hyp", "create", cwd=crafted)
-    assert store.posted == [endpoint]
+    """InferenceEndpointConfig, pdSpec and all, by hyp's recipe route; hyp's own endpoint commands strip pdSpec."""
+    given = [word for one in options for word in ("--set", one)]
+    shell.run("hyperpd", "render", name, "--target", "inference_operator", *given, "--out", "wanted")
+    wanted = files(tmp_path / "wanted")
+    version = ("--version", f"2.0.{len(options)}")
+    by_hub = ["--set", "objects=inference_operator", *given]
+    said = shell.run("hyperpd", "hub", "publish", name, "--bucket", BUCKET, "--hub", "team", *version, *by_hub)
+    arn = next(line.partition(": ")[2] for line in said.splitlines() if line.startswith("import_hub_content"))
+    with_bucket = ["--set", f"bucket={BUCKET}"]
+    shell.run("hyperpd", "render", name, "--target", "hub_recipe", *by_hub, *with_bucket, "--out", "before")
+    before = files(tmp_path / "before")
+    apply(store, [*before, ENGINES])
+    asked = ("--model-id", arn, "--technique", "hyperpd", "--instance-type", machine)
+    shell.run("hyp", "init", "hyp-recipe-job", "endpoint", *asked)
+    shell.run("hyp", "create", cwd=tmp_path / "endpoint")
+    assert [*before, *store.posted] == wanted
+    assert ("pdSpec" in store.posted[-1]["spec"]) == ("pdSpec" in request.node.callspec.id)
 
 
 def test_kinds_that_hyp_cannot_post_are_the_ones_we_say(shell: Shell, store: kubernetes.Store, tmp_path: Path) -> None:

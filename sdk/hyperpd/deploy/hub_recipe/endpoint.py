@@ -17,7 +17,7 @@ from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
 from hyperpd.deploy.target import Document, fate, written
 from hyperpd.recipe import Recipe, RecipeFile
 
-NEEDS = "HyperPod's inference operator, 3.2 or later for pdSpec"
+NEEDS = "HyperPod's inference operator, 3.2 or later for pdSpec, and for a front the namespace of its engines"
 NAMESPACES = (
     f"The endpoint is in <namespace>{ENDPOINT_SUFFIX}, which has to be there, and a front's engines in"
     f" <namespace>{ENGINES_SUFFIX}; the operator makes longer names of it: keep it short"

@@ -28,14 +28,14 @@ class Options(kubernetes.Options, inference_operator.Options):
     namespace: Label = Field(
         "hyperpd",
         max_length=63 - len(ENGINES_SUFFIX),
-        description=f"Namespace of the gateway; the engines' is <namespace>{ENGINES_SUFFIX}, an InferenceEndpointConfig's"
-        f" <namespace>{ENDPOINT_SUFFIX}",
+        description=f"Namespace of the gateway; the engines' is <namespace>{ENGINES_SUFFIX}, that of an"
+        f" InferenceEndpointConfig <namespace>{ENDPOINT_SUFFIX}",
     )
     prometheus: str | None = Field(
         None,
         pattern=r"^https?://\S+$",
-        description="URL of the Prometheus that is asked for autoscaling; of inference_operator an AMP workspace's, as in"
-        " https://aps-workspaces.REGION.amazonaws.com/workspaces/ws-…",
+        description="URL of the Prometheus that is asked for autoscaling; of inference_operator an AMP"
+        " workspace's, as in https://aps-workspaces.REGION.amazonaws.com/workspaces/ws-…",
     )
     bucket: str | None = Field(
         None,
