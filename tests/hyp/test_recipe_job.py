@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 
 from hyperpd import deploy, recipe
 from hyperpd.deploy.hub_recipe import objects
 from tests.fakes import hub, kubernetes
-from tests.hyp.conftest import ROOT, Shell
+from tests.hyp.conftest import BUCKET, ROOT, Shell, apply, prepare, published
 
-EXAMPLE = ROOT / "examples" / "hyp-recipe" / "transcript.txt"
+EXAMPLES = ROOT / "examples" / "hyp-recipe"
 IMAGE = "123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:0.1.0"
-BUCKET = "s3://sagemaker-recipes/hyperpd"
 SET = (f"image={IMAGE}", "instance_type=ml.m5.2xlarge")
 NODE = {
     "apiVersion": "v1",
@@ -29,15 +26,6 @@ AMP = "https://aps-workspaces.us-east-2.amazonaws.com/workspaces/ws-0123"
 INSTANCE = ("--technique", "hyperpd", "--instance-type", "ml.m5.2xlarge")
 
 
-@pytest.fixture
-def bucket(s3_url: str) -> None:
-    keys = {"aws_access_key_id": "stand-in", "aws_secret_access_key": "stand-in"}
-    place = {"LocationConstraint": hub.REGION}
-    s3 = boto3.client("s3", endpoint_url=s3_url, region_name=hub.REGION, **keys)
-    if not s3.list_buckets()["Buckets"]:
-        s3.create_bucket(Bucket="sagemaker-recipes", CreateBucketConfiguration=place)
-
-
 def rendered(name: str, *settings: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(what has to be there before, what hyp is to post)."""
     file, wanted = recipe.load(name), dict(one.split("=", 1) for one in (*SET, f"bucket={BUCKET}", *settings))
@@ -45,15 +33,6 @@ def rendered(name: str, *settings: str) -> tuple[list[dict[str, Any]], list[dict
     options = deploy.options(deploy.target("hub_recipe"), given)
     before, posted = objects.documents(file, options)
     return [dict(one.body) for one in before], [dict(one.body) for one in posted]  # type: ignore[call-overload]
-
-
-def apply(store: kubernetes.Store, bodies: Iterable[dict[str, Any]]) -> None:
-    """What kubectl apply does with 0-before.yaml."""
-    for body in bodies:
-        namespace = body["metadata"].get("namespace")
-        room = f"/namespaces/{namespace}" if namespace else ""
-        store.create(kubernetes.place(f"/api/v1{room}/{body['kind'].lower()}s"), body)
-    store.posted.clear()
 
 
 def compared(path: Path, transcript: str) -> None:
@@ -65,19 +44,12 @@ def compared(path: Path, transcript: str) -> None:
     assert transcript == path.read_text(), f"delete {path} to have it written anew"
 
 
-def published(shell: Shell, name: str, *argv: str) -> str:
-    """The ARN that hyperpd hub publish says."""
-    settings = [word for one in SET for word in ("--set", one)]
-    said = shell.run("hyperpd", "hub", "publish", name, "--bucket", BUCKET, "--hub", "team", *settings, *argv)
-    return next(line.partition(": ")[2] for line in said.splitlines() if line.startswith("import_hub_content"))
-
-
 @pytest.mark.usefixtures("bucket")
 def test_what_hyp_posts_is_what_was_rendered(
     shell: Shell, store: kubernetes.Store, private_hub: hub.Hub, tmp_path: Path
 ) -> None:
     before, wanted = rendered("tiny-cpu-1p1d")
-    arn = published(shell, "tiny-cpu-1p1d")
+    arn = published(shell, "tiny-cpu-1p1d", SET)
     assert [one["HubContentName"] for one in private_hub.imports] == ["tiny-cpu-1p1d"]
     said = shell.run("hyp", "init", "hyp-recipe-job", "tiny-cpu-1p1d", "--model-id", arn, *INSTANCE)
     assert "initialized successfully" in said
@@ -92,14 +64,14 @@ def test_what_hyp_posts_is_what_was_rendered(
     assert list(yaml.safe_load_all((run / "k8s.yaml").read_text())) == wanted
     transcript = shell.transcript()
     assert "not found in the current cluster" not in transcript
-    compared(EXAMPLE, transcript)
+    compared(EXAMPLES / "transcript.txt", transcript)
 
 
 @pytest.mark.usefixtures("bucket")
 def test_configure_changes_what_was_offered_and_holds_bounds(
     shell: Shell, store: kubernetes.Store, tmp_path: Path
 ) -> None:
-    arn = published(shell, "tiny-cpu-1p1d", "--version", "1.0.1", "--type", "JsonDoc")
+    arn = published(shell, "tiny-cpu-1p1d", SET, "--version", "1.0.1", "--type", "JsonDoc")
     shell.run("hyp", "init", "hyp-recipe-job", "fleet", "--model-id", arn, *INSTANCE)
     fleet = tmp_path / "fleet"
     assert "exceeds the maximum" in shell.run("hyp", "configure", "--decode-replicas", "2000", cwd=fleet, expect=1)
@@ -141,18 +113,17 @@ def test_what_the_operator_gets_is_what_its_own_target_renders(
     given = [word for one in options for word in ("--set", one)]
     shell.run("hyperpd", "render", name, "--target", "inference_operator", *given, "--out", "wanted")
     wanted = files(tmp_path / "wanted")
-    version = ("--version", f"2.0.{len(options)}")
-    by_hub = ["--set", "objects=inference_operator", *given]
-    said = shell.run("hyperpd", "hub", "publish", name, "--bucket", BUCKET, "--hub", "team", *version, *by_hub)
-    arn = next(line.partition(": ")[2] for line in said.splitlines() if line.startswith("import_hub_content"))
-    with_bucket = ["--set", f"bucket={BUCKET}"]
-    shell.run("hyperpd", "render", name, "--target", "hub_recipe", *by_hub, *with_bucket, "--out", "before")
-    before = files(tmp_path / "before")
-    apply(store, [*before, ENGINES])
+    by_hub = ["objects=inference_operator", *options]
+    arn = published(shell, name, by_hub)
+    before = prepare(store, name, by_hub)
+    machines = {"name": "node-0", "labels": {"node.kubernetes.io/instance-type": machine}}
+    apply(store, [ENGINES, {**NODE, "metadata": machines}])
     asked = ("--model-id", arn, "--technique", "hyperpd", "--instance-type", machine)
     shell.run("hyp", "init", "hyp-recipe-job", "endpoint", *asked)
     shell.run("hyp", "create", cwd=tmp_path / "endpoint")
     assert [*before, *store.posted] == wanted
+    if request.node.callspec.id == "pdSpec":
+        compared(EXAMPLES / "pdspec.txt", shell.transcript())
     assert ("pdSpec" in store.posted[-1]["spec"]) == ("pdSpec" in request.node.callspec.id)
 
 
