@@ -88,8 +88,8 @@ def _comment(endpoint: Endpoint) -> str:
     if endpoint.ours:
         comment += (
             " own_image probably does not work here: hyperpd's image has no LMCache, and moves KV by tickets that its"
-            " own gateway carries, not the operator's router; what the operator adds to containers is not published. The"
-            " image takes its role from args. Peers need the workers' ports"
+            " own gateway carries, not the operator's router; what the operator adds to containers is not published."
+            " The image takes its role from args. Peers need the workers' ports"
             " at the pod's address, where they ask for no key: only a policy of yours keeps other pods away."
         )
     return comment
