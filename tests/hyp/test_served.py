@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from tests.fakes import hub, kubernetes
 from tests.hyp.conftest import Shell, apply, prepare, published
@@ -25,7 +26,7 @@ from tests.real.test_front import inside, pod_of, sagemaker
 from tests.real.test_rendered import cluster
 
 pytestmark = [pytest.mark.real, needs_two_hosts]
-RECIPE, MACHINE = "tiny-cpu-1p1d", "ml.m5.2xlarge"
+RECIPE, AGGREGATED, MACHINE = "tiny-cpu-1p1d", "tiny-cpu-aggregated", "ml.m5.2xlarge"
 IMAGE = "image=123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:0.1.0"
 ENGINES = [IMAGE, f"instance_type={MACHINE}"]
 FRONT = [IMAGE, "objects=inference_operator", "front=true", f"front_instance_type={MACHINE}"]
@@ -57,10 +58,21 @@ def create(shell: Shell, store: kubernetes.Store, folder: str, given: list[str],
     assert "Successfully submitted" in shell.run("hyp", "create", cwd=shell.folder / folder)
 
 
+def own_template(shell: Shell, store: kubernetes.Store) -> list[dict[str, Any]]:
+    """One aggregated worker by hyp-custom-endpoint: what is posted, and the recipe that kubectl applies."""
+    shell.run("hyp", "init", "hyp-custom-endpoint", "alone")
+    settings = ["--set", IMAGE, "--set", f"instance_type={MACHINE}"]
+    shell.run("hyperpd", "render", AGGREGATED, "--target", "custom_endpoint", *settings, "--out", "alone")
+    config: dict[str, Any] = yaml.safe_load((shell.folder / "alone" / "0-recipe.yaml").read_text())
+    apply(store, [config])
+    shell.run("hyp", "create", cwd=shell.folder / "alone")
+    return [config, *store.posted]
+
+
 def workload(body: dict[str, Any]) -> dict[str, Any]:
     """What a controller makes of a posted object, as a Deployment; any other as it is."""
     if body["kind"] == "InferenceEndpointConfig":
-        return pod_of(body)
+        return pod_of(with_defaults(body))
     if body["kind"] != "LeaderWorkerSet":
         return body
     groups = body["spec"]["leaderWorkerTemplate"]
@@ -69,37 +81,50 @@ def workload(body: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "Deployment", "metadata": body["metadata"], "spec": spec}
 
 
+def with_defaults(endpoint: dict[str, Any]) -> dict[str, Any]:
+    """With what the operator's load balancer asks, where hyp's own template says nothing of probes."""
+    spec = endpoint["spec"]
+    port = {"name": "http", **spec["worker"]["modelInvocationPort"]}
+    asked = {"httpGet": {"path": spec["loadBalancer"]["healthCheckPath"], "port": port["containerPort"]}}
+    probes = dict.fromkeys(("startupProbe", "readinessProbe"), asked)
+    return {**endpoint, "spec": {**spec, "worker": {"probes": probes, **spec["worker"], "modelInvocationPort": port}}}
+
+
 @pytest.mark.usefixtures("bucket")
-def test_a_fleet_that_hyp_posted_answers_hyp_invoke(
+def test_what_hyp_posted_answers_hyp_invoke(
     shell: Shell, store: kubernetes.Store, private_hub: hub.Hub, baseline: Fleet, tmp_path: Path
 ) -> None:
+    """Three doors at once: workers of a hub's recipe, the front before them, and hyp's own endpoint template."""
     apply(store, [NODE])
     create(shell, store, "engines", ENGINES, "--gateway-replicas", "1")
-    engines = list(store.posted)
+    posted = list(store.posted)
     create(shell, store, "front", FRONT)
-    posted = [*engines, *store.posted]
-    assert [one["kind"] for one in posted].count("LeaderWorkerSet") == 3  # prefill, decode, gateway
-    assert posted[-1]["kind"] == "InferenceEndpointConfig"
-    endpoint = posted[-1]["spec"]["endpointName"]
+    posted += store.posted
+    posted += own_template(shell, store)
+    kinds = [one["kind"] for one in posted]
+    assert (kinds.count("LeaderWorkerSet"), kinds.count("InferenceEndpointConfig")) == (3, 2)
+
+    workloads = [workload(one) for one in posted]
+    names = [one["metadata"]["name"] for one in workloads if one["kind"] == "Deployment"]  # as cluster() has its pods
+    assert {*names} == {"prefill-groups", "decode-groups", "gateway-groups", RECIPE, AGGREGATED}
 
     def as_posted(rendered: list[dict[str, Any]]) -> None:
-        rendered[:] = [workload(one) for one in posted]
+        rendered[:] = workloads
 
     with cluster(RECIPE, tmp_path / "pods", as_posted) as pods, httpx.Client(timeout=120) as http:
-        named = {pod.container["name"]: pod for pod in pods}
-        assert sorted(named) == ["decode", "front", "gateway", "prefill"]
+        gateway, front, alone = (pods[names.index(name)] for name in ("gateway-groups", RECIPE, AGGREGATED))
         text = "Prefill and decode, apart. " * 24
         right = complete(http, baseline.wait().url, text, logprobs=5)
-        gateway = f"http://{named['gateway'].address}"
-        assert differences(complete(http, f"{gateway}:8080", text, logprobs=5), right) == []
+        assert differences(complete(http, f"http://{gateway.address}:8080", text, logprobs=5), right) == []
         by_both = 'hyperpd_requests_total{mode="pd",outcome="ok",why="plain"} 1.0'
-        assert by_both in http.get(f"{gateway}:8081/metrics").text
+        assert by_both in http.get(f"http://{gateway.address}:8081/metrics").text
         body = {"model": "tiny-llama", "prompt": text, "max_tokens": 16, "temperature": 0, "logprobs": 5}
-        with sagemaker(endpoint, named["front"]) as url:
-            shell.environment["AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"] = url
-            invoke = ("hyp", "invoke", "hyp-custom-endpoint", "--endpoint-name", endpoint, "--body", json.dumps(body))
+        for endpoint, pod in ((RECIPE, front), (AGGREGATED, alone)):
             private_hub.endpoints.append(endpoint)
-            said = shell.run(*invoke)
-        assert by_both in inside(named["front"], "http://127.0.0.1:8081/metrics")
-    (answer,) = (line for line in said.splitlines() if line.startswith("{"))
-    assert differences(json.loads(answer), right) == []
+            with sagemaker(endpoint, pod) as url:
+                shell.environment["AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"] = url
+                asked = ("--endpoint-name", endpoint, "--body", json.dumps(body))
+                said = shell.run("hyp", "invoke", "hyp-custom-endpoint", *asked)
+            (answer,) = (line for line in said.splitlines() if line.startswith("{"))
+            assert differences(json.loads(answer), right) == []
+        assert by_both in inside(front, "http://127.0.0.1:8081/metrics")
