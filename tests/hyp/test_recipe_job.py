@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from hyperpd import deploy, recipe
-from hyperpd.deploy.hub_recipe import objects
+from hyperpd.deploy.hub_recipe import hyp, objects
 from tests.fakes import hub, kubernetes
 from tests.hyp.conftest import BUCKET, ROOT, Shell, apply, prepare, published
 
@@ -143,6 +144,15 @@ def test_kinds_that_hyp_cannot_post_are_the_ones_we_say(shell: Shell, store: kub
         "POST /apis//v1/namespaces/default/namespaces",
     ]
     assert store.posted == []
+
+
+def test_kinds_have_the_plurals_that_hyp_gives_them(shell: Shell) -> None:
+    """Of every kind that we render, also those that no recipe here has."""
+    kinds = [one.kind for one in kubernetes.RESOURCES]
+    code = f"from sagemaker.hyperpod.cli import recipe_utils as r; print(*map(r._kind_to_plural, {kinds}))"
+    argv = [str(shell.hyp.parent / "python"), "-W", "ignore", "-c", code]
+    said = subprocess.run(argv, env=shell.environment, capture_output=True, text=True, check=True).stdout
+    assert said.split() == [hyp.plural(kind) for kind in kinds] == [one.plural for one in kubernetes.RESOURCES]
 
 
 def test_a_hub_on_this_machine_is_enough_for_init(shell: Shell, tmp_path: Path) -> None:
