@@ -9,7 +9,6 @@ environment and mounts on a host of its own. That a real cluster does the same i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ import yaml
 from tests.fakes import hub, kubernetes
 from tests.hyp.conftest import Shell, apply, prepare, published
 from tests.netns import needs_two_hosts
-from tests.real.fleet import Fleet
 from tests.real.prompts import complete, differences
 from tests.real.test_front import inside, pod_of, sagemaker
-from tests.real.test_rendered import cluster
+from tests.real.test_rendered import Pod, cluster
 
 pytestmark = [pytest.mark.real, needs_two_hosts]
 RECIPE, AGGREGATED, MACHINE = "tiny-cpu-1p1d", "tiny-cpu-aggregated", "ml.m5.2xlarge"
@@ -35,16 +33,6 @@ NODE = {
     "kind": "Node",
     "metadata": {"name": "node-0", "labels": {"node.kubernetes.io/instance-type": MACHINE}},
 }
-
-
-@pytest.fixture
-def baseline(tmp_path: Path) -> Iterator[Fleet]:
-    """The aggregated worker whose answers are right; it starts while hyp runs."""
-    fleet = Fleet("tiny-cpu-aggregated", tmp_path / "aggregated", port_offset=5000)
-    try:
-        yield fleet
-    finally:
-        fleet.stop()
 
 
 def create(shell: Shell, store: kubernetes.Store, folder: str, given: list[str], *configured: str) -> None:
@@ -92,18 +80,16 @@ def with_defaults(endpoint: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("bucket")
 def test_what_hyp_posted_answers_hyp_invoke(
-    shell: Shell, store: kubernetes.Store, private_hub: hub.Hub, baseline: Fleet, tmp_path: Path
+    shell: Shell, store: kubernetes.Store, private_hub: hub.Hub, tmp_path: Path
 ) -> None:
-    """Three doors at once: workers of a hub's recipe, the front before them, and hyp's own endpoint template."""
+    """Three doors at once: workers of a hub's recipe, the front before them, and hyp's own endpoint template, whose
+    worker is aggregated: what it answers is right."""
     apply(store, [NODE])
     create(shell, store, "engines", ENGINES, "--gateway-replicas", "1")
     posted = list(store.posted)
     create(shell, store, "front", FRONT)
     posted += store.posted
     posted += own_template(shell, store)
-    kinds = [one["kind"] for one in posted]
-    assert (kinds.count("LeaderWorkerSet"), kinds.count("InferenceEndpointConfig")) == (3, 2)
-
     workloads = [workload(one) for one in posted]
     names = [one["metadata"]["name"] for one in workloads if one["kind"] == "Deployment"]  # as cluster() has its pods
     assert {*names} == {"prefill-groups", "decode-groups", "gateway-groups", RECIPE, AGGREGATED}
@@ -111,20 +97,24 @@ def test_what_hyp_posted_answers_hyp_invoke(
     def as_posted(rendered: list[dict[str, Any]]) -> None:
         rendered[:] = workloads
 
+    text = "Prefill and decode, apart. " * 24
+    body = {"model": "tiny-llama", "prompt": text, "max_tokens": 16, "temperature": 0, "logprobs": 5}
+
+    def invoked(endpoint: str, pod: Pod) -> dict[str, Any]:
+        private_hub.endpoints.append(endpoint)
+        with sagemaker(endpoint, pod) as url:
+            shell.environment["AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"] = url
+            asked = ("--endpoint-name", endpoint, "--body", json.dumps(body))
+            said = shell.run("hyp", "invoke", "hyp-custom-endpoint", *asked)
+        (answer,) = (line for line in said.splitlines() if line.startswith("{"))
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
     with cluster(RECIPE, tmp_path / "pods", as_posted) as pods, httpx.Client(timeout=120) as http:
         gateway, front, alone = (pods[names.index(name)] for name in ("gateway-groups", RECIPE, AGGREGATED))
-        text = "Prefill and decode, apart. " * 24
-        right = complete(http, baseline.wait().url, text, logprobs=5)
+        right = invoked(AGGREGATED, alone)
         assert differences(complete(http, f"http://{gateway.address}:8080", text, logprobs=5), right) == []
+        assert differences(invoked(RECIPE, front), right) == []
         by_both = 'hyperpd_requests_total{mode="pd",outcome="ok",why="plain"} 1.0'
         assert by_both in http.get(f"http://{gateway.address}:8081/metrics").text
-        body = {"model": "tiny-llama", "prompt": text, "max_tokens": 16, "temperature": 0, "logprobs": 5}
-        for endpoint, pod in ((RECIPE, front), (AGGREGATED, alone)):
-            private_hub.endpoints.append(endpoint)
-            with sagemaker(endpoint, pod) as url:
-                shell.environment["AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"] = url
-                asked = ("--endpoint-name", endpoint, "--body", json.dumps(body))
-                said = shell.run("hyp", "invoke", "hyp-custom-endpoint", *asked)
-            (answer,) = (line for line in said.splitlines() if line.startswith("{"))
-            assert differences(json.loads(answer), right) == []
         assert by_both in inside(front, "http://127.0.0.1:8081/metrics")
