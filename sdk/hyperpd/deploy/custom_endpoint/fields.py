@@ -45,7 +45,7 @@ FIELDS = {
     "gateway.replicas": _not("Every pod has a front of its own"),
     "gateway.threshold_tokens": _not("An aggregated worker has no prefill to send prompts to"),
     "gateway.auth": _refused(
-        "the template mounts no Secret, so the key file cannot be there; SageMaker signs requests"
+        "the one volume is the recipe's, so the key file cannot be there; SageMaker signs requests"
     ),
     "gateway.limits": _is(_READ),
     "slo": _not("Nothing scales by it"),
