@@ -38,6 +38,7 @@ sdk-test: .venv/installed .venv/checks .venv/sagemaker/bin/python
 	SAGEMAKER_SDK_PYTHON=$(CURDIR)/.venv/sagemaker/bin/python $(BIN)/python -m pytest -k real_sdk tests/deploy/test_sagemaker_endpoint_sent.py
 
 hyp-test: .venv/installed .venv/checks $(HYP)
+	@bash tests/install_os_packages.sh
 	$(BIN)/python -m pytest -m hyp tests/hyp
 
 check: .venv/installed .venv/checks

@@ -17,6 +17,7 @@ from hyperpd.deploy import custom_endpoint
 from hyperpd.deploy.target import fate, leaves
 from hyperpd.errors import RecipeError
 from hyperpd.recipe import RecipeFile
+from tests.deploy import schema
 from tests.deploy.mutation import misspelt
 
 GIVEN = ("image=example/hyperpd:1", "instance_type=ml.m5.2xlarge")
@@ -37,8 +38,12 @@ def problems(body: dict[str, Any]) -> list[str]:
 
 
 def rendered(file: RecipeFile, *more: str) -> dict[str, Any]:
-    (document,) = deploy.render(file, "custom_endpoint", [*GIVEN, *more]).documents
-    return dict(document.body)  # type: ignore[arg-type]
+    return objects(file, *GIVEN, *more)[1]
+
+
+def objects(file: RecipeFile, *given: str) -> list[dict[str, Any]]:
+    """(the recipe's ConfigMap, config.yaml)."""
+    return [dict(one.body) for one in deploy.render(file, "custom_endpoint", given).documents]  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -69,6 +74,27 @@ def test_what_is_rendered_is_what_hyp_knows(name: str) -> None:
     assert {"# template: hyp-custom-endpoint", "# version: 1.2"} <= set(text.splitlines())
 
 
+def test_any_recipe_arrives_whole(load) -> None:
+    """Not only one that is in the image: by its ConfigMap, in the place of a model."""
+    file = load(AGGREGATED.replace("tiny-cpu-aggregated", "own"))
+    config, body = objects(file, *GIVEN, "namespace=team")
+    assert schema.problems(config) == []
+    (volume,) = body["kubernetes"]["volumes"]
+    assert (volume["name"], volume["configMap"]["name"]) == (
+        body["model_volume_mount_name"],
+        config["metadata"]["name"],
+    )
+    assert config["metadata"]["namespace"] == body["namespace"] == "team"
+    folder, _, key = body["env"]["HYPERPD_RECIPE"].rpartition("/")
+    assert (folder, config["data"]) == (body["model_volume_mount_path"], {key: file.path.read_text()})
+
+
+def test_replicas_are_what_the_recipe_says(load) -> None:
+    body = rendered(load(AGGREGATED.replace("aggregated: {", "aggregated: {replicas: 3")))
+    assert body["replicas"] == 3
+    assert body["auto_scaling_spec"] == {"minReplicaCount": 3, "maxReplicaCount": 3}
+
+
 def test_only_the_api_is_open_and_what_that_costs_is_said() -> None:
     file = recipe.load("tiny-cpu-aggregated")
     env = rendered(file)["env"]
@@ -94,7 +120,6 @@ def test_some_recipes_can_be_said() -> None:
         ("tiny-cpu-aggregated", GIVEN[1:], "image: the recipe names none"),
         ("tiny-cpu-aggregated", GIVEN[:1], "aggregated.instance_type: missing"),
         ("tiny-cpu-aggregated", ('image=a"b', GIVEN[1]), "image:"),
-        (AGGREGATED, GIVEN, "name: not a recipe that is shipped in the image"),
         (AGGREGATED + "gateway: {auth: keys}\n", GIVEN, "gateway.auth: target custom_endpoint refuses it"),
         (
             AGGREGATED.replace("aggregated: {", "aggregated: {parallel: {tensor: 2}"),
@@ -138,8 +163,7 @@ def test_refusals_name_the_field(text: str, given: tuple[str, ...], said: str, l
 def test_each_option_does_something(setting: str) -> None:
     file = recipe.load("tiny-cpu-aggregated")
     given = [one for one in GIVEN if one.partition("=")[0] != setting.partition("=")[0]]
-    (document,) = deploy.render(file, "custom_endpoint", [*given, setting]).documents
-    assert document.body != rendered(file)
+    assert objects(file, *given, setting)[1] != rendered(file)
 
 
 def test_every_field_has_a_fate() -> None:

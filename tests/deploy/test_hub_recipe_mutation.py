@@ -11,8 +11,9 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from hyperpd.deploy.hub_recipe import template
-from tests.deploy import mutation, objects_recipes, schema
+from tests.deploy import mutation, objects_recipes, schema, test_hub_recipe_endpoint
 from tests.deploy.mutation import misspelt
+from tests.deploy.operator_rendered import cases
 from tests.deploy.test_hub_recipe import files, rendered
 
 # What hyp 3.12.0 reads of a parameter, and of the hub's document (cli/recipe_utils.py, cli/init_utils.py).
@@ -59,8 +60,9 @@ def wrong(body: dict[str, Any], required: list[str]) -> Iterator[tuple[str, dict
 def test_parameters_and_hub_document(record_property, capsys) -> None:
     tried: Counter[str] = Counter()
     missed = []
-    for name in objects_recipes.names():
-        texts = files(objects_recipes.load(name))
+    every = [(name, files(objects_recipes.load(name))) for name in objects_recipes.names()]
+    every += [(f"{name} {given}", test_hub_recipe_endpoint.files(name, *given)) for name, given in cases()]
+    for name, texts in every:
         (entry,) = json.loads(texts[template.HUB_DOCUMENT])["RecipeCollection"]
         parts = [("document", entry, ENTRY)]
         parts += [(key, one, PARAMETER) for key, one in json.loads(texts[template.PARAMETERS]).items()]

@@ -328,6 +328,18 @@ def test_what_a_role_of_the_pair_lacks_is_always_listed(lost):
     assert not [path for path in lost(HUB) if path.startswith("*")]
 
 
+def test_our_image_in_pd_spec_is_marked_wherever_it_is_met(load, lost):
+    """Where it is rendered, in what is printed, and in the option's own words."""
+    assert "own_image" in lost(PAIR, *OWN)
+    assert "own_image" not in [*lost(PAIR), *lost(HUB, *OWN)]  # an aggregated worker hands nothing over
+    file = load(PAIR)
+    rendering = deploy.render(file, "inference_operator", OWN)
+    assert "own_image probably does not work here" in rendering.documents[-1].comment
+    said = deploy.texts(rendering, file, OWN)["4-endpoint.yaml"]
+    assert "#   own_image: unverified, and in pdSpec it probably does not work" in said
+    assert "probably does not work" in inference_operator.Options.model_fields["own_image"].description
+
+
 @pytest.mark.parametrize(("text", "given"), [(PAIR, FRONT), (HUB, OWN)])
 def test_only_the_api_listens_outside_the_pod(text, given, spec, lost):
     """Drain, metrics and the engine ask for no key."""

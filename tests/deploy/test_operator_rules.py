@@ -24,6 +24,7 @@ BROKEN = {
     "instance_types_begin_with_ml": (CPU, ("instanceType",), "m5.2xlarge"),
     "source_has_its_block": (PAIR, ("modelSourceConfig", "modelSourceType"), "s3"),
     "hub_model_is_named": (PAIR, (*HUB, "modelId"), "gpt2"),
+    "token_secret_is_named": (PAIR, (*HUB, "tokenSecretRef"), {"key": "token"}),
     "volume_has_the_mounts_name": (CPU, ("worker", "modelVolumeMount", "name"), "weights"),
     "volume_has_no_location": (CPU, ("modelSourceConfig", "modelLocation"), "a"),
     "volumes_are_not_reserved": (CPU, ("kubernetes", "volumes", 1), {"name": "shm", "emptyDir": {}}),
@@ -35,6 +36,7 @@ BROKEN = {
     "threshold_is_no_less_than_zero": (PAIR, ("pdSpec", "routingThreshold"), -1),
     "prometheus_is_amp": (PAIR, AMP_AT, "http://prometheus.monitoring:9090"),
     "second_cache_has_a_backend": (PAIR, ("kvCacheSpec", "l2CacheSpec"), {"l2CacheBackend": "disk"}),
+    "redis_has_a_url": (PAIR, ("kvCacheSpec", "l2CacheSpec"), {"l2CacheBackend": "Redis"}),
     "second_caches_url_is_the_operators": (PAIR, ("worker", "environmentVariables", 0, "name"), "LMCACHE_REMOTE_URL"),
     "variable_has_one_value": (PAIR, ("worker", "environmentVariables", 0, "valueFrom"), {"fieldRef": {}}),
     "overflow_is_an_error": (PAIR, ("worker", "requestLimits"), {"overflowStatusCode": 200}),
@@ -42,6 +44,11 @@ BROKEN = {
     "metrics_port_is_unprivileged": (PAIR, ("metrics", "modelMetrics", "port"), 80),
     "health_path_is_absolute": (PAIR, ("loadBalancer", "healthCheckPath"), "ping"),
     "dns_needs_a_certificate": (PAIR, ("dnsConfig",), {"hostedZoneId": "Z1"}),
+    "captured_types_are_media_types": (
+        PAIR,
+        ("dataCapture",),
+        {"modelPod": {"captureContentTypeHeader": {"csvContentTypes": ["text/csv", "csv"]}}},
+    ),
 }
 MORE = [
     ("names_of_sagemaker", PAIR, ("modelName",), "a.b"),

@@ -1,6 +1,7 @@
-"""A stand-in for a SageMaker private hub: ImportHubContent and DescribeHubContent, held to botocore's shapes.
+"""A stand-in for SageMaker's API: a private hub's ImportHubContent and DescribeHubContent, and DescribeEndpoint.
 
-It takes what the shapes allow, patterns and enums included; what AWS says to a document's content nobody knows here.
+Requests are held to botocore's shapes, patterns and enums included; what AWS says to a document's content nobody knows
+here.
 """
 
 from __future__ import annotations
@@ -18,21 +19,24 @@ from typing import Any
 import botocore.session
 
 ACCOUNT, REGION = "111122223333", "us-east-2"
-_OPERATIONS = ("ImportHubContent", "DescribeHubContent")
+_OPERATIONS = ("ImportHubContent", "DescribeHubContent", "DescribeEndpoint")
 _KEY = ("HubName", "HubContentType", "HubContentName")
 
 
 class Hub:
-    """Contents by name and version; imports holds every accepted request."""
+    """Contents by name and version; imports holds every accepted request. endpoints: names of those in service."""
 
     def __init__(self) -> None:
         self.imports: list[dict[str, Any]] = []
+        self.endpoints: list[str] = []
 
     def answer(self, operation: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if operation not in _OPERATIONS:
             return 400, {"__type": "UnknownOperationException", "message": operation}
         if found := shape_problems(operation, asked):
             return 400, {"__type": "ValidationException", "message": "; ".join(found)}
+        if operation == "DescribeEndpoint":
+            return self._endpoint(asked["EndpointName"])
         same = [one for one in self.imports if all(one[key] == asked[key] for key in _KEY)]
         if version := asked.get("HubContentVersion"):
             same = [one for one in same if one["HubContentVersion"] == version]
@@ -46,6 +50,13 @@ class Hub:
         last = same[-1]
         own = {"HubContentArn": self._content(last), "HubArn": self._arn("hub", last["HubName"])}
         return 200, {**last, **own, "HubContentStatus": "Available", "CreationTime": time.time()}
+
+    def _endpoint(self, name: str) -> tuple[int, dict[str, Any]]:
+        if name not in self.endpoints:
+            return 400, {"__type": "ValidationException", "message": f'Could not find endpoint "{name}".'}
+        times = {"CreationTime": time.time(), "LastModifiedTime": time.time()}
+        own = {"EndpointArn": self._arn("endpoint", name), "EndpointConfigName": name}
+        return 200, {"EndpointName": name, **own, "EndpointStatus": "InService", **times}
 
     def _content(self, asked: dict[str, Any]) -> str:
         return self._arn("hub-content", *(asked[key] for key in (*_KEY, "HubContentVersion")))

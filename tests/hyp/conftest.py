@@ -12,18 +12,22 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from hyperpd import deploy, recipe
+from hyperpd.deploy.hub_recipe import objects
 from tests.fakes import hub, kubernetes
 
 ROOT = Path(__file__).parents[2]
+BUCKET = "s3://sagemaker-recipes/hyperpd"
 CONTEXT = "stand-in-zz-nowhere-1"  # looks like a Region, and is none
 _left_out: list[str] = []
 
@@ -87,7 +91,7 @@ class Shell:
         """All that was typed and printed, without what differs between two runs: times, places, a library's warning."""
         text = re.sub(r"run/\d{8}T\d{6}", "run/TIMESTAMP", "".join(self.said))
         text = re.sub(r"\S+: RequestsDependencyWarning:.*\n.*\n", "", text)
-        return re.sub(r"(?<=/tiny-cpu-1p1d/)[0-9a-f]{12}(?=/)", "CONTENTS", text)
+        return re.sub(rf"(?<={BUCKET}/)([^/]+)/[0-9a-f]{{12}}(?=/)", r"\1/CONTENTS", text)
 
 
 @pytest.fixture(scope="session")
@@ -169,3 +173,37 @@ def shell(
         }
         yield Shell(environment, tmp_path, hyp_path)
     assert leaks[1] == [], "something left this machine's stand-ins"
+
+
+@pytest.fixture
+def bucket(s3_url: str) -> None:
+    keys = {"aws_access_key_id": "stand-in", "aws_secret_access_key": "stand-in"}
+    place = {"LocationConstraint": hub.REGION}
+    s3 = boto3.client("s3", endpoint_url=s3_url, region_name=hub.REGION, **keys)
+    if not s3.list_buckets()["Buckets"]:
+        s3.create_bucket(Bucket=BUCKET.split("/")[2], CreateBucketConfiguration=place)
+
+
+def published(shell: Shell, name: str, given: Iterable[str], *argv: str) -> str:
+    """The ARN that hyperpd hub publish says."""
+    settings = [word for one in given for word in ("--set", one)]
+    said = shell.run("hyperpd", "hub", "publish", name, "--bucket", BUCKET, "--hub", "team", *settings, *argv)
+    return next(line.partition(": ")[2] for line in said.splitlines() if line.startswith("import_hub_content"))
+
+
+def prepare(store: kubernetes.Store, name: str, given: Iterable[str]) -> list[dict[str, Any]]:
+    """What kubectl apply --filename 0-before.yaml makes of a recipe's rendering."""
+    options = deploy.options(deploy.target("hub_recipe"), [*given, f"bucket={BUCKET}"])
+    before, _ = objects.documents(recipe.load(name), options)
+    bodies = [dict(one.body) for one in before if not isinstance(one.body, str)]
+    apply(store, bodies)
+    return bodies
+
+
+def apply(store: kubernetes.Store, bodies: Iterable[dict[str, Any]]) -> None:
+    """What kubectl apply does."""
+    for body in bodies:
+        namespace = body["metadata"].get("namespace")
+        room = f"/namespaces/{namespace}" if namespace else ""
+        store.create(kubernetes.place(f"/api/v1{room}/{body['kind'].lower()}s"), body)
+    store.posted.clear()

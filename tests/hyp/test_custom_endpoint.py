@@ -6,8 +6,10 @@ from pathlib import Path
 
 import yaml
 
+from hyperpd.deploy.inference_operator import rules
+from tests.deploy import schema
 from tests.fakes import kubernetes
-from tests.hyp.conftest import Shell
+from tests.hyp.conftest import Shell, apply
 
 NAME, IMAGE = "tiny-cpu-aggregated", "123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:0.1.0"
 
@@ -18,9 +20,11 @@ def test_an_aggregated_recipe_arrives(shell: Shell, store: kubernetes.Store, tmp
     shell.run("hyperpd", "render", NAME, "--target", "custom_endpoint", *settings, "--out", "endpoint")
     endpoint = tmp_path / "endpoint"
     given = yaml.safe_load((endpoint / "config.yaml").read_text())
+    apply(store, [yaml.safe_load((endpoint / "0-recipe.yaml").read_text())])
     assert "validated successfully" in shell.run("hyp", "validate", cwd=endpoint)
     shell.run("hyp", "create", cwd=endpoint)
     (posted,) = store.posted
+    assert schema.problems(posted) + rules.problems(posted) == []
     spec = posted["spec"]
     assert (posted["kind"], posted["metadata"]["name"]) == ("InferenceEndpointConfig", NAME)
     assert {one["name"]: one["value"] for one in spec["worker"]["environmentVariables"]} == given["env"]
@@ -30,6 +34,8 @@ def test_an_aggregated_recipe_arrives(shell: Shell, store: kubernetes.Store, tmp
     assert {key: str(value) for key, value in requests.items()} == given[
         "resources_requests"
     ]  # YAML makes "1" a number
+    (bounds,) = ({spec["autoScalingSpec"][key] for key in ("minReplicaCount", "maxReplicaCount")},)
+    assert bounds == {1}  # hyp's own are 1 and 5
     assert spec["kubernetes"]["volumes"] == given["kubernetes"]["volumes"]
     assert (spec["invocationEndpoint"], spec["loadBalancer"]["healthCheckPath"]) == ("invocations", "/ping")
     assert spec["maxDeployTimeInSeconds"] == given["max_deploy_time_in_seconds"]

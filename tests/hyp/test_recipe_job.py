@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import subprocess
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 
 from hyperpd import deploy, recipe
-from hyperpd.deploy.hub_recipe import objects
+from hyperpd.deploy.hub_recipe import hyp, objects
 from tests.fakes import hub, kubernetes
-from tests.hyp.conftest import ROOT, Shell
+from tests.hyp.conftest import BUCKET, ROOT, Shell, apply, prepare, published
 
-EXAMPLE = ROOT / "examples" / "hyp-recipe" / "transcript.txt"
+EXAMPLES = ROOT / "examples" / "hyp-recipe"
 IMAGE = "123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:0.1.0"
-BUCKET = "s3://sagemaker-recipes/hyperpd"
 SET = (f"image={IMAGE}", "instance_type=ml.m5.2xlarge")
 NODE = {
     "apiVersion": "v1",
     "kind": "Node",
     "metadata": {"name": "node-0", "labels": {"node.kubernetes.io/instance-type": "ml.m5.2xlarge"}},
 }
+ENGINES = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "hyperpd-engines"}}  # a front's
+AMP = "https://aps-workspaces.us-east-2.amazonaws.com/workspaces/ws-0123"
 INSTANCE = ("--technique", "hyperpd", "--instance-type", "ml.m5.2xlarge")
-
-
-@pytest.fixture
-def bucket(s3_url: str) -> None:
-    keys = {"aws_access_key_id": "stand-in", "aws_secret_access_key": "stand-in"}
-    place = {"LocationConstraint": hub.REGION}
-    s3 = boto3.client("s3", endpoint_url=s3_url, region_name=hub.REGION, **keys)
-    if not s3.list_buckets()["Buckets"]:
-        s3.create_bucket(Bucket="sagemaker-recipes", CreateBucketConfiguration=place)
 
 
 def rendered(name: str, *settings: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -46,15 +36,6 @@ def rendered(name: str, *settings: str) -> tuple[list[dict[str, Any]], list[dict
     return [dict(one.body) for one in before], [dict(one.body) for one in posted]  # type: ignore[call-overload]
 
 
-def apply(store: kubernetes.Store, bodies: Iterable[dict[str, Any]]) -> None:
-    """What kubectl apply does with 0-before.yaml."""
-    for body in bodies:
-        namespace = body["metadata"].get("namespace")
-        room = f"/namespaces/{namespace}" if namespace else ""
-        store.create(kubernetes.place(f"/api/v1{room}/{body['kind'].lower()}s"), body)
-    store.posted.clear()
-
-
 def compared(path: Path, transcript: str) -> None:
     """Hold an example to what was printed; one that is missing is written, and its test fails once."""
     if not path.exists():
@@ -64,19 +45,12 @@ def compared(path: Path, transcript: str) -> None:
     assert transcript == path.read_text(), f"delete {path} to have it written anew"
 
 
-def published(shell: Shell, name: str, *argv: str) -> str:
-    """The ARN that hyperpd hub publish says."""
-    settings = [word for one in SET for word in ("--set", one)]
-    said = shell.run("hyperpd", "hub", "publish", name, "--bucket", BUCKET, "--hub", "team", *settings, *argv)
-    return next(line.partition(": ")[2] for line in said.splitlines() if line.startswith("import_hub_content"))
-
-
 @pytest.mark.usefixtures("bucket")
 def test_what_hyp_posts_is_what_was_rendered(
     shell: Shell, store: kubernetes.Store, private_hub: hub.Hub, tmp_path: Path
 ) -> None:
     before, wanted = rendered("tiny-cpu-1p1d")
-    arn = published(shell, "tiny-cpu-1p1d")
+    arn = published(shell, "tiny-cpu-1p1d", SET)
     assert [one["HubContentName"] for one in private_hub.imports] == ["tiny-cpu-1p1d"]
     said = shell.run("hyp", "init", "hyp-recipe-job", "tiny-cpu-1p1d", "--model-id", arn, *INSTANCE)
     assert "initialized successfully" in said
@@ -91,14 +65,14 @@ def test_what_hyp_posts_is_what_was_rendered(
     assert list(yaml.safe_load_all((run / "k8s.yaml").read_text())) == wanted
     transcript = shell.transcript()
     assert "not found in the current cluster" not in transcript
-    compared(EXAMPLE, transcript)
+    compared(EXAMPLES / "transcript.txt", transcript)
 
 
 @pytest.mark.usefixtures("bucket")
 def test_configure_changes_what_was_offered_and_holds_bounds(
     shell: Shell, store: kubernetes.Store, tmp_path: Path
 ) -> None:
-    arn = published(shell, "tiny-cpu-1p1d", "--version", "1.0.1", "--type", "JsonDoc")
+    arn = published(shell, "tiny-cpu-1p1d", SET, "--version", "1.0.1", "--type", "JsonDoc")
     shell.run("hyp", "init", "hyp-recipe-job", "fleet", "--model-id", arn, *INSTANCE)
     fleet = tmp_path / "fleet"
     assert "exceeds the maximum" in shell.run("hyp", "configure", "--decode-replicas", "2000", cwd=fleet, expect=1)
@@ -117,25 +91,41 @@ def test_configure_changes_what_was_offered_and_holds_bounds(
     assert store.posted == wanted
 
 
-def test_an_inference_endpoint_of_a_hub_keeps_its_pd_spec(
-    shell: Shell, store: kubernetes.Store, tmp_path: Path
+def files(folder: Path) -> list[dict[str, Any]]:
+    """The objects in a folder that hyperpd render wrote, in the order in which they are applied."""
+    return [body for path in sorted(folder.glob("*.yaml")) for body in yaml.safe_load_all(path.read_text())]
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize(
+    ("name", "options", "machine"),
+    [
+        ("llama-3.3-70b-p5en-4p2d", [f"prometheus={AMP}", "name=llama"], "ml.p5en.48xlarge"),
+        ("llama-3.3-70b-p5en-4p2d", [f"prometheus={AMP}", "own_image=true", f"image={IMAGE}"], "ml.p5en.48xlarge"),
+        ("qwen3-32b-p5-8xtp2", [], "ml.p5.48xlarge"),
+        ("tiny-cpu-1p1d", ["front=true", "front_instance_type=ml.m5.2xlarge", f"image={IMAGE}"], "ml.m5.2xlarge"),
+    ],
+    ids=["pdSpec", "pdSpec-own-image", "aggregated", "front"],
+)
+def test_what_the_operator_gets_is_what_its_own_target_renders(
+    name: str, options: list[str], machine: str, shell: Shell, store: kubernetes.Store, tmp_path: Path, request: Any
 ) -> None:
-    """The recipe route posts objects unfiltered: pdSpec arrives, which hyp's own endpoint commands strip."""
-    settings = ["prometheus=https://aps-workspaces.us-east-2.amazonaws.com/workspaces/ws-0123"]
-    rendering = deploy.render(recipe.load("llama-3.3-70b-p5en-4p2d"), "inference_operator", settings)
-    bodies: list[Any] = [one.body for one in rendering.documents]
-    (endpoint,) = [body for body in bodies if body["kind"] == "InferenceEndpointConfig"]
-    assert endpoint["spec"]["pdSpec"]["prefillSpec"]["replicas"] == 4
-    place = endpoint["metadata"]["namespace"]
-    apply(store, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place}}])
-    crafted = tmp_path / "crafted"
-    crafted.mkdir()
-    crafted.joinpath(".override_spec.json").write_text(json.dumps({"replicas": {"type": "integer", "default": 2}}))
-    crafted.joinpath("config.yaml").write_text("# template: hyp-recipe-job\nreplicas: 2\n")
-    crafted.joinpath(".hyp").write_text("hyp-recipe-job")
-    crafted.joinpath("k8s.jinja").write_text(yaml.safe_dump(endpoint))
-    shell.run("hyp", "create", cwd=crafted)
-    assert store.posted == [endpoint]
+    """InferenceEndpointConfig, pdSpec and all, by hyp's recipe route; hyp's own endpoint commands strip pdSpec."""
+    given = [word for one in options for word in ("--set", one)]
+    shell.run("hyperpd", "render", name, "--target", "inference_operator", *given, "--out", "wanted")
+    wanted = files(tmp_path / "wanted")
+    by_hub = ["objects=inference_operator", *options]
+    arn = published(shell, name, by_hub)
+    before = prepare(store, name, by_hub)
+    machines = {"name": "node-0", "labels": {"node.kubernetes.io/instance-type": machine}}
+    apply(store, [ENGINES, {**NODE, "metadata": machines}])
+    asked = ("--model-id", arn, "--technique", "hyperpd", "--instance-type", machine)
+    shell.run("hyp", "init", "hyp-recipe-job", "endpoint", *asked)
+    shell.run("hyp", "create", cwd=tmp_path / "endpoint")
+    assert [*before, *store.posted] == wanted
+    if request.node.callspec.id == "pdSpec":
+        compared(EXAMPLES / "pdspec.txt", shell.transcript())
+    assert ("pdSpec" in store.posted[-1]["spec"]) == ("pdSpec" in request.node.callspec.id)
 
 
 def test_kinds_that_hyp_cannot_post_are_the_ones_we_say(shell: Shell, store: kubernetes.Store, tmp_path: Path) -> None:
@@ -154,6 +144,15 @@ def test_kinds_that_hyp_cannot_post_are_the_ones_we_say(shell: Shell, store: kub
         "POST /apis//v1/namespaces/default/namespaces",
     ]
     assert store.posted == []
+
+
+def test_kinds_have_the_plurals_that_hyp_gives_them(shell: Shell) -> None:
+    """Of every kind that we render, also those that no recipe here has."""
+    kinds = [one.kind for one in kubernetes.RESOURCES]
+    code = f"from sagemaker.hyperpod.cli import recipe_utils as r; print(*map(r._kind_to_plural, {kinds}))"
+    argv = [str(shell.hyp.parent / "python"), "-W", "ignore", "-c", code]
+    said = subprocess.run(argv, env=shell.environment, capture_output=True, text=True, check=True).stdout
+    assert said.split() == [hyp.plural(kind) for kind in kinds] == [one.plural for one in kubernetes.RESOURCES]
 
 
 def test_a_hub_on_this_machine_is_enough_for_init(shell: Shell, tmp_path: Path) -> None:

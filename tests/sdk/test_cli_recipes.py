@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hyperpd.recipe import shipped
+from hyperpd import deploy
+from hyperpd.deploy.target import leaves
+from hyperpd.recipe import Recipe, shipped
 from tests.sdk.test_cli import hyperpd
 
 IMAGE = ("--target", "kubernetes", "--set", "image=r.example/h:1")
@@ -89,7 +92,13 @@ def test_wrong_words() -> None:
 
 
 def test_targets_says_what_becomes_of_every_field() -> None:
-    assert "kubernetes" in hyperpd("targets").stdout
+    _, matrix = hyperpd("targets").stdout.split("\n\n")
+    head, *rows = (re.split(r"  +", line) for line in matrix.splitlines())
+    assert head == ["recipe field", *deploy.TARGETS]
+    assert [path for path, *_ in rows] == list(leaves(Recipe))
+    whole = json.loads(hyperpd("targets", "--json").stdout)
+    for path, *fates in rows:
+        assert fates == [whole[name]["fields"][path]["fate"] for name in deploy.TARGETS], path
     said = hyperpd("targets", "kubernetes").stdout
     assert "*.autoscaling.min" in said
     document = json.loads(hyperpd("targets", "--json").stdout)["kubernetes"]

@@ -44,7 +44,7 @@ def hub() -> None:
 @click.argument("recipe")
 @click.option("--bucket", required=True, metavar="s3://BUCKET/PREFIX", help="Where the two files go.")
 @click.option("--hub", "hub_name", required=True, help="Your private hub (aws sagemaker create-hub).")
-@click.option("--name", help="Name in the hub; default: the recipe's, without dots.")
+@click.option("--name", help="Name in the hub; default: the recipe's, without dots. A front needs another.")
 @_version
 @_type
 @_set
@@ -62,6 +62,9 @@ def publish(
     as_json: bool,
 ) -> None:
     """Upload the template and parameters of RECIPE to S3 and import the document that names them into a hub.
+
+    hyp posts hyperpd's own workers and gateway or, with --set objects=inference_operator, an InferenceEndpointConfig:
+    HyperPod's prefill and decode (pdSpec), or with --set front=true hyperpd's gateway before its workers.
 
     It needs s3:PutObject below the prefix and sagemaker:ImportHubContent on the hub; hyp init then needs s3:GetObject
     and sagemaker:DescribeHubContent. Every content has files of its own: an earlier version keeps its own.

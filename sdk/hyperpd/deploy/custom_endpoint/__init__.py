@@ -1,7 +1,8 @@
 """The target custom_endpoint: config.yaml for stock hyp's template hyp-custom-endpoint, one aggregated worker a pod.
 
-hyp 3.12.0 renders this template with texts in plain double quotes, splits arguments at commas and drops what it does
-not know, all with exit 0. So whatever would not arrive is refused here, by the recipe's field.
+The template mounts one volume, and it is the recipe's: a ConfigMap in the place of a model. hyp 3.12.0 renders it with
+texts in plain double quotes, splits arguments at commas and drops what it does not know, all with exit 0. So whatever
+would not arrive is refused here, by the recipe's field.
 Source: sagemaker-hyperpod 3.12.0, hyperpod_custom_inference_template/v1_2; tests/hyp runs it.
 """
 
@@ -12,23 +13,26 @@ from typing import Any
 from hyperpd import instances
 from hyperpd.deploy.custom_endpoint.fields import FIELDS
 from hyperpd.deploy.custom_endpoint.options import Options
+from hyperpd.deploy.kubernetes.fleet import DIGEST, RECIPE_KEY, Fleet
+from hyperpd.deploy.kubernetes.options import Options as KubernetesOptions
 from hyperpd.deploy.target import Document
 from hyperpd.errors import RecipeError
 from hyperpd.placement import Ports
-from hyperpd.recipe import Recipe, RecipeFile, load, shipped
+from hyperpd.recipe import Recipe, RecipeFile
 
 __all__ = ["FIELDS", "NAME", "SUMMARY", "Options", "documents", "losses", "problems"]
 
 NAME = "custom_endpoint"
 SUMMARY = "Stock hyp 3.12.0: config.yaml of hyp init hyp-custom-endpoint, for aggregated recipes of one GPU"
-FILE = "config.yaml"
+BEFORE, FILE = "0-recipe.yaml", "config.yaml"
 VERSION = "1.2"  # of the template
-_SPLIT = "hyp strips pdSpec from what it posts, and says it succeeded; use hub_recipe or inference_operator"
+_SPLIT = "hyp strips pdSpec from what it posts, and says it succeeded; use hub_recipe"
 _DEPLOY_S = 3600  # hyp's default
-_VOLUME = "model"
+_VOLUME, _FOLDER = "model", "/opt/ml/model"
 _COMMENT = (
     "Unverified on a live cluster. In an empty folder: hyp init hyp-custom-endpoint, this file in place of its"
-    " config.yaml, then hyp validate and hyp create. The two lines below are hyp's: it reads them.\n"
+    f" config.yaml, then kubectl apply --filename {BEFORE}, hyp validate and hyp create. The two lines below are hyp's:"
+    " it reads them.\n"
     "template: hyp-custom-endpoint\n"
     f"version: {VERSION}"
 )
@@ -39,14 +43,9 @@ def problems(recipe: Recipe, options: Options) -> list[str]:
     found = [f"{role}: {_SPLIT}" for role in recipe.roles() if role != "aggregated"]
     if not (options.image or recipe.image):
         found.append("image: the recipe names none; give --set image=…, or write it there (hyperpd image mirror)")
-    if recipe.name not in shipped() or load(recipe.name).recipe != recipe:
-        found.append(
-            "name: not a recipe that is shipped in the image, and the template mounts no ConfigMap that could bring it;"
-            " use target kubernetes or hub_recipe"
-        )
     for index, adapter in enumerate(recipe.model.adapters):
         if adapter.path:
-            found.append(f"model.adapters.{index}.path: nothing is mounted; give huggingface")
+            found.append(f"model.adapters.{index}.path: the one volume is the recipe's; give huggingface")
     if not recipe.aggregated:
         return found
     named = recipe.aggregated.instance_type
@@ -72,11 +71,11 @@ def losses(recipe: Recipe, options: Options) -> list[str]:
 
 
 def documents(file: RecipeFile, options: Options) -> list[Document]:
-    """The one file; hyp has the template."""
+    """The recipe, for kubectl, and what hyp reads; hyp has the template."""
     recipe, spec = file.recipe, file.recipe.aggregated
     assert spec is not None  # problems() refuses others
     name = options.endpoint_name or "-".join(filter(None, recipe.name.replace(".", "-").split("-")))
-    resources = _resources(recipe)
+    resources, fleet = _resources(recipe), Fleet(file, KubernetesOptions())
     body: dict[str, Any] = {
         "namespace": options.namespace,
         "metadata_name": name,
@@ -90,7 +89,7 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
         "load_balancer_health_check_path": "/ping",
         "env": {
             "HYPERPD_ROLE": "aggregated",
-            "HYPERPD_RECIPE": recipe.name,
+            "HYPERPD_RECIPE": f"{_FOLDER}/{RECIPE_KEY}",
             "HYPERPD_API_ADDRESS": "0.0.0.0",
             "HYPERPD_STATE_DIR": "/tmp/hyperpd",
         },
@@ -98,8 +97,9 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
         "resources_limits": {key: value for key, value in resources.items() if key != "cpu"},
         "model_source_type": "kubernetesVolume",
         "model_volume_mount_name": _VOLUME,
-        "model_volume_mount_path": "/opt/ml/model",
-        "kubernetes": {"volumes": [{"name": _VOLUME, "emptyDir": {}}]},
+        "model_volume_mount_path": _FOLDER,
+        "kubernetes": {"volumes": [{"name": _VOLUME, "configMap": {"name": fleet.configuration}}]},
+        "auto_scaling_spec": {"minReplicaCount": spec.replicas, "maxReplicaCount": spec.replicas},
         "max_deploy_time_in_seconds": max(_DEPLOY_S, recipe.start_timeout_s),
         "metrics_enabled": False,
         **({"tls_certificate_output_s3_uri": options.certificates} if options.certificates else {}),
@@ -110,10 +110,26 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
         "resources_requests": "An estimate, not measured; with GPUs from a process of CUDA and vLLM and some room for"
         " files that are read. A model whose files are larger loads more slowly.",
         "resources_limits": "Needed: with requests alone hyp's template gives no YAML.",
-        "model_source_type": "An empty volume: the container takes the model that its recipe names.",
+        "model_source_type": "The recipe's ConfigMap: the container takes the model that it names.",
+        "auto_scaling_spec": "hyp always posts one, and without this key its own: 1 to 5. Unverified what the operator"
+        " makes of one without a trigger.",
         "metrics_enabled": "The operator's sidecar would look for metrics at the API's port, which has none.",
     }
-    return [Document(FILE, _COMMENT, body, notes)]
+    return [_recipe(fleet, options.namespace), Document(FILE, _COMMENT, body, notes)]
+
+
+def _recipe(fleet: Fleet, namespace: str) -> Document:
+    meta = {"name": fleet.configuration, "namespace": namespace, "labels": fleet.labels()}
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": meta | {"annotations": {DIGEST: fleet.file.digest}},
+        "immutable": True,
+        "data": {RECIPE_KEY: fleet.file.path.read_bytes().decode()},
+    }
+    return Document(
+        BEFORE, "Byte for byte; another recipe has another name. Before hyp create: hyp has no word for it.", body
+    )
 
 
 def _said(recipe: Recipe) -> str:

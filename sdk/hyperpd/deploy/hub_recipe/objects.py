@@ -1,98 +1,57 @@
-"""The documents of the target kubernetes as objects that hyp can post: Deployments as LeaderWorkerSets of one pod."""
+"""The objects of a recipe as hyp can post them, in one of two forms: those of kubernetes, or of inference_operator."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
-from hyperpd.deploy import kubernetes
-from hyperpd.deploy.hub_recipe import hyp
+from hyperpd.deploy.hub_recipe import endpoint, fleet, hyp
+from hyperpd.deploy.hub_recipe.options import Options
 from hyperpd.deploy.target import Document
-from hyperpd.recipe import RecipeFile
-
-Object = dict[str, Any]
-
-_POD_GROUP = (
-    "kueue.x-k8s.io/pod-group-name",
-    "kueue.x-k8s.io/pod-group-total-count",
-    "kueue.x-k8s.io/pod-group-serving",
-)
-_SET = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet"}
-_TEMPLATE = "spec.leaderWorkerTemplate.workerTemplate"
-_WHY = (
-    f"hyp {hyp.VERSION} posts objects of apps/v1 to a path that no server has, so this is a LeaderWorkerSet of groups"
-    " of one pod, and not a Deployment."
-)
+from hyperpd.recipe import Recipe, RecipeFile
 
 
-def documents(file: RecipeFile, options: kubernetes.Options) -> tuple[list[Document], list[Document]]:
+class Form(Protocol):
+    """The names that a module of a form has to have."""
+
+    NEEDS: str  # of the cluster
+    NAMESPACES: str  # what the parameter `namespace` is
+    KUBECTLS: str  # kinds that are not hyp's to post
+
+    def problems(self, recipe: Recipe, options: Options) -> list[str]:
+        """Why this recipe cannot be rendered with these options."""
+
+    def losses(self, recipe: Recipe, options: Options) -> list[str]:
+        """What this recipe says and these objects do not."""
+
+    def documents(self, file: RecipeFile, options: Options) -> list[Document]:
+        """The objects, in the order in which they are applied."""
+
+    def image(self, recipe: Recipe, options: Options) -> str:
+        """The containers' image."""
+
+    def machines(self, recipe: Recipe, options: Options) -> list[str]:
+        """What hyp init may be given as --instance-type, of a recipe without problems."""
+
+    def scaled(self, recipe: Recipe, options: Options) -> list[str]:
+        """Whose number can be changed."""
+
+    def counted(self, body: Mapping[str, Any], counts: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`body` with these numbers, by role."""
+
+
+_FORMS: Mapping[str, Form] = {"kubernetes": fleet, "inference_operator": endpoint}
+
+
+def form(options: Options) -> Form:
+    return _FORMS[options.objects]
+
+
+def documents(file: RecipeFile, options: Options) -> tuple[list[Document], list[Document]]:
     """(what has to be there before, what hyp posts), each in the order in which it is applied."""
     before: list[Document] = []
     posted: list[Document] = []
-    for document in kubernetes.documents(file, options):
-        converted = _converted(document)
-        (posted if hyp.postable(_body(converted)) else before).append(converted)
+    for document in form(options).documents(file, options):
+        assert not isinstance(document.body, str)  # both targets write objects alone
+        (posted if hyp.postable(document.body) else before).append(document)
     return before, posted
-
-
-def _body(document: Document) -> Mapping[str, Any]:
-    assert not isinstance(document.body, str)  # the target kubernetes writes objects alone
-    return document.body
-
-
-def _converted(document: Document) -> Document:
-    match _body(document)["kind"]:
-        case "Deployment":
-            return _group(document)
-        case "ScaledObject":
-            return _scaler(document)
-    return document
-
-
-def _group(document: Document) -> Document:
-    deployment = _body(document)
-    name, spec = _name(deployment["metadata"]["name"]), deployment["spec"]
-    rolling = spec["strategy"].get("rollingUpdate", {"maxSurge": 0, "maxUnavailable": 1})
-    body = {
-        **_SET,
-        "metadata": {**deployment["metadata"], "name": name},
-        "spec": {
-            "replicas": spec["replicas"],
-            "rolloutStrategy": {"type": "RollingUpdate", "rollingUpdateConfiguration": dict(rolling)},
-            "leaderWorkerTemplate": {"size": 1, "restartPolicy": "None", "workerTemplate": _pod(spec["template"])},
-        },
-    }
-    notes = {
-        path.replace("spec.template", _TEMPLATE, 1): note
-        for path, note in (document.notes or {}).items()
-        if path not in ("spec.progressDeadlineSeconds", "spec.strategy")
-    }
-    notes["metadata.name"] = "Its controller makes a Service of its own name, so that it cannot have the role's."
-    notes["spec.leaderWorkerTemplate.restartPolicy"] = "A container that ends is started again in its pod."
-    if spec["strategy"]["type"] == "RollingUpdate" and not rolling["maxSurge"]:
-        notes["spec.rolloutStrategy"] = "One after the other: there are no machines for two of a worker."
-    comment, _, _ = document.comment.partition(" Kueue admits")
-    return replace(document, comment=f"{comment} {_WHY}", body=body, notes=notes)
-
-
-def _pod(template: Mapping[str, Any]) -> Object:
-    """A pod's template without Kueue's pod group, which cannot hold a LeaderWorkerSet's groups."""
-    meta = {
-        part: {key: value for key, value in values.items() if key not in _POD_GROUP}
-        for part, values in template["metadata"].items()
-    }
-    return {"metadata": meta, "spec": template["spec"]}
-
-
-def _scaler(document: Document) -> Document:
-    body = _body(document)
-    target = body["spec"]["scaleTargetRef"]
-    if target["kind"] != "Deployment":
-        return document
-    spec = {**body["spec"], "scaleTargetRef": {**_SET, "name": _name(target["name"])}}
-    return replace(document, body={**body, "spec": spec})
-
-
-def _name(deployment: str) -> str:
-    return f"{deployment}-groups"

@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hyperpd import __version__
 from hyperpd.deploy import yaml
 from hyperpd.deploy.hub_recipe import hyp, objects
 from hyperpd.deploy.hub_recipe.options import Options
-from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
 from hyperpd.deploy.target import Document
 from hyperpd.recipe import Recipe, RecipeFile
 
@@ -25,31 +25,29 @@ def parameters(recipe: Recipe, options: Options) -> dict[str, dict[str, Any]]:
 
     Bounds are said twice: configure shows `min` and `max`, validate reads `minimum` and `maximum`.
     """
+    form, types = objects.form(options), instance_types(recipe, options)
     found = {
-        "namespace": _text(
-            options.namespace,
-            f"Namespace of the gateway; the engines' is <namespace>{ENGINES_SUFFIX}. Both have to be there",
-        ),
-        "image": _text(str(options.image or recipe.image), "Container image"),
+        "namespace": _text(options.namespace, form.NAMESPACES),
+        "image": _text(form.image(recipe, options), "Container image"),
         "instance_type": _text(
-            instance_types(recipe, options)[0],
+            types[0],
             "Of the recipe, and changes nothing in the objects: hyp asks for one, and warns if the cluster has none",
         )
-        | {"enum": instance_types(recipe, options)},
+        | {"enum": types},
     }
-    if recipe.fabric == "local" and not recipe.aggregated:
-        return found  # one pod for all
+    changed = form.scaled(recipe, options)
     for role, spec in recipe.roles().items():
-        low, high = (spec.autoscaling.min, spec.autoscaling.max) if spec.autoscaling else (1, _MOST_WORKERS)
-        found[f"{role}_replicas"] = _number(spec.replicas, low, high, f"How many {role} workers")
-    found["gateway_replicas"] = _number(recipe.gateway.replicas, 1, _MOST_GATEWAYS, "How many gateways")
+        if role in changed:
+            low, high = (spec.autoscaling.min, spec.autoscaling.max) if spec.autoscaling else (1, _MOST_WORKERS)
+            found[_count(role)] = _number(spec.replicas, low, high, f"How many {role} workers")
+    if "gateway" in changed:
+        found[_count("gateway")] = _number(recipe.gateway.replicas, 1, _MOST_GATEWAYS, "How many gateways")
     return found
 
 
 def instance_types(recipe: Recipe, options: Options) -> list[str]:
     """What hyp init may be given as --instance-type."""
-    named = [spec.instance_type for spec in recipe.roles().values() if spec.instance_type]
-    return list(dict.fromkeys(named)) or ([options.instance_type] if options.instance_type else [])
+    return list(dict.fromkeys(objects.form(options).machines(recipe, options)))
 
 
 def template(file: RecipeFile, options: Options, lost: Sequence[str]) -> str:
@@ -57,7 +55,9 @@ def template(file: RecipeFile, options: Options, lost: Sequence[str]) -> str:
     marks = {key: f"{key.replace('_', '-')}-{file.digest[:12]}" for key in parameters(file.recipe, options)}
     marked = options.model_copy(update={"namespace": marks["namespace"], "image": marks["image"]})
     _, documents = objects.documents(file, marked)
-    documents = [Document(TEMPLATE, d.comment, _counted(d.body, marks), d.notes) for d in documents]
+    form = objects.form(options)
+    counts = {name: marks[_count(name)] for name in form.scaled(file.recipe, options)}
+    documents = [replace(one, file=TEMPLATE, body=form.counted(_object(one), counts)) for one in documents]
     header = {
         "recipe": file.recipe.name,
         "recipe digest": f"sha256 {file.digest}",
@@ -74,12 +74,14 @@ def template(file: RecipeFile, options: Options, lost: Sequence[str]) -> str:
     return text
 
 
-def _counted(body: Mapping[str, Any] | str, marks: Mapping[str, str]) -> Mapping[str, Any] | str:
-    """A workload whose replicas are a parameter's."""
-    if isinstance(body, str) or body["kind"] != "LeaderWorkerSet":
-        return body
-    key = f"{body['metadata']['name'].removesuffix('-groups')}_replicas"
-    return {**body, "spec": {**body["spec"], "replicas": marks[key]}} if key in marks else body
+def _object(document: Document) -> Mapping[str, Any]:
+    assert not isinstance(document.body, str)
+    return document.body
+
+
+def _count(name: str) -> str:
+    """The parameter that is a role's number."""
+    return f"{name}_replicas"
 
 
 def hub_document(recipe: Recipe, options: Options, spec: str, text: str) -> dict[str, Any]:

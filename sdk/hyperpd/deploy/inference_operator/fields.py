@@ -77,6 +77,13 @@ _LACKING = (
     "*.probes: pdSpec's roles have none, and what the operator gives them is not published",
     "*.image: pdSpec's roles have none of their own; worker.image holds for both",
 )
+# The operator's router and settings are LMCache's; hyperpd's image has none, and a decode worker of it needs the ticket
+# that hyperpd's gateway carries over.
+_OWN_IMAGE = (
+    "own_image: unverified, and in pdSpec it probably does not work: the operator wires LMCache, and hyperpd's image"
+    " moves KV by tickets of its own gateway. Prefill and decode of hyperpd behind an endpoint: --set front=true, with"
+    " --target kubernetes"
+)
 _READ_BY_OURS = ("image", "kv_transfer", "gateway.limits.body_mib")
 
 
@@ -93,6 +100,8 @@ def losses(endpoint: Endpoint) -> Iterator[str]:
     yield from (f"{path}: {lost.how}" for path in written(endpoint.recipe) if (lost := fate(table, path)))
     if endpoint.form == "pair":
         yield from _LACKING
+        if endpoint.options.own_image:
+            yield _OWN_IMAGE
     elif endpoint.options.own_image:
         yield METRICS_LOST
     yield from _neighbours(endpoint)

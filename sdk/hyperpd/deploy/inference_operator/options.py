@@ -41,7 +41,9 @@ class Options(Block):
         None, min_length=1, description="Serving image instead of AWS's; front, own_image: hyperpd's, not the recipe's"
     )
     own_image: bool = Field(
-        False, description="Engines in hyperpd's image instead of AWS's; unverified: the operator adds settings to it"
+        False,
+        description="Engines in hyperpd's image instead of AWS's; unverified, and with prefill and decode it probably"
+        " does not work: the operator wires LMCache, which that image has not",
     )
     region: str | None = Field(
         None, pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$", description="Region of the bucket, where the recipe says model.s3"

@@ -82,12 +82,14 @@ def _worker(endpoint: Endpoint, mount: Object) -> Object:
 def _comment(endpoint: Endpoint) -> str:
     comment = (
         "Prefill and decode by the operator's own pdSpec: it runs the router and wires LMCache and NIXL over EFA."
-        " Needs operator 3.2 or later; stock hyp 3.12 drops pdSpec without a word, so apply this with kubectl."
+        " Needs operator 3.2 or later. Apply it with kubectl, or through hyp by --target hub_recipe; hyp 3.12's own"
+        " commands for endpoints drop pdSpec without a word."
     )
     if endpoint.ours:
         comment += (
-            " own_image: what the operator adds to containers is not published. hyperpd's image speaks NIXL without"
-            " LMCache, refuses settings it does not know, and takes its role from args. Peers need the workers' ports"
+            " own_image probably does not work here: hyperpd's image has no LMCache, and moves KV by tickets that its"
+            " own gateway carries, not the operator's router; what the operator adds to containers is not published."
+            " The image takes its role from args. Peers need the workers' ports"
             " at the pod's address, where they ask for no key: only a policy of yours keeps other pods away."
         )
     return comment

@@ -2,7 +2,8 @@
 
 The definition has no rules of its own; the operator's webhook and controller have. Sources: descriptions in the
 definition (chart 2.2.2), and AWS's pages on DPD, on local NVMe volumes and on KV caching (read 2026-11). A rule that
-is not documented is not here.
+is not documented is not here, nor one about changes to an object that is there (routing's `enabled`, a worker's
+variables): nothing here makes them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ Spec = Mapping[str, Any]
 
 NAME_LENGTH = 63
 NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+MEDIA_TYPE = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*/[a-zA-Z0-9](-*[a-zA-Z0-9.])*")
 AMP = re.compile(r"https://aps-workspaces\.[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)*\.amazonaws\.com/workspaces/ws-[a-zA-Z0-9-]+")
 # AWS's page on DPD: "Other instance types are not supported".
 PAIR_INSTANCE_TYPES = (
@@ -97,6 +99,12 @@ def hub_model_is_named(body: Mapping[str, Any]) -> Iterator[str]:
         yield f"spec.modelSourceConfig.huggingFaceModel.commitSHA: {hub['commitSHA']}; a commit has 40 digits"
 
 
+def token_secret_is_named(body: Mapping[str, Any]) -> Iterator[str]:
+    secret = (body["spec"]["modelSourceConfig"].get("huggingFaceModel") or {}).get("tokenSecretRef") or {}
+    if secret and not secret.get("name"):
+        yield "spec.modelSourceConfig.huggingFaceModel.tokenSecretRef.name: missing"
+
+
 def volume_has_the_mounts_name(body: Mapping[str, Any]) -> Iterator[str]:
     """KubernetesVolumeValidationFailed."""
     spec = body["spec"]
@@ -173,6 +181,12 @@ def second_cache_has_a_backend(body: Mapping[str, Any]) -> Iterator[str]:
         yield f"spec.kvCacheSpec.l2CacheSpec.l2CacheBackend: {backend or 'missing'}; redis or tieredstorage"
 
 
+def redis_has_a_url(body: Mapping[str, Any]) -> Iterator[str]:
+    cache = body["spec"].get("kvCacheSpec", {}).get("l2CacheSpec", {})
+    if cache.get("l2CacheBackend", "").lower() == "redis" and not cache.get("l2CacheLocalUrl"):
+        yield "spec.kvCacheSpec.l2CacheSpec.l2CacheLocalUrl: missing; l2CacheBackend is redis"
+
+
 def second_caches_url_is_the_operators(body: Mapping[str, Any]) -> Iterator[str]:
     """With enableL2Cache the operator adds LMCACHE_REMOTE_URL; given twice, one of them wins by chance."""
     spec = body["spec"]
@@ -217,6 +231,14 @@ def dns_needs_a_certificate(body: Mapping[str, Any]) -> Iterator[str]:
         yield "spec.dnsConfig: needs tlsConfig.customCertificateConfig"
 
 
+def captured_types_are_media_types(body: Mapping[str, Any]) -> Iterator[str]:
+    for tier in ("sagemakerEndpoint", "modelPod"):
+        header = body["spec"].get("dataCapture", {}).get(tier, {}).get("captureContentTypeHeader", {})
+        for key, types in header.items():
+            for wrong in (one for one in types if len(one) > 256 or not MEDIA_TYPE.fullmatch(one)):
+                yield f"spec.dataCapture.{tier}.captureContentTypeHeader.{key}: {wrong}; as in text/csv"
+
+
 def _pair(body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     pair = body["spec"].get("pdSpec", {})
     yield from ((role, pair[role]) for role in _ROLES if role in pair)
@@ -237,6 +259,7 @@ RULES: tuple[Any, ...] = (
     instance_types_begin_with_ml,
     source_has_its_block,
     hub_model_is_named,
+    token_secret_is_named,
     volume_has_the_mounts_name,
     volume_has_no_location,
     volumes_are_not_reserved,
@@ -248,6 +271,7 @@ RULES: tuple[Any, ...] = (
     threshold_is_no_less_than_zero,
     prometheus_is_amp,
     second_cache_has_a_backend,
+    redis_has_a_url,
     second_caches_url_is_the_operators,
     variable_has_one_value,
     overflow_is_an_error,
@@ -255,4 +279,5 @@ RULES: tuple[Any, ...] = (
     metrics_port_is_unprivileged,
     health_path_is_absolute,
     dns_needs_a_certificate,
+    captured_types_are_media_types,
 )
