@@ -23,6 +23,7 @@ NATIVE = {
     "apps/v1": {"Deployment": "deployments"},
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
     "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
+    "rbac.authorization.k8s.io/v1": {"Role": "roles", "RoleBinding": "rolebindings"},
 }
 LWS = {"leaderworkerset.x-k8s.io/v1": {"LeaderWorkerSet": "leaderworkersets"}}
 
@@ -59,14 +60,35 @@ class Handler(BaseHTTPRequestHandler):
         return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
 
     def _denied(self) -> bool:
-        if self.headers.get("Authorization") != "Bearer token":
+        bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if bearer != "token" and not bearer.startswith("group "):
             self._answer(401, {"message": "who?"})
+            return True
+        if bearer != "token" and not self._allowed(bearer.removeprefix("group ")):
+            self._answer(403, {"message": "forbidden"})
             return True
         if self.server.denied:
             self.server.denied -= 1
             self._answer(403, {"message": "not yet"})
             return True
         return False
+
+    def _allowed(self, group: str) -> bool:
+        """As RBAC decides on a subresource in a namespace: the name is the path's, the verb the method's."""
+        _, _, _, _, room, resource, name, subresource, *_ = [*self.path.split("/"), "", "", ""]
+        verb = {"POST": "create"}.get(self.command, self.command.lower())
+        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}
+        there = [one for one in self.server.objects.values() if one["metadata"].get("namespace") == room]
+        roles = {one["metadata"]["name"]: one for one in there if one["kind"] == "Role"}
+        bound = [one for one in there if one["kind"] == "RoleBinding" and subject in one["subjects"]]
+        return any(
+            rule["apiGroups"] == [""]
+            and verb in rule["verbs"]
+            and f"{resource}/{subresource}" in rule["resources"]
+            and name in rule["resourceNames"]
+            for binding in bound
+            for rule in roles[binding["roleRef"]["name"]]["rules"]
+        )
 
     def do_GET(self) -> None:
         if self._denied():
@@ -127,15 +149,15 @@ def server(request):
 URL = "https://cloudformation-custom-resource-response-useast1.s3.amazonaws.com/answer?signed"
 
 
-def _inlined(name: str, server: Server, pauses: list[float] | None = None) -> dict[str, Any]:
-    """The names of the function as Lambda has them: its source out of the template, run."""
-    template = templates(name, "eks")["3-serve.yaml"]
-    source = template["Resources"]["Function"]["Properties"]["Code"]["ZipFile"]
+def _inlined(name: str, server: Server, which: str = "Apply", token: str = "token") -> dict[str, Any]:
+    """The names of a function as Lambda has them: its source out of the template, run. `handler`: what Lambda calls."""
+    properties = templates(name, "eks")["3-serve.yaml"]["Resources"][which]["Properties"]
     names: dict[str, Any] = {"__name__": "index"}
-    exec(compile(source, "index.py", "exec"), names)
-    names["connect"] = lambda: names["Kubernetes"](server.url, "token", None, (pauses or []).append)
+    exec(compile(properties["Code"]["ZipFile"], "index.py", "exec"), names)
+    names["connect"] = lambda: names["Kubernetes"](server.url, token, None, [].append)
     tell = names["tell"]
     names["tell"] = lambda url, answer: tell(server.url, {**answer, "url": url})
+    names["handler"] = names[properties["Handler"].removeprefix("index.")]
     return names
 
 
@@ -159,7 +181,7 @@ def _arrived(server: Server) -> list[Any]:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     template = templates("qwen3-32b-p5-4p2d", "eks")["3-serve.yaml"]
-    variables = Stack(template, GIVEN).resources()["Function"]["Properties"]["Environment"]["Variables"]
+    variables = Stack(template, GIVEN).resources()["Apply"]["Properties"]["Environment"]["Variables"]
     monkeypatch.setenv("STACK", variables["STACK"])
 
 
@@ -189,7 +211,9 @@ def test_objects_are_those_of_the_target_kubernetes():
     names = _inlined(file.path.stem, Server({}))
     settings = [f"image={IMAGE}", "cache_folder=/opt/hyperpd/data/models"]
     wanted = deploy.render(file, "kubernetes", settings).documents
-    assert names["OBJECTS"] == json.loads(json.dumps([dict(one.body) for one in wanted]))
+    *objects, role, binding = names["OBJECTS"]
+    assert objects == json.loads(json.dumps([dict(one.body) for one in wanted]))
+    assert (role["kind"], binding["kind"]) == ("Role", "RoleBinding")  # who may ask
 
 
 def test_an_unknown_kind_is_refused_before_anything_is_applied(server):
@@ -312,19 +336,118 @@ def test_an_event_that_is_not_cloudformations_for_this_stack_does_nothing(change
 @pytest.mark.parametrize(
     ("name", "room"), [("qwen3-32b-p5-4p2d", "hyperpd"), ("gpt-oss-120b-p6-b200-4p1d", "hyperpd-engines")]
 )
-def test_any_other_event_is_a_request_to_the_gateway(name, room, server, monkeypatch):
+def test_who_asks_may_send_the_gateway_a_request(name, room, server, monkeypatch):
     template = templates(name, "eks")["3-serve.yaml"]
-    variables = template["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
+    variables = template["Resources"]["Ask"]["Properties"]["Environment"]["Variables"]
     assert variables["NAMESPACE"] == room
     monkeypatch.setenv("NAMESPACE", room)
-    names = _inlined(name, server)
-    service = [one["metadata"] for one in names["OBJECTS"] if one["kind"] == "Service"][-1]
+    applied = _inlined(name, server)
+    service = [one["metadata"] for one in applied["OBJECTS"] if one["kind"] == "Service"][-1]
     assert (service["name"], service["namespace"]) == ("gateway", room)
-    answer = names["handler"]({"model": "m", "messages": []}, None)
+    applied["handler"](_event(server), None)
+    (group,) = Stack(template, GIVEN).resources()["AskEntry"]["Properties"]["KubernetesGroups"]
+    answer = _inlined(name, server, "Ask", f"group {group}")["handler"]({"model": "m", "messages": []}, None)
     assert answer == {"status": 200, "answer": {"choices": [{"message": {"content": "Rhine"}}]}}
     ((path, body),) = server.asked
     assert path == f"/api/v1/namespaces/{room}/services/http:gateway:8080/proxy/v1/chat/completions"
     assert body == {"model": "m", "messages": []}
+
+
+def test_who_asks_may_do_nothing_else(server, monkeypatch):
+    name, room = "qwen3-32b-p5-4p2d", "hyperpd"
+    _inlined(name, server)["handler"](_event(server), None)
+    there, asking = dict(server.objects), _inlined(name, server, "Ask", f"group {room}:ask")
+    cluster = asking["connect"]()
+    proxy = f"/api/v1/namespaces/{room}/services/http:gateway:8080/proxy/v1/models"
+    assert cluster.call("POST", proxy, {})[0] == 200
+    for method, path in (
+        ("GET", proxy),
+        ("POST", proxy.replace("gateway:8080", "gateway:8081")),  # its admin port
+        ("POST", proxy.replace("hyperpd/", "hyperpd-engines/")),
+        ("GET", f"/api/v1/namespaces/{room}/pods/a/log"),
+        ("DELETE", f"/api/v1/namespaces/{room}"),
+    ):
+        assert cluster.call(method, path)[0] == 403, path
+    monkeypatch.setenv("NAMESPACE", room)
+    answer = asking["handler"](_event(server, "Delete"), None)  # CloudFormation's word is nothing to it
+    assert answer["status"] == 200
+    assert server.objects == there
+
+
+def test_who_applies_sends_no_requests(server):
+    with pytest.raises(Exception, match="an event of another stack"):
+        _inlined("qwen3-32b-p5-4p2d", server)["handler"]({"model": "m", "messages": []}, None)
+    assert not server.asked
+
+
+def _update(server: Server, former: list[str]) -> dict[str, Any]:
+    return _event(server, "Update") | {"OldResourceProperties": {"Objects": former}}
+
+
+def test_an_update_deletes_what_it_no_longer_has(server):
+    """Of what this stack applied, and of that only."""
+    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](_event(server), None)
+    gone = [one for one in names["OBJECTS"] if one["metadata"]["name"] == "gateway" and one["kind"] != "Namespace"]
+    assert {"Service", "Deployment"} <= {one["kind"] for one in gone}
+    former = templates("qwen3-32b-p5-4p2d", "eks")["3-serve.yaml"]["Resources"]["Objects"]["Properties"]["Objects"]
+    names["OBJECTS"][:] = [one for one in names["OBJECTS"] if one not in gone]
+    by_hand = {"kind": "Deployment", "metadata": {"name": "mine"}}
+    server.objects["/apis/apps/v1/namespaces/hyperpd/deployments/mine"] = by_hand
+    names["handler"](_update(server, former), None)
+    said = server.told[-1]
+    assert said["Status"] == "SUCCESS", said
+    assert "deleted, no longer part of it: " in said["Reason"]
+    assert "Deployment gateway" in said["Reason"]
+    wanted = [one for one in names["OBJECTS"] if one["apiVersion"].split("/")[0] not in function.OPTIONAL]
+    assert _arrived(server) == [*wanted, by_hand]
+    names["handler"](_update(server, former), None)  # done twice, it does nothing
+    assert server.told[-1]["Status"] == "SUCCESS"
+
+
+def test_an_update_to_another_namespace_deletes_the_one_before(server):
+    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](_event(server), None)
+    former = [names["name"](one) for one in names["OBJECTS"]]
+    names["OBJECTS"][:] = json.loads(
+        json.dumps(names["OBJECTS"]).replace('"hyperpd"', '"other"').replace('"hyperpd-', '"other-')
+    )
+    names["handler"](_update(server, former), None)
+    assert server.told[-1]["Status"] == "SUCCESS", server.told[-1]
+    rooms = {path for path, one in server.objects.items() if one["kind"] == "Namespace"}
+    assert rooms == {"/api/v1/namespaces/other", "/api/v1/namespaces/other-engines"}
+    assert not [path for path in server.objects if "/namespaces/hyperpd" in path]
+
+
+def test_an_update_leaves_what_this_stack_did_not_make(server):
+    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](_event(server), None)
+    server.objects["/api/v1/namespaces/kube-system"] = _namespace("kube-system")
+    there = {"kind": "ConfigMap", "metadata": {"name": "a"}}
+    server.objects["/api/v1/namespaces/kube-system/configmaps/a"] = there
+    former = ["v1 Namespace - kube-system", "v1 ConfigMap kube-system a", "example.com/v1 Gone - b"]
+    names["handler"](_update(server, former), None)
+    assert "left, this stack did not make: ConfigMap a, Namespace kube-system" in server.told[-1]["Reason"]
+    assert there in server.objects.values()
+
+
+def test_an_update_that_fails_deletes_nothing(server):
+    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](_event(server), None)
+    there = dict(server.objects)
+    former = [names["name"](one) for one in names["OBJECTS"]]
+    names["OBJECTS"][:] = [{**names["OBJECTS"][2], "metadata": {"name": "a", "namespace": "nowhere"}}]
+    names["handler"](_update(server, former), None)
+    assert server.told[-1]["Status"] == "FAILED"
+    assert server.objects == there
+
+
+@pytest.mark.parametrize("name", ["qwen3-32b-p5-4p2d", "gpt-oss-120b-p6-b200-4p1d"])
+def test_the_names_of_the_objects_are_in_the_stack(name, server):
+    names = _inlined(name, server)
+    listed = templates(name, "eks")["3-serve.yaml"]["Resources"]["Objects"]["Properties"]["Objects"]
+    assert listed == [names["name"](one) for one in names["OBJECTS"]]
+    assert len(set(listed)) == len(listed)
 
 
 def test_the_token_is_signed_for_this_cluster(monkeypatch):

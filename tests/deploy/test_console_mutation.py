@@ -207,7 +207,7 @@ def test_every_mutation_of_the_pasted_groups_is_noticed(capsys):
     shape = botocore_shapes.shape("sagemaker", "CreateCluster")
     for name in gpu_recipes():
         for orchestrator in ORCHESTRATORS:
-            pasted = json.loads(texts(name, orchestrator)["instance-groups.json"])
+            pasted = json.loads(texts(name, orchestrator)["instance-group-settings.json"])
             request = {"ClusterName": "a", "InstanceGroups": pasted}
             for path, required in _members(shape, request):
                 for what in ("misspell", "drop") if required else ("misspell",):

@@ -74,7 +74,7 @@ def _named(operation: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("name", "orchestrator"), CASES)
 def test_the_pasted_groups_are_what_the_stack_makes_and_what_sagemaker_takes(name, orchestrator):
-    pasted = json.loads(texts(name, orchestrator)["instance-groups.json"])
+    pasted = json.loads(texts(name, orchestrator)["instance-group-settings.json"])
     request = {"ClusterName": "a", "InstanceGroups": pasted}
     assert botocore_shapes.problems("sagemaker", "CreateCluster", request) == []
     template = templates(name, orchestrator)["1-cluster.yaml"]
@@ -88,7 +88,7 @@ def test_the_pasted_groups_are_what_the_stack_makes_and_what_sagemaker_takes(nam
 
 @pytest.mark.parametrize("group", ["InstanceTypo", "InstanceCount"])
 def test_the_api_model_notices(group):
-    pasted = json.loads(texts("qwen3-32b-p5-4p2d", "eks")["instance-groups.json"])
+    pasted = json.loads(texts("qwen3-32b-p5-4p2d", "eks")["instance-group-settings.json"])
     pasted[0][group] = "many"
     assert botocore_shapes.problems("sagemaker", "CreateCluster", {"ClusterName": "a", "InstanceGroups": pasted})
     assert botocore_shapes.problems("sagemaker", "CreateCluster", {"ClusterName": "-"})
@@ -98,7 +98,7 @@ def test_the_api_model_notices(group):
 def test_machines_are_those_of_the_recipe(name, orchestrator):
     from hyperpd import capacity
 
-    pasted = json.loads(texts(name, orchestrator)["instance-groups.json"])
+    pasted = json.loads(texts(name, orchestrator)["instance-group-settings.json"])
     made = {one["InstanceGroupName"]: (one["InstanceType"], one["InstanceCount"]) for one in pasted}
     made.pop("gateway", None)
     controller = made.pop("controller", None)

@@ -71,7 +71,7 @@ def source() -> str:
 
 
 def efa_installer() -> str:
-    """The file that the build downloads; AWS publishes its checksum."""
+    """The file that the build downloads and holds to its checksum."""
     found = re.search(r"^ARG EFA=(\S+)$", json.loads(source())[DOCKERFILE], re.MULTILINE)
     assert found, "the Dockerfile says which"
     return f"aws-efa-installer-{found[1]}.tar.gz"

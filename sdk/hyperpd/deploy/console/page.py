@@ -146,6 +146,9 @@ def _image(site: Site) -> Iterator[str]:
     yield f"    {urls(site)[image.FILE]}"
     yield ""
     yield from _table(image.document(site))
+    yield f"`EfaSha256`: the guide to EC2 lists it under 'Verify the EFA installer using a checksum' {UNSEEN}; or"
+    yield "whoever renders this page fills it in, `--set efa_sha256=`."
+    yield ""
     yield 'Tick "I acknowledge that AWS CloudFormation might create IAM resources". Create stack.'
     yield ""
     yield f"Shows: CREATE_COMPLETE within two minutes. {UNSEEN}"
@@ -239,9 +242,9 @@ def _serve(site: Site) -> Iterator[str]:
     yield ""
     first = f"`{site.stack('serve')}-apply`"
     yield f"**The first, {first}, is administrator of the EKS cluster (AmazonEKSClusterAdminPolicy, all namespaces)"
-    yield "for as long as this stack is there.** Whoever in the account may change its code or take on its role is, too."
-    yield "It takes CloudFormation's events for this stack only, and neither touches nor deletes a namespace that this"
-    yield "stack did not make; what an update of the stack no longer has, it deletes."
+    yield "for as long as this stack is there.** Whoever in the account may change its code or take on its role is,"
+    yield "too. It takes CloudFormation's events for this stack only, and neither touches nor deletes a namespace that"
+    yield "this stack did not make; what an update of the stack no longer has, it deletes."
     yield f"The second, `{site.stack('serve')}`, may send the gateway a POST and nothing else. Who tries it out needs"
     yield "`lambda:InvokeFunction` on that one."
     yield ""
