@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
 from hyperpd import deploy
 from hyperpd.deploy import Rendering
+from hyperpd.deploy.console import links
 from hyperpd.recipe import RecipeFile, load, shipped
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
@@ -86,6 +89,20 @@ def templates(name: str, orchestrator: str) -> dict[str, dict[str, Any]]:
 @cache
 def _read(text: str) -> dict[str, Any]:
     return yaml.safe_load(text)
+
+
+def addresses(page: str) -> list[dict[str, str]]:
+    """What the page's quick-create addresses fill in; each is one, and short enough."""
+    found = []
+    for url in re.findall(r"^    (https://\S+)$", page, re.MULTILINE):
+        assert len(url) <= links.URL_MAX
+        assert urlsplit(url).netloc == "console.aws.amazon.com"
+        path, _, query = urlsplit(url).fragment.partition("?")
+        assert path == "/stacks/create/review"
+        values = {key: one for key, (one,) in parse_qs(query).items()}
+        assert len(values["templateURL"]) <= links.TEMPLATE_URL_MAX
+        found.append(values)
+    return found
 
 
 def own_file(document: dict[str, Any]) -> RecipeFile:

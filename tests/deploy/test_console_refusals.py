@@ -42,7 +42,7 @@ def test_recipes_for_cpus_are_refused_with_the_reason(name):
         (("region=eu-west-1", f"eks_cluster_arn={GIVEN['EksClusterArn']}"), "eks_cluster_arn: is in us-east-1"),
         (("leader_worker_set=true",), "leader_worker_set: no LeaderWorkerSet is made here"),
         (("orchestrator=slurm", "leader_worker_set=true"), "leader_worker_set: no LeaderWorkerSet is made here"),
-        ((f"image={PINNED}", f"efa_sha256={'0' * 64}"), "efa_sha256: no stack builds the image"),
+        ((*SETTINGS[:2], f"image={PINNED}", f"efa_sha256={'0' * 64}"), "efa_sha256: no stack builds the image"),
         (("instance_type=ml.p5.48xlarge",), "instance_type: the recipe names every role's instance type"),
     ],
 )
@@ -66,7 +66,11 @@ def test_options_that_cannot_be_are_refused(settings, said):
         ({"kv_transfer": {"fabric": "local"}}, ("eu",), "image: is in us-east-1"),
         ({}, ("eu",), "image: is in us-east-1"),
         ({"model": {"huggingface": None, "s3": "s3://models//"}}, (), "model.s3: a whole bucket"),
-        ({"prefill": {"parallel": {"tensor": 16}}}, (), "prefill.parallel.nodes: a worker over several nodes takes"),
+        (
+            {"decode": {"parallel": {"data": 16, "nodes": 2}}},
+            (),
+            "decode.parallel.nodes: a worker over several nodes takes",
+        ),
         ({"decode": {"instance_type": "ml.g6e.12xlarge"}}, (), "orchestrator eks, as target kubernetes: "),
     ],
 )

@@ -29,9 +29,8 @@ def section(site: Site) -> Iterator[str]:
     if site.eks:
         yield from _needed_of_eks(site)
     if site.recipe.model.huggingface:
-        yield f"- `{site.recipe.model.huggingface}` comes from Hugging Face at each start, without a token: a gated"
-        yield "  model is"
-        yield "  refused there."
+        yield f"- `{site.recipe.model.huggingface}` comes from Hugging Face at each start, without a"
+        yield "  token: a gated model is refused there."
     yield ""
     if site.eks:
         yield from _eks_cluster(site)

@@ -45,10 +45,9 @@ _COMMANDS = (
 
 def made(site: Site) -> bool:
     """Whether there is a stack that builds the image: something here runs it, and it is named by a tag. One with a
-    digest is there already; one of another Region is not this stack's to make."""
+    digest is there already."""
     named = _reference(site)
-    here = named.repository.split(".")[3] == site.options.region
-    return bool((site.eks or hosted.made(site)) and here and named.tag and not named.digest and checkout())
+    return bool((site.eks or hosted.made(site)) and named.tag and not named.digest and checkout())
 
 
 def checkout() -> Path | None:

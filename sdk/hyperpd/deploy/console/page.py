@@ -81,9 +81,8 @@ def _page(site: Site) -> Iterator[str]:
     yield from (f"| {name} | {kind} | {count} |" for name, kind, count in groups.nodes(site))
     yield ""
     if hosted.made(site):
-        yield f"All workers fit on one {site.capacity.roles[0].instance.name}. For a SageMaker endpoint alone, with"
-        yield "no cluster,"
-        yield "do steps 1, 2, 3 and 5a."
+        yield f"All workers fit on one {site.capacity.roles[0].instance.name}. For a SageMaker endpoint alone,"
+        yield "with no cluster, do steps 1, 2, 3 and 5a."
         yield ""
     yield from before.section(site)
     yield from _bucket(site)
@@ -136,12 +135,12 @@ def _image(site: Site) -> Iterator[str]:
     if not image.made(site):
         named = "is there already: it is named by its digest" if "@" in site.image else "has to be there"
         yield f"`{site.image}` in ECR {named}; nothing to click."
-        yield "A stack builds it where it is named by a tag, as in `…/hyperpd:0.1.0`, in the stacks' Region, where"
-        yield "something here runs it, and the page is rendered from a checkout of hyperpd."
+        yield "A stack builds it where it is named by a tag, as in `…/hyperpd:0.1.0`, something here runs it, and this"
+        yield "page is rendered from a checkout of hyperpd."
         yield ""
         return
     yield f"CodeBuild builds `{site.image}` from `{site.key(image.SOURCE_FILE)}`,"
-    yield "and pushes it to a repository of its own. Open this address:"
+    yield "and pushes it to a repository of its own. **Nobody has reported a build of it yet.** Open this address:"
     yield ""
     yield f"    {urls(site)[image.FILE]}"
     yield ""
@@ -172,8 +171,8 @@ def _cluster(site: Site) -> Iterator[str]:
     yield from _table(cluster.cluster(site))
     yield 'Tick "I acknowledge that AWS CloudFormation might create IAM resources with custom names". Create stack.'
     yield ""
-    yield "Shows: `Cluster` CREATE_IN_PROGRESS after about three minutes, and CREATE_COMPLETE after 10 to 40"
-    yield f"more. {UNSEEN}"
+    yield "Shows: `Cluster` CREATE_IN_PROGRESS after about three minutes, and CREATE_COMPLETE after 10 to 40 more."
+    yield UNSEEN
     yield ""
     yield f"Then open {links.page(site, 'sagemaker', '#/cluster-management')} and in it `{site.stack()}`."
     yield ""
@@ -227,8 +226,8 @@ def _endpoint(site: Site) -> Iterator[str]:
     yield from _json(site)
     yield "Send request."
     yield ""
-    yield "Shows: HTTP 200 and a JSON with `choices`, the text in `choices[0].message.content`, in less than"
-    yield f"60 s. {UNSEEN}"
+    yield "Shows: HTTP 200 and a JSON with `choices`, the text in `choices[0].message.content`, in less than 60 s."
+    yield UNSEEN
     yield ""
 
 
@@ -277,9 +276,9 @@ def _end(site: Site) -> Iterator[str]:
     yield ""
     made = {"serve": site.eks, "endpoint": hosted.made(site), "": True, "image": image.made(site)}
     stacks = [f"`{site.stack(part)}`" for part, there in made.items() if there]
-    yield f"CloudFormation, Stacks, in this order, Delete: {', '.join(stacks)}. The bucket with its files"
-    yield f"{'and the repository with its images stay' if image.made(site) else 'stays'} until you empty and delete"
-    yield f"{'them' if image.made(site) else 'it'}."
+    stay = "The bucket, and the repository of the image, stay" if image.made(site) else "The bucket stays"
+    yield f"CloudFormation, Stacks, in this order, Delete: {', '.join(stacks)}."
+    yield f"{stay} until you empty and delete {'them' if image.made(site) else 'it'}."
     yield ""
     yield f"Shows: DELETE_COMPLETE for each; under HyperPod clusters and Endpoints nothing is left. {UNSEEN}"
 

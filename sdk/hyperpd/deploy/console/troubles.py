@@ -47,6 +47,8 @@ _IMAGE_ROWS = {
     "the build: source.json: FAILED": "the uploaded file is of another rendering than the stack: upload again, or"
     " update the stack",
     "the build: tag … already exists": "a tag is written once: render with another, and update the stacks",
+    "`Repository` already exists": "it stays when its stack is deleted: go on with the image that is in it, or"
+    " delete it under ECR first",
     "the build: error: … is not of …": "`--set image=` names another account or Region than the stack is in",
 }
 _EKS_ROWS = {
