@@ -128,6 +128,12 @@ def own(document: dict[str, Any], *settings: str) -> dict[str, dict[str, Any]]:
     return {one.file.rpartition("/")[2]: dict(one.body) for one in found if not isinstance(one.body, str)}
 
 
+def from_s3() -> dict[str, dict[str, Any]]:
+    """Templates of a recipe on EKS whose model is in S3; no shipped one is."""
+    node = {"instance_type": "ml.p5.48xlarge"}
+    return own({"model": {"s3": "s3://models-example/llama/v3/"}, "prefill": node, "decode": node}, "namespace=team")
+
+
 def statements(value: Any) -> Iterator[dict[str, Any]]:
     """What is allowed, anywhere in a value."""
     if isinstance(value, dict):

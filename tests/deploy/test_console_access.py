@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from hyperpd.deploy.console import access
-from tests.deploy.console_stacks import ACCOUNT, GIVEN, ORCHESTRATORS, Stack, gpu_recipes, own, statements, templates
+from tests.deploy.console_stacks import (
+    ACCOUNT,
+    GIVEN,
+    ORCHESTRATORS,
+    Stack,
+    from_s3,
+    gpu_recipes,
+    own,
+    statements,
+    templates,
+)
 
 
 @pytest.mark.parametrize("orchestrator", ORCHESTRATORS)
@@ -78,9 +88,7 @@ def test_services_take_on_roles_for_this_account_only(orchestrator):
 
 
 def test_pods_read_their_model_from_s3_and_nothing_else():
-    node = {"instance_type": "ml.p5.48xlarge"}
-    model = {"s3": "s3://models-example/llama/v3/"}
-    made = own({"model": model, "prefill": node, "decode": node}, "namespace=team")["3-serve.yaml"]
+    made = from_s3()["3-serve.yaml"]
     resources = Stack(made, GIVEN).resources()
     role, association = resources["ModelRole"], resources["ModelAccess"]["Properties"]
     found = {one["Sid"]: one["Resource"] for one in statements(role)}

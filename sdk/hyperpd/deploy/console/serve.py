@@ -125,7 +125,7 @@ def document(site: Site) -> Document:
             ),
             **_model(site),
             "Objects": {
-                "Type": "AWS::CloudFormation::CustomResource",
+                "Type": "Custom::Objects",
                 "DependsOn": ["ApplyEntry", *(["ModelAccess"] if site.recipe.model.s3 else [])],
                 "Properties": {
                     "ServiceToken": {"Fn::GetAtt": ["Apply", "Arn"]},
