@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -294,9 +295,18 @@ def test_the_page_asks_for_a_model_in_s3_and_its_pods_identity():
     assert "Amazon EKS Pod Identity Agent" in words
 
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "console"
+
+
 def test_the_page_as_it_is():
-    for orchestrator in ORCHESTRATORS:
-        hold(f"console-{orchestrator}.md", texts("gpt-oss-120b-p6-b200-4p1d", orchestrator)["console.md"])
+    """With EKS it is the example's."""
+    name = "gpt-oss-120b-p6-b200-4p1d"
+    hold("console-slurm.md", texts(name, "slurm")["console.md"])
+    readme = (EXAMPLE / "README.md").read_text()
+    command = readme.partition("```\n")[2].partition("```")[0].replace("\\\n", "").split()
+    assert command[:5] == ["hyperpd", "render", name, "--target", "console"]
+    assert [word for before, word in pairwise(command) if before == "--set"] == list(SETTINGS)
+    assert (EXAMPLE / "console.md").read_text() == texts(name, "eks")["console.md"], f"render anew: {' '.join(command)}"
 
 
 @pytest.mark.parametrize("orchestrator", ORCHESTRATORS)

@@ -225,10 +225,10 @@ def _run(url: str) -> Callable[..., bytes]:
         with zipfile.ZipFile(io.BytesIO(function.code_bytes)) as code:
             exec(compile(code.read("index.py"), "index.py", "exec"), names)
         event["ResponseURL"] = event["ResponseURL"].replace(":5000", "")
-        names["connect"] = lambda: names["Kubernetes"](url, "token", None, [].append)  # type: ignore[operator]
+        names["connect"] = lambda: names["Kubernetes"](url, "token", None, [].append)
         names["tell"] = lambda where, answer: requests.put(where, json=answer, timeout=10).raise_for_status()
         os.environ.update(function.environment_vars)
-        names[function.handler.removeprefix("index.")](event, None)  # type: ignore[operator]
+        names[function.handler.removeprefix("index.")](event, None)
         return b""
 
     return invoke

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from hyperpd.deploy.console import stock
+from hyperpd.deploy.console import Options, page, stock
+from hyperpd.deploy.console.site import Site
+from hyperpd.recipe import load
 from tests.deploy import botocore_shapes
-from tests.deploy.console_stacks import GIVEN, REGION, Stack, addresses, gpu_recipes, rendered, texts
+from tests.deploy.console_stacks import GIVEN, IMAGE, REGION, Stack, addresses, gpu_recipes, rendered, texts
 
 STOCK: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "data" / "hyp" / "cluster-stack-1.0.2.json").read_text()
@@ -81,4 +83,13 @@ def test_the_pasted_groups_are_a_value_of_the_field(name):
 def test_slurm_has_no_field_for_them_and_says_so():
     words = " ".join(texts("qwen3-32b-p5-4p2d", "slurm")["console.md"].split())
     assert "AWS's own stack for Slurm takes groups of another form (with InstanceGroupType), not these" in words
+    assert "Nothing is known here that they could be pasted in: they are for a request to the API." in words
     assert stock.FIELD not in words
+
+
+def test_other_partitions_have_no_such_stack():
+    site = Site(load("qwen3-32b-p5-4p2d"), Options(region="cn-north-1", bucket="sagemaker-example", image=IMAGE))
+    words = str(page.document(site).body)
+    assert "Nothing is known here" in words
+    assert "main-stack-eks" not in words
+    assert "InstanceGroupType" not in words

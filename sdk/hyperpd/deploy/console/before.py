@@ -32,7 +32,7 @@ def section(site: Site) -> Iterator[str]:
         yield f"- `{site.recipe.model.huggingface}` comes from Hugging Face at each start, without a"
         yield "  token: a gated model is refused there."
     yield ""
-    if site.eks:
+    if stock.known(site):
         yield from _eks_cluster(site)
 
 
@@ -41,7 +41,7 @@ def _needed_of_eks(site: Site) -> Iterator[str]:
     yield "  registry the image of step 3 and no other."
     yield "- An EKS cluster, authentication mode `API` or `API_AND_CONFIG_MAP`, API server endpoint access"
     yield "  Public, or Public and private, with what HyperPod needs on it (device plugins for GPUs and EFA, health"
-    yield "  monitoring), and no HyperPod cluster on it yet. Below is how to make one."
+    yield f"  monitoring), and no HyperPod cluster on it yet.{' Below is how to make one.' if stock.known(site) else ''}"
     yield "- EKS, the cluster, Networking: VPC, and Cluster security group. A private subnet of that VPC in the zone"
     yield "  where your capacity is, with room for about 81 addresses a node."
     if site.options.leader_worker_set:
@@ -56,7 +56,7 @@ def _eks_cluster(site: Site) -> Iterator[str]:
     yield "### No EKS cluster yet"
     yield ""
     yield "AWS's own stack, the one that `hyp` uses, makes one with VPC, subnets and HyperPod's add-ons; filled in so"
-    yield f"that it makes no HyperPod cluster, no role and no bucket. {UNSEEN}"
+    yield f"that it makes no HyperPod cluster, no role of nodes and no bucket. {UNSEEN}"
     yield ""
     yield f"    {links.quick_create(site, stock.template_url(site), site.stack('eks'), stock.eks_cluster(site))}"
     yield ""

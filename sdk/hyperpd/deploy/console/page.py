@@ -188,9 +188,10 @@ def _pasting(site: Site) -> Iterator[str]:
     yield f"name them. `{PASTE_FILE}` has the groups, as the API's CreateCluster takes them. With `--set account=`"
     yield "their ExecutionRole is that of the stack; without, 111122223333 stands for your account."
     yield ""
-    if not site.eks:
-        yield "AWS's own stack for Slurm takes groups of another form (with InstanceGroupType), not these: they are for"
-        yield f"a request to the API. {UNSEEN}"
+    if not stock.known(site):
+        if not site.eks:
+            yield "AWS's own stack for Slurm takes groups of another form (with InstanceGroupType), not these."
+        yield f"Nothing is known here that they could be pasted in: they are for a request to the API. {UNSEEN}"
         yield ""
         return
     yield "AWS's own stack, the one that `hyp` uses, then makes the cluster. Open this address:"

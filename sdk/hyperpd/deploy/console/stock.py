@@ -19,6 +19,11 @@ _EKS = ("EKSCluster", "HelmChart", "PrivateSubnet", "S3Endpoint", "SecurityGroup
 PARTS = (*_EKS, "Fsx", "HyperPodCluster", "LifeCycleScript", "S3Bucket", "SageMakerIAMRole")  # Create…Stack: true
 
 
+def known(site: Site) -> bool:
+    """Whether there is one: for EKS, in the commercial Regions."""
+    return site.eks and site.partition == "aws"
+
+
 def template_url(site: Site) -> str:
     """Where the template is."""
     bucket = f"aws-sagemaker-hyperpod-cluster-setup-{site.options.region}-prod"
