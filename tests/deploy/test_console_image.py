@@ -170,8 +170,9 @@ def test_the_repository_is_the_images_and_a_tag_is_written_once():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ((f"image={PINNED}",), "in ECR is there already: it is named by its digest; nothing to click."),
-        (("orchestrator=slurm",), f"`{IMAGE}` in ECR has to be there; nothing to click."),
+        ((f"image={PINNED}",), f"Nothing to click: `{PINNED}` is named by its digest"),
+        ((f"image={IMAGE.removesuffix(':0.1.0')}",), "has to be in ECR. Named by a tag, as in"),
+        (("orchestrator=slurm",), "Nothing to click: no stack here runs it."),
     ],
 )
 def test_an_image_that_is_not_built_here_has_no_stack(settings, said):
@@ -188,6 +189,6 @@ def test_without_a_checkout_there_is_no_stack(monkeypatch):
     finally:
         rendered.cache_clear()
     assert not [one for one in made if "image" in one.file]
-    assert "in ECR has to be there; nothing to click." in str(
+    assert "has to be in ECR. Rendered from a checkout" in str(
         next(one.body for one in made if one.file == "console.md")
     )

@@ -41,7 +41,9 @@ def _needed_of_eks(site: Site) -> Iterator[str]:
     yield "  registry the image of step 3 and no other."
     yield "- An EKS cluster, authentication mode `API` or `API_AND_CONFIG_MAP`, API server endpoint access"
     yield "  Public, or Public and private, with what HyperPod needs on it (device plugins for GPUs and EFA, health"
-    yield f"  monitoring), and no HyperPod cluster on it yet.{' Below is how to make one.' if stock.known(site) else ''}"
+    yield "  monitoring), and no HyperPod cluster on it yet." + (
+        " Below is how to make one." if stock.known(site) else ""
+    )
     yield "- EKS, the cluster, Networking: VPC, and Cluster security group. A private subnet of that VPC in the zone"
     yield "  where your capacity is, with room for about 81 addresses a node."
     if site.options.leader_worker_set:

@@ -44,10 +44,21 @@ _COMMANDS = (
 
 
 def made(site: Site) -> bool:
-    """Whether there is a stack that builds the image: something here runs it, and it is named by a tag. One with a
-    digest is there already."""
-    named = _reference(site)
-    return bool((site.eks or hosted.made(site)) and named.tag and not named.digest and checkout())
+    """Whether there is a stack that builds the image."""
+    return not why_not(site)
+
+
+def why_not(site: Site) -> str:
+    """Why no stack builds it; empty: one does."""
+    if not (site.eks or hosted.made(site)):
+        return "no stack here runs it."
+    if "@" in site.image:
+        return f"`{site.image}` is named by its digest, so it is in ECR. Named by a tag, a stack would build it."
+    if not _reference(site).tag:
+        return f"`{site.image}` has to be in ECR. Named by a tag, as in `…/hyperpd:0.1.0`, a stack would build it."
+    if not checkout():
+        return f"`{site.image}` has to be in ECR. Rendered from a checkout of hyperpd, a stack would build it."
+    return ""
 
 
 def checkout() -> Path | None:

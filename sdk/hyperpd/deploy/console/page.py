@@ -133,10 +133,7 @@ def _image(site: Site) -> Iterator[str]:
     yield "## 3. The image"
     yield ""
     if not image.made(site):
-        named = "is there already: it is named by its digest" if "@" in site.image else "has to be there"
-        yield f"`{site.image}` in ECR {named}; nothing to click."
-        yield "A stack builds it where it is named by a tag, as in `…/hyperpd:0.1.0`, something here runs it, and this"
-        yield "page is rendered from a checkout of hyperpd."
+        yield f"Nothing to click: {image.why_not(site)}"
         yield ""
         return
     yield f"CodeBuild builds `{site.image}` from `{site.key(image.SOURCE_FILE)}`,"
