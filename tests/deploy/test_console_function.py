@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hyperpd.deploy.console import function
+from tests.deploy import schema
 from tests.deploy.console_stacks import ACCOUNT, GIVEN, STACK, Stack, templates
 
 NATIVE = {
@@ -448,6 +449,8 @@ def test_the_names_of_the_objects_are_in_the_stack(name, server):
     listed = templates(name, "eks")["3-serve.yaml"]["Resources"]["Objects"]["Properties"]["Objects"]
     assert listed == [names["name"](one) for one in names["OBJECTS"]]
     assert len(set(listed)) == len(listed)
+    assert [one for body in names["OBJECTS"] for one in schema.problems(body)] == []
+    assert schema.problems({**names["OBJECTS"][-1], "roleReff": {}})
 
 
 def test_the_token_is_signed_for_this_cluster(monkeypatch):
