@@ -23,6 +23,7 @@ from moto.awslambda.models import LambdaFunction
 from hyperpd.deploy.console import function, groups, links
 from hyperpd.recipe import load
 from tests.deploy import botocore_shapes
+from tests.deploy.console_cluster import NATIVE, Server
 from tests.deploy.console_stacks import (
     GIVEN,
     IMAGE,
@@ -35,7 +36,6 @@ from tests.deploy.console_stacks import (
     templates,
     texts,
 )
-from tests.deploy.test_console_function import NATIVE, Server
 
 CASES = [(name, orchestrator) for name in gpu_recipes() for orchestrator in ORCHESTRATORS]
 # moto says CREATE_COMPLETE of these and creates nothing: the cluster is held to SageMaker's API model above, all to the
