@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
 from hyperpd import deploy
 from hyperpd.deploy import Rendering
-from hyperpd.recipe import load, shipped
+from hyperpd.deploy.console import links
+from hyperpd.recipe import RecipeFile, load, shipped
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
-IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/team/hyperpd@sha256:" + "0" * 64
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/team/hyperpd:0.1.0"  # of which a stack builds it
+PINNED = f"{IMAGE.removesuffix(':0.1.0')}@sha256:" + "0" * 64  # which is there
 SETTINGS = (f"region={REGION}", "bucket=sagemaker-example-files", f"image={IMAGE}", f"account={ACCOUNT}")
 ORCHESTRATORS = ("eks", "slurm")
-# Nothing is known of the machines of this one until somebody names them.
-EXTRA = {"tiny-gpu-1p1d": ("instance_type=ml.g6e.12xlarge",)}
 GIVEN = {
     "VpcId": "vpc-0123456789abcdef0",
     "SubnetId": "subnet-0123456789abcdef0",
@@ -26,13 +31,18 @@ GIVEN = {
     "EksSecurityGroupId": "sg-0123456789abcdef0",
     "S3PrefixListId": "pl-63a5400a",
     "AvailabilityZone": f"{REGION}a",
+    "EfaSha256": "0" * 64,
 }
 _PSEUDO = {"AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "AWS::Partition": "aws", "AWS::StackName": "hyperpd"}
+_PSEUDO["AWS::URLSuffix"] = "amazonaws.com"
 _PSEUDO["AWS::StackId"] = STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/hyperpd-serve/1"
 # What a resource's Ref and Fn::GetAtt give, where its form matters to others.
 _ATTRIBUTES = {
     "Arn": f"arn:aws:iam::{ACCOUNT}:role/hyperpd-made",
-    "Log.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/hyperpd:*",
+    **dict.fromkeys(
+        ("Log.Arn", "ApplyLog.Arn", "AskLog.Arn"), f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/hyperpd:*"
+    ),
+    "Repository.Arn": f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/hyperpd",
     "GroupId": "sg-0aaaaaaaaaaaaaaaa",
     "Subnet": "subnet-0aaaaaaaaaaaaaaaa",
     "Vpc": "vpc-0aaaaaaaaaaaaaaaa",
@@ -47,7 +57,7 @@ def gpu_recipes() -> list[str]:
 @cache
 def rendered(name: str, orchestrator: str, *more: str) -> Rendering:
     """A shipped recipe."""
-    given = (*SETTINGS, f"orchestrator={orchestrator}", *EXTRA.get(name, ()), *more)
+    given = (*_settings(name, orchestrator), *more)
     settings = {one.partition("=")[0]: one for one in given}.values()  # the later instead of the earlier
     return deploy.render(load(name), "console", settings)
 
@@ -55,8 +65,15 @@ def rendered(name: str, orchestrator: str, *more: str) -> Rendering:
 @cache
 def texts(name: str, orchestrator: str) -> dict[str, str]:
     """Its files."""
-    settings = (*SETTINGS, f"orchestrator={orchestrator}", *EXTRA.get(name, ()))
-    return deploy.texts(rendered(name, orchestrator), load(name), settings)
+    return deploy.texts(rendered(name, orchestrator), load(name), _settings(name, orchestrator))
+
+
+def _settings(name: str, orchestrator: str) -> tuple[str, ...]:
+    """With what somebody has to say where a recipe has no instance type, and where workers span nodes."""
+    roles = load(name).recipe.roles().values()
+    more = [] if all(spec.instance_type for spec in roles) else ["instance_type=ml.g6e.12xlarge"]
+    more += ["leader_worker_set=true"] if orchestrator == "eks" and any(s.parallel.nodes > 1 for s in roles) else []
+    return (*SETTINGS, f"orchestrator={orchestrator}", *more)
 
 
 def templates(name: str, orchestrator: str) -> dict[str, dict[str, Any]]:
@@ -72,6 +89,61 @@ def templates(name: str, orchestrator: str) -> dict[str, dict[str, Any]]:
 @cache
 def _read(text: str) -> dict[str, Any]:
     return yaml.safe_load(text)
+
+
+def addresses(page: str) -> list[dict[str, str]]:
+    """What the page's quick-create addresses fill in; each is one, and short enough."""
+    found = []
+    for url in re.findall(r"^    (https://\S+)$", page, re.MULTILINE):
+        assert len(url) <= links.URL_MAX
+        assert urlsplit(url).netloc == "console.aws.amazon.com"
+        path, _, query = urlsplit(url).fragment.partition("?")
+        assert path == "/stacks/create/review"
+        values = {key: one for key, (one,) in parse_qs(query).items()}
+        assert len(values["templateURL"]) <= links.TEMPLATE_URL_MAX
+        found.append(values)
+    return found
+
+
+def own_file(document: dict[str, Any]) -> RecipeFile:
+    """A recipe of one's own, as a file."""
+    path = Path(mkdtemp()) / "own.yaml"
+    path.write_text(json.dumps({"version": 1, "name": "own"} | document))
+    return load(path)
+
+
+def own_rendered(document: dict[str, Any], *settings: str) -> Rendering:
+    """It, rendered."""
+    file = own_file(document)
+    try:
+        return deploy.render(file, "console", [*SETTINGS, *settings])
+    finally:
+        file.path.unlink()
+        file.path.parent.rmdir()
+
+
+def own(document: dict[str, Any], *settings: str) -> dict[str, dict[str, Any]]:
+    """Templates of a recipe of one's own."""
+    found = own_rendered(document, *settings).documents
+    return {one.file.rpartition("/")[2]: dict(one.body) for one in found if not isinstance(one.body, str)}
+
+
+def from_s3() -> dict[str, dict[str, Any]]:
+    """Templates of a recipe on EKS whose model is in S3; no shipped one is."""
+    node = {"instance_type": "ml.p5.48xlarge"}
+    return own({"model": {"s3": "s3://models-example/llama/v3/"}, "prefill": node, "decode": node}, "namespace=team")
+
+
+def statements(value: Any) -> Iterator[dict[str, Any]]:
+    """What is allowed, anywhere in a value."""
+    if isinstance(value, dict):
+        if value.get("Effect") == "Allow" and "Resource" in value:
+            yield value
+        for inner in value.values():
+            yield from statements(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from statements(inner)
 
 
 class Stack:

@@ -4,116 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from hyperpd.deploy.console import function
+from tests.deploy import schema
+from tests.deploy.console_cluster import LWS, NATIVE, Server, event, inlined
 from tests.deploy.console_stacks import ACCOUNT, GIVEN, STACK, Stack, templates
-
-NATIVE = {
-    "v1": {
-        "Namespace": "namespaces",
-        "ServiceAccount": "serviceaccounts",
-        "ConfigMap": "configmaps",
-        "Service": "services",
-    },
-    "apps/v1": {"Deployment": "deployments"},
-    "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
-    "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
-}
-LWS = {"leaderworkerset.x-k8s.io/v1": {"LeaderWorkerSet": "leaderworkersets"}}
-
-
-class Server(ThreadingHTTPServer):
-    """Discovery, server-side apply, deletion, a Service's proxy, and the place CloudFormation waits at."""
-
-    def __init__(self, known: dict[str, dict[str, str]], denied: int = 0) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.known, self.denied = known, denied
-        self.objects: dict[str, Any] = {}
-        self.asked: list[Any] = []
-        self.told: list[Any] = []
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request; what a real server refuses, it refuses."""
-
-    server: Server
-
-    def _answer(self, status: int, body: Any) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _body(self) -> Any:
-        return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
-
-    def _denied(self) -> bool:
-        if self.headers.get("Authorization") != "Bearer token":
-            self._answer(401, {"message": "who?"})
-            return True
-        if self.server.denied:
-            self.server.denied -= 1
-            self._answer(403, {"message": "not yet"})
-            return True
-        return False
-
-    def do_GET(self) -> None:
-        if self._denied():
-            return
-        if found := self.server.objects.get(self.path):
-            self._answer(200, {**found, "metadata": {**found["metadata"], "uid": f"uid of {self.path}"}})
-            return
-        version = self.path.removeprefix("/apis/").removeprefix("/api/")
-        kinds = self.server.known.get(version)
-        if kinds is None:
-            self._answer(404, {"message": "not found"})
-            return
-        listed = [{"name": plural, "kind": kind, "namespaced": kind != "Namespace"} for kind, plural in kinds.items()]
-        self._answer(200, {"resources": [*listed, {"name": "services/proxy", "kind": "Service", "namespaced": True}]})
-
-    def do_PATCH(self) -> None:
-        if self._denied():
-            return
-        path, _, query = self.path.partition("?")
-        body = self._body()
-        room = body["metadata"].get("namespace")
-        if room and f"/api/v1/namespaces/{room}" not in self.server.objects:
-            self._answer(404, {"message": f"namespace {room} not found"})
-        elif self.headers["Content-Type"] != "application/apply-patch+yaml" or "fieldManager=" not in query:
-            self._answer(415, {"message": "no apply"})
-        else:
-            self.server.objects[path] = body
-            self._answer(201, body)
-
-    def do_DELETE(self) -> None:
-        if not self._denied():
-            same = (self._body() or {}).get("preconditions", {}).get("uid", f"uid of {self.path}")
-            if same != f"uid of {self.path}":
-                self._answer(409, {"message": "another"})
-                return
-            self._answer(200 if self.server.objects.pop(self.path, None) else 404, {})
-
-    def do_POST(self) -> None:
-        if not self._denied():
-            self.server.asked.append((self.path, self._body()))
-            self._answer(200, {"choices": [{"message": {"content": "Rhine"}}]})
-
-    def do_PUT(self) -> None:
-        self.server.told.append(self._body())
-        self._answer(200, {})
-
-    def log_message(self, *_: Any) -> None: ...
 
 
 @pytest.fixture
@@ -122,27 +20,6 @@ def server(request):
     yield made
     made.shutdown()
     made.server_close()
-
-
-URL = "https://cloudformation-custom-resource-response-useast1.s3.amazonaws.com/answer?signed"
-
-
-def _inlined(name: str, server: Server, pauses: list[float] | None = None) -> dict[str, Any]:
-    """The names of the function as Lambda has them: its source out of the template, run."""
-    template = templates(name, "eks")["3-serve.yaml"]
-    source = template["Resources"]["Function"]["Properties"]["Code"]["ZipFile"]
-    names: dict[str, Any] = {"__name__": "index"}
-    exec(compile(source, "index.py", "exec"), names)
-    names["connect"] = lambda: names["Kubernetes"](server.url, "token", None, (pauses or []).append)
-    tell = names["tell"]
-    names["tell"] = lambda url, answer: tell(server.url, {**answer, "url": url})
-    return names
-
-
-def _event(server: Server, kind: str = "Create") -> dict[str, Any]:
-    physical = server.told[-1]["PhysicalResourceId"] if server.told else None
-    event = {"RequestType": kind, "ResponseURL": URL, "StackId": STACK, "RequestId": "r", "LogicalResourceId": "l"}
-    return event | ({"PhysicalResourceId": physical} if kind != "Create" else {})
 
 
 def _arrived(server: Server) -> list[Any]:
@@ -159,23 +36,23 @@ def _arrived(server: Server) -> list[Any]:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     template = templates("qwen3-32b-p5-4p2d", "eks")["3-serve.yaml"]
-    variables = Stack(template, GIVEN).resources()["Function"]["Properties"]["Environment"]["Variables"]
+    variables = Stack(template, GIVEN).resources()["Apply"]["Properties"]["Environment"]["Variables"]
     monkeypatch.setenv("STACK", variables["STACK"])
 
 
 @pytest.mark.parametrize("name", ["qwen3-32b-p5-4p2d", "deepseek-r1-p5en-1p1d", "gpt-oss-120b-p6-b200-4p1d"])
 def test_objects_arrive_as_rendered_and_go_again(name, server):
-    names = _inlined(name, server)
-    names["handler"](_event(server), None)
+    names = inlined(name, server)
+    names["handler"](event(server), None)
     (told,) = server.told
     assert told["Status"] == "SUCCESS", told
     assert {"PhysicalResourceId", "StackId", "RequestId", "LogicalResourceId", "Data"} <= set(told)
     wanted = [one for one in names["OBJECTS"] if one["apiVersion"].split("/")[0] not in function.OPTIONAL]
     assert _arrived(server) == wanted
     assert "left out" in told["Reason"]  # no Prometheus Operator there
-    names["handler"](_event(server, "Update"), None)
+    names["handler"](event(server, "Update"), None)
     assert _arrived(server) == wanted
-    names["handler"](_event(server, "Delete"), None)
+    names["handler"](event(server, "Delete"), None)
     assert [one["Status"] for one in server.told] == ["SUCCESS"] * 3
     assert not [one for one in server.objects.values() if one["kind"] == "Namespace"]
 
@@ -186,15 +63,17 @@ def test_objects_are_those_of_the_target_kubernetes():
     from tests.deploy.console_stacks import IMAGE
 
     file = load("gpt-oss-120b-p6-b200-4p1d")
-    names = _inlined(file.path.stem, Server({}))
+    names = inlined(file.path.stem, Server({}))
     settings = [f"image={IMAGE}", "cache_folder=/opt/hyperpd/data/models"]
     wanted = deploy.render(file, "kubernetes", settings).documents
-    assert names["OBJECTS"] == json.loads(json.dumps([dict(one.body) for one in wanted]))
+    *objects, role, binding = names["OBJECTS"]
+    assert objects == json.loads(json.dumps([dict(one.body) for one in wanted]))
+    assert (role["kind"], binding["kind"]) == ("Role", "RoleBinding")  # who may ask
 
 
 def test_an_unknown_kind_is_refused_before_anything_is_applied(server):
     del server.known["leaderworkerset.x-k8s.io/v1"]
-    _inlined("deepseek-r1-p5en-1p1d", server)["handler"](_event(server), None)
+    inlined("deepseek-r1-p5en-1p1d", server)["handler"](event(server), None)
     (told,) = server.told
     assert told["Status"] == "FAILED"
     assert "does not know LeaderWorkerSet of leaderworkerset.x-k8s.io/v1" in told["Reason"]
@@ -204,24 +83,24 @@ def test_an_unknown_kind_is_refused_before_anything_is_applied(server):
 def test_an_access_entry_that_does_not_hold_yet_is_waited_for(server):
     server.denied = 3
     pauses: list[float] = []
-    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names = inlined("qwen3-32b-p5-4p2d", server)
     names["connect"] = lambda: names["Kubernetes"](server.url, "token", None, pauses.append)
-    names["handler"](_event(server), None)
+    names["handler"](event(server), None)
     assert server.told[0]["Status"] == "SUCCESS"
     assert len(pauses) == 3
 
 
 def test_one_that_never_holds_fails_with_the_servers_word(server):
     server.denied = 10**6
-    _inlined("qwen3-32b-p5-4p2d", server)["handler"](_event(server), None)
+    inlined("qwen3-32b-p5-4p2d", server)["handler"](event(server), None)
     assert server.told[0]["Status"] == "FAILED"
     assert "403" in server.told[0]["Reason"]
 
 
 def test_a_server_that_refuses_an_object_is_quoted(server):
-    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names = inlined("qwen3-32b-p5-4p2d", server)
     names["OBJECTS"][:] = [one for one in names["OBJECTS"] if one["kind"] != "Namespace"]
-    names["handler"](_event(server), None)
+    names["handler"](event(server), None)
     assert "not found" in server.told[0]["Reason"]
 
 
@@ -233,54 +112,54 @@ def _namespace(name: str, **annotations: str) -> dict[str, Any]:
 def test_a_namespace_that_was_there_before_is_neither_changed_nor_deleted(owner, server):
     there = "/api/v1/namespaces/hyperpd"
     server.objects[there] = before = _namespace("hyperpd", **owner)
-    names = _inlined("qwen3-32b-p5-4p2d", server)
-    names["handler"](_event(server), None)
+    names = inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](event(server), None)
     told = server.told[-1]
     assert (told["Status"], told["PhysicalResourceId"]) == ("FAILED", function.NOT_APPLIED)
     assert "Namespace hyperpd is there, and not made by this stack" in told["Reason"]
     assert server.objects == {there: before}
-    names["handler"](_event(server, "Delete"), None)  # the rollback's
+    names["handler"](event(server, "Delete"), None)  # the rollback's
     assert server.told[-1]["Status"] == "SUCCESS"
     assert server.objects == {there: before}
 
 
 def test_a_delete_leaves_namespaces_of_others(server):
-    names = _inlined("qwen3-32b-p5-4p2d", server)
-    names["handler"](_event(server), None)
+    names = inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](event(server), None)
     assert server.told[-1]["PhysicalResourceId"] == "objects"
     there = "/api/v1/namespaces/hyperpd"
     server.objects[there] = other = _namespace("hyperpd")
-    names["handler"](_event(server, "Delete"), None)
+    names["handler"](event(server, "Delete"), None)
     assert server.told[-1]["Status"] == "SUCCESS"
     assert "left, this stack did not make: Namespace hyperpd" in server.told[-1]["Reason"]
     assert [one for one in server.objects.values() if one["kind"] == "Namespace"] == [other]
 
 
 def test_the_rollback_of_what_was_never_applied_asks_nobody(server):
-    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names = inlined("qwen3-32b-p5-4p2d", server)
     names["connect"] = lambda: pytest.fail("connected")
-    names["handler"](_event(server, "Delete") | {"PhysicalResourceId": function.NOT_APPLIED}, None)
+    names["handler"](event(server, "Delete") | {"PhysicalResourceId": function.NOT_APPLIED}, None)
     assert server.told[-1]["Status"] == "SUCCESS"
 
 
 def test_a_create_that_fails_midway_takes_its_own_namespaces_along(server):
-    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names = inlined("qwen3-32b-p5-4p2d", server)
     names["OBJECTS"].append(_namespace("later"))
     names["OBJECTS"].append({**names["OBJECTS"][2], "metadata": {"name": "a", "namespace": "nowhere"}})
-    names["handler"](_event(server), None)
+    names["handler"](event(server), None)
     assert server.told[-1]["PhysicalResourceId"] == function.NOT_APPLIED
     assert not [one for one in server.objects.values() if one["kind"] == "Namespace"]
 
 
 def test_what_a_failed_create_cannot_delete_is_said_beside_the_reason(server):
-    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names = inlined("qwen3-32b-p5-4p2d", server)
     names["OBJECTS"].append({**names["OBJECTS"][2], "metadata": {"name": "a", "namespace": "nowhere"}})
 
     def refused(*_: Any) -> str:
         raise names["Refused"]("no")
 
     names["delete"] = refused
-    names["handler"](_event(server), None)
+    names["handler"](event(server), None)
     assert "namespace nowhere not found; what was made is left: no" in server.told[-1]["Reason"]
 
 
@@ -298,13 +177,13 @@ def test_what_a_failed_create_cannot_delete_is_said_beside_the_reason(server):
     ],
 )
 def test_an_event_that_is_not_cloudformations_for_this_stack_does_nothing(change, server, monkeypatch):
-    names = _inlined("qwen3-32b-p5-4p2d", server)
+    names = inlined("qwen3-32b-p5-4p2d", server)
     for kind in ("Create", "Update", "Delete"):
         with pytest.raises(names["Refused"]):
-            names["handler"](_event(server, kind) | change, None)
+            names["handler"](event(server, kind) | change, None)
     monkeypatch.delenv("STACK")
     with pytest.raises(names["Refused"]):
-        names["handler"](_event(server), None)
+        names["handler"](event(server), None)
     assert not server.told
     assert not server.objects
 
@@ -312,19 +191,120 @@ def test_an_event_that_is_not_cloudformations_for_this_stack_does_nothing(change
 @pytest.mark.parametrize(
     ("name", "room"), [("qwen3-32b-p5-4p2d", "hyperpd"), ("gpt-oss-120b-p6-b200-4p1d", "hyperpd-engines")]
 )
-def test_any_other_event_is_a_request_to_the_gateway(name, room, server, monkeypatch):
+def test_who_asks_may_send_the_gateway_a_request(name, room, server, monkeypatch):
     template = templates(name, "eks")["3-serve.yaml"]
-    variables = template["Resources"]["Function"]["Properties"]["Environment"]["Variables"]
+    variables = template["Resources"]["Ask"]["Properties"]["Environment"]["Variables"]
     assert variables["NAMESPACE"] == room
     monkeypatch.setenv("NAMESPACE", room)
-    names = _inlined(name, server)
-    service = [one["metadata"] for one in names["OBJECTS"] if one["kind"] == "Service"][-1]
+    applied = inlined(name, server)
+    service = [one["metadata"] for one in applied["OBJECTS"] if one["kind"] == "Service"][-1]
     assert (service["name"], service["namespace"]) == ("gateway", room)
-    answer = names["handler"]({"model": "m", "messages": []}, None)
+    applied["handler"](event(server), None)
+    (group,) = Stack(template, GIVEN).resources()["AskEntry"]["Properties"]["KubernetesGroups"]
+    answer = inlined(name, server, "Ask", f"group {group}")["handler"]({"model": "m", "messages": []}, None)
     assert answer == {"status": 200, "answer": {"choices": [{"message": {"content": "Rhine"}}]}}
     ((path, body),) = server.asked
     assert path == f"/api/v1/namespaces/{room}/services/http:gateway:8080/proxy/v1/chat/completions"
     assert body == {"model": "m", "messages": []}
+
+
+def test_who_asks_may_do_nothing_else(server, monkeypatch):
+    name, room = "qwen3-32b-p5-4p2d", "hyperpd"
+    inlined(name, server)["handler"](event(server), None)
+    there, asking = dict(server.objects), inlined(name, server, "Ask", f"group {room}:ask")
+    cluster = asking["connect"]()
+    proxy = f"/api/v1/namespaces/{room}/services/http:gateway:8080/proxy/v1/models"
+    assert cluster.call("POST", proxy, {})[0] == 200
+    for method, path in (
+        ("GET", proxy),
+        ("POST", proxy.replace("gateway:8080", "gateway:8081")),  # its admin port
+        ("POST", proxy.replace("hyperpd/", "hyperpd-engines/")),
+        ("GET", f"/api/v1/namespaces/{room}/pods/a/log"),
+        ("DELETE", f"/api/v1/namespaces/{room}"),
+    ):
+        assert cluster.call(method, path)[0] == 403, path
+    monkeypatch.setenv("NAMESPACE", room)
+    answer = asking["handler"](event(server, "Delete"), None)  # CloudFormation's word is nothing to it
+    assert answer["status"] == 200
+    assert server.objects == there
+
+
+def test_who_applies_sends_no_requests(server):
+    with pytest.raises(Exception, match="an event of another stack"):
+        inlined("qwen3-32b-p5-4p2d", server)["handler"]({"model": "m", "messages": []}, None)
+    assert not server.asked
+
+
+def _update(server: Server, former: list[str]) -> dict[str, Any]:
+    return event(server, "Update") | {"OldResourceProperties": {"Objects": former}}
+
+
+def test_an_update_deletes_what_it_no_longer_has(server):
+    """Of what this stack applied, and of that only."""
+    names = inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](event(server), None)
+    gone = [one for one in names["OBJECTS"] if one["metadata"]["name"] == "gateway" and one["kind"] != "Namespace"]
+    assert {"Service", "Deployment"} <= {one["kind"] for one in gone}
+    former = templates("qwen3-32b-p5-4p2d", "eks")["3-serve.yaml"]["Resources"]["Objects"]["Properties"]["Objects"]
+    names["OBJECTS"][:] = [one for one in names["OBJECTS"] if one not in gone]
+    by_hand = {"kind": "Deployment", "metadata": {"name": "mine"}}
+    server.objects["/apis/apps/v1/namespaces/hyperpd/deployments/mine"] = by_hand
+    names["handler"](_update(server, former), None)
+    said = server.told[-1]
+    assert said["Status"] == "SUCCESS", said
+    assert "deleted, no longer part of it: " in said["Reason"]
+    assert "Deployment gateway" in said["Reason"]
+    wanted = [one for one in names["OBJECTS"] if one["apiVersion"].split("/")[0] not in function.OPTIONAL]
+    assert _arrived(server) == [*wanted, by_hand]
+    names["handler"](_update(server, former), None)  # done twice, it does nothing
+    assert server.told[-1]["Status"] == "SUCCESS"
+
+
+def test_an_update_to_another_namespace_deletes_the_one_before(server):
+    names = inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](event(server), None)
+    former = [names["name"](one) for one in names["OBJECTS"]]
+    names["OBJECTS"][:] = json.loads(
+        json.dumps(names["OBJECTS"]).replace('"hyperpd"', '"other"').replace('"hyperpd-', '"other-')
+    )
+    names["handler"](_update(server, former), None)
+    assert server.told[-1]["Status"] == "SUCCESS", server.told[-1]
+    rooms = {path for path, one in server.objects.items() if one["kind"] == "Namespace"}
+    assert rooms == {"/api/v1/namespaces/other", "/api/v1/namespaces/other-engines"}
+    assert not [path for path in server.objects if "/namespaces/hyperpd" in path]
+
+
+def test_an_update_leaves_what_this_stack_did_not_make(server):
+    names = inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](event(server), None)
+    server.objects["/api/v1/namespaces/kube-system"] = _namespace("kube-system")
+    there = {"kind": "ConfigMap", "metadata": {"name": "a"}}
+    server.objects["/api/v1/namespaces/kube-system/configmaps/a"] = there
+    former = ["v1 Namespace - kube-system", "v1 ConfigMap kube-system a", "example.com/v1 Gone - b"]
+    names["handler"](_update(server, former), None)
+    assert "left, this stack did not make: ConfigMap a, Namespace kube-system" in server.told[-1]["Reason"]
+    assert there in server.objects.values()
+
+
+def test_an_update_that_fails_deletes_nothing(server):
+    names = inlined("qwen3-32b-p5-4p2d", server)
+    names["handler"](event(server), None)
+    there = dict(server.objects)
+    former = [names["name"](one) for one in names["OBJECTS"]]
+    names["OBJECTS"][:] = [{**names["OBJECTS"][2], "metadata": {"name": "a", "namespace": "nowhere"}}]
+    names["handler"](_update(server, former), None)
+    assert server.told[-1]["Status"] == "FAILED"
+    assert server.objects == there
+
+
+@pytest.mark.parametrize("name", ["qwen3-32b-p5-4p2d", "gpt-oss-120b-p6-b200-4p1d"])
+def test_the_names_of_the_objects_are_in_the_stack(name, server):
+    names = inlined(name, server)
+    listed = templates(name, "eks")["3-serve.yaml"]["Resources"]["Objects"]["Properties"]["Objects"]
+    assert listed == [names["name"](one) for one in names["OBJECTS"]]
+    assert len(set(listed)) == len(listed)
+    assert [one for body in names["OBJECTS"] for one in schema.problems(body)] == []
+    assert schema.problems({**names["OBJECTS"][-1], "roleReff": {}})
 
 
 def test_the_token_is_signed_for_this_cluster(monkeypatch):

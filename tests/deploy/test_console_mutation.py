@@ -20,12 +20,12 @@ from jsonschema import Draft7Validator, ValidationError
 from jsonschema.validators import extend
 
 from tests.deploy import botocore_shapes
-from tests.deploy.console_stacks import GIVEN, ORCHESTRATORS, REGION, Stack, gpu_recipes, templates, texts
+from tests.deploy.console_stacks import GIVEN, ORCHESTRATORS, REGION, Stack, from_s3, gpu_recipes, templates, texts
 from tests.deploy.mutation import misspelt
 
 Path = tuple[str | int, ...]
 # What CloudFormation hands over unread: our own function's input.
-FREE = {"AWS::CloudFormation::CustomResource"}
+FREE = {"Custom::Objects"}
 _ELEMENT = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
 _OPERATORS = {"StringEquals", "StringNotEquals", "StringLike", "Bool"}
 
@@ -121,16 +121,16 @@ def _problems(kind: str, properties: Any) -> bool:
 def _resources() -> Iterator[tuple[str, dict[str, Any]]]:
     """(type, properties), each once."""
     seen = set()
-    for name in gpu_recipes():
-        for orchestrator in ORCHESTRATORS:
-            given = [GIVEN, {"S3PrefixListId": "pl-63a5400a", "AvailabilityZone": "us-east-1a"}]
-            for template in templates(name, orchestrator).values():
-                for each in given if orchestrator == "slurm" else given[:1]:
-                    for one in Stack(template, each).resources().values():
-                        shape = json.dumps([one["Type"], _skeleton(one["Properties"])], sort_keys=True)
-                        if shape not in seen and one["Type"] not in FREE:
-                            seen.add(shape)
-                            yield one["Type"], one["Properties"]
+    renderings = [(kind, templates(name, kind)) for name in gpu_recipes() for kind in ORCHESTRATORS]
+    for orchestrator, rendering in [*renderings, ("eks", from_s3())]:
+        given = [GIVEN, {"S3PrefixListId": "pl-63a5400a", "AvailabilityZone": "us-east-1a"}]
+        for template in rendering.values():
+            for each in given if orchestrator == "slurm" else given[:1]:
+                for one in Stack(template, each).resources().values():
+                    shape = json.dumps([one["Type"], _skeleton(one["Properties"])], sort_keys=True)
+                    if shape not in seen and one["Type"] not in FREE:
+                        seen.add(shape)
+                        yield one["Type"], one["Properties"]
 
 
 def _skeleton(value: Any) -> Any:
@@ -207,7 +207,7 @@ def test_every_mutation_of_the_pasted_groups_is_noticed(capsys):
     shape = botocore_shapes.shape("sagemaker", "CreateCluster")
     for name in gpu_recipes():
         for orchestrator in ORCHESTRATORS:
-            pasted = json.loads(texts(name, orchestrator)["instance-groups.json"])
+            pasted = json.loads(texts(name, orchestrator)["instance-group-settings.json"])
             request = {"ClusterName": "a", "InstanceGroups": pasted}
             for path, required in _members(shape, request):
                 for what in ("misspell", "drop") if required else ("misspell",):

@@ -14,6 +14,7 @@ from hyperpd.recipe import RecipeFile, load, parse, shipped
 from tests.deploy.console_stacks import (
     GIVEN,
     IMAGE,
+    PINNED,
     SETTINGS,
     gpu_recipes,
 )
@@ -21,7 +22,7 @@ from tests.deploy.console_stacks import (
 
 @pytest.mark.parametrize("name", [name for name in shipped() if name not in gpu_recipes()])
 def test_recipes_for_cpus_are_refused_with_the_reason(name):
-    with pytest.raises(RecipeError, match="accelerator: cpu: no machine is named"):
+    with pytest.raises(RecipeError, match="accelerator: cpu: no instance type is named"):
         deploy.render(load(name), "console", SETTINGS)
 
 
@@ -39,7 +40,10 @@ def test_recipes_for_cpus_are_refused_with_the_reason(name):
         (("orchestrator=slurm", f"vpc_id={GIVEN['VpcId']}"), "vpc_id, subnet_id: one goes with the other"),
         (("orchestrator=slurm", "route_table_id=rtb-01234567"), "route_table_id: goes with vpc_id"),
         (("region=eu-west-1", f"eks_cluster_arn={GIVEN['EksClusterArn']}"), "eks_cluster_arn: is in us-east-1"),
-        (("instance_type=ml.p5.48xlarge",), "instance_type: the recipe names every role's machines"),
+        (("leader_worker_set=true",), "leader_worker_set: no LeaderWorkerSet is made here"),
+        (("orchestrator=slurm", "leader_worker_set=true"), "leader_worker_set: no LeaderWorkerSet is made here"),
+        ((*SETTINGS[:2], f"image={PINNED}", f"efa_sha256={'0' * 64}"), "efa_sha256: no stack builds the image"),
+        (("instance_type=ml.p5.48xlarge",), "instance_type: the recipe names every role's instance type"),
     ],
 )
 def test_options_that_cannot_be_are_refused(settings, said):
@@ -61,7 +65,12 @@ def test_options_that_cannot_be_are_refused(settings, said):
         ({"kv_transfer": {"fabric": "local"}}, ("gateway_instance_type",), "gateway_instance_type: with"),
         ({"kv_transfer": {"fabric": "local"}}, ("eu",), "image: is in us-east-1"),
         ({}, ("eu",), "image: is in us-east-1"),
-        ({"model": {"huggingface": None, "s3": "s3://models/a"}}, (), "model.s3: pods here have no right to read it"),
+        ({"model": {"huggingface": None, "s3": "s3://models//"}}, (), "model.s3: a whole bucket"),
+        (
+            {"decode": {"parallel": {"data": 16, "nodes": 2}}},
+            (),
+            "decode.parallel.nodes: a worker over several nodes takes",
+        ),
         ({"decode": {"instance_type": "ml.g6e.12xlarge"}}, (), "orchestrator eks, as target kubernetes: "),
     ],
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hyperpd.deploy.console import cluster, endpoint, hosted, page, refusals, serve, uploads
+from hyperpd.deploy.console import cluster, endpoint, hosted, image, page, refusals, serve, uploads
 from hyperpd.deploy.console.fields import FIELDS
 from hyperpd.deploy.console.options import Options
 from hyperpd.deploy.console.site import Site
@@ -37,7 +37,7 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
     """The page, the stacks in the order in which they are made, and all that is uploaded beside them."""
     site = Site(file, options)
     below = f"upload/{options.prefix}"
-    stacks = [cluster.cluster(site)]
+    stacks = [*([image.document(site)] if image.made(site) else []), cluster.cluster(site)]
     if hosted.made(site):
         stacks.append(endpoint.document(site))
     if site.eks:

@@ -1,4 +1,4 @@
-"""What machines, endpoints and functions may do: nothing that their work does not need.
+"""What nodes, endpoints, pods, functions and the image's build may do: nothing that their work does not need.
 
 Sources: the managed policy AmazonSageMakerClusterInstanceRolePolicy, and what "Prerequisites for using SageMaker
 HyperPod" and its EKS page add for a VPC and for EKS; each is narrowed here to this stack's bucket, subnet, security
@@ -31,18 +31,29 @@ EVERYTHING = {
     "ssmmessages:OpenControlChannel": _NONE,
     "ssmmessages:OpenDataChannel": _NONE,
 }
+# That a service acts for this account and not, the confused deputy, for another. Documented of SageMaker's endpoints,
+# CodeBuild, Lambda and EKS' pod identities. Of HyperPod nothing is, and a key that it does not send would keep every
+# node from starting: its role goes without.
+OURS = {"aws:SourceAccount": ref("AWS::AccountId")}
 _ARN = "arn:${AWS::Partition}:"
 _HERE = "${AWS::Region}:${AWS::AccountId}"
 _PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
 _SSM = tuple(action for action in EVERYTHING if action.startswith("ssmmessages:"))
 
 
-def role(name: Any, service: str, statements: list[Object], tags: list[Object]) -> Object:
-    """A role that `service` takes on. Only who may pass it can make the service do so (iam:PassRole)."""
+def role(
+    name: Any, service: str, statements: list[Object], tags: list[Object], demanded: Object | None = None
+) -> Object:
+    """A role that `service` takes on. Only who may pass it can make the service do so (iam:PassRole).
+
+    demanded: what the service has to say as it takes it on, as OURS; "aws:RequestTag/…": tags of its sessions.
+    """
+    tagged = any(key.startswith("aws:RequestTag/") for key in demanded or {})
     trust = {
         "Effect": "Allow",
         "Principal": {"Service": service},
-        "Action": "sts:AssumeRole",
+        "Action": ["sts:AssumeRole", "sts:TagSession"] if tagged else "sts:AssumeRole",
+        **({"Condition": {"StringEquals": demanded}} if demanded else {}),
     }
     policy = {"Version": "2012-10-17", "Statement": statements}
     return {
@@ -56,11 +67,11 @@ def role(name: Any, service: str, statements: list[Object], tags: list[Object]) 
     }
 
 
-def machine(site: Site) -> list[Object]:
-    """What a cluster's machines may do."""
+def node(site: Site) -> list[Object]:
+    """What a cluster's nodes may do."""
     group, subnet = f"{_ARN}ec2:{_HERE}:security-group/", f"{_ARN}ec2:{_HERE}:subnet/"
     interface = f"{_ARN}ec2:{_HERE}:network-interface/*"
-    # HyperPod's machines are in an account of AWS, so their ARNs have another account than this one.
+    # HyperPod's nodes are in an account of AWS, so their ARNs have another account than this one.
     instance = f"{_ARN}ec2:${{AWS::Region}}:*:instance/*"
     logs = f"{_ARN}logs:{_HERE}:log-group:/aws/sagemaker/Clusters/${{AWS::StackName}}/*"
     extra = chosen("HasExtraGroup", sub(group + "${ExtraSecurityGroupId}"), ref("AWS::NoValue"))
@@ -124,7 +135,7 @@ _EKS_DESCRIBES = ("ec2:DescribeInstances", "ec2:DescribeInstanceTypes", "ec2:Des
 
 
 def subnet_id(site: Site) -> Object:
-    """The subnet of all machines: given, or made where none is."""
+    """The subnet of all nodes: given, or made where none is."""
     return ref("SubnetId") if site.eks else {"Fn::If": ["MakeSubnet", ref("Subnet"), ref("SubnetId")]}
 
 
@@ -147,17 +158,31 @@ def endpoint(site: Site) -> list[Object]:
         allow("RegistryLogin", ["ecr:GetAuthorizationToken"], "*"),
         allow("PullImage", _PULL, [sub(repository(site))]),
     ]
-    if place := hosted.endpoint(site).bucket_and_prefix:
-        bucket, key = place
-        statements += _files("Model", literal(bucket), literal(key.rstrip("/")), own=False)
-    return statements
+    return [*statements, *model(hosted.endpoint(site).bucket_and_prefix)]
 
 
-def function() -> list[Object]:
-    """What the function that applies the objects may do in AWS; in Kubernetes its access entry says."""
+def model(place: tuple[str, str] | None) -> list[Object]:
+    """Reads the model's files: bucket and prefix, if it is in S3."""
+    return _files("Model", literal(place[0]), literal(place[1].rstrip("/"))) if place else []
+
+
+def function(log: str) -> list[Object]:
+    """What a function may do in AWS; in Kubernetes its access entry says. log: logical name of its log group."""
     return [
         allow("FindCluster", ["eks:DescribeCluster"], [ref("EksClusterArn")]),
+        allow("Logs", ["logs:CreateLogStream", "logs:PutLogEvents"], [{"Fn::GetAtt": [log, "Arn"]}]),
+    ]
+
+
+def builder(key: str) -> list[Object]:
+    """What the build of the image may do: read its one file (`key` of the prefix), write its log, fill its repository.
+    It pulls from there, too: a push asks which layers are there already."""
+    filled = ("ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart")
+    return [
+        allow("Source", ["s3:GetObject"], [sub(f"{_ARN}s3:::${{Bucket}}/${{Prefix}}/{key}")], _own()),
         allow("Logs", ["logs:CreateLogStream", "logs:PutLogEvents"], [{"Fn::GetAtt": ["Log", "Arn"]}]),
+        allow("RegistryLogin", ["ecr:GetAuthorizationToken"], "*"),
+        allow("Push", [*_PULL, *filled], [{"Fn::GetAtt": ["Repository", "Arn"]}]),
     ]
 
 
@@ -168,11 +193,14 @@ def repository(site: Site) -> str:
     return f"{_ARN}ecr:{region}:{account}:repository/{literal(path.partition('@')[0].partition(':')[0])}"
 
 
-def _files(sid: str, bucket: str, folder: str, *, own: bool = True) -> list[Object]:
-    """Reads one folder of a bucket, and lists that only. own: the bucket is of this account."""
-    arn = f"{_ARN}s3:::{bucket}"
-    # A bucket of the same name in another account, were this one deleted, would not be read.
-    where = {"StringEquals": {"aws:ResourceAccount": ref("AWS::AccountId")}} if own else {}
+def _own() -> Object:
+    """A bucket of the same name in another account, were this one deleted, is not read."""
+    return {"StringEquals": {"aws:ResourceAccount": ref("AWS::AccountId")}}
+
+
+def _files(sid: str, bucket: str, folder: str) -> list[Object]:
+    """Reads one folder of a bucket of this account, and lists that only."""
+    arn, where = f"{_ARN}s3:::{bucket}", _own()
     folders = [folder, f"{folder}/*"]
     listed = {"StringLike": {"s3:prefix": [sub(one) if "${" in one else one for one in folders]}}
     return [

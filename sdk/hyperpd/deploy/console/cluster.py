@@ -6,7 +6,7 @@ from hyperpd.deploy.console import access, groups, network
 from hyperpd.deploy.console.site import Object, Site, chosen, parameter, ref, sub
 from hyperpd.deploy.target import Document
 
-BUCKET_FILE, CLUSTER_FILE = "0-bucket.yaml", "1-cluster.yaml"
+BUCKET_FILE, FILE = "0-bucket.yaml", "1-cluster.yaml"
 VERSION = "2010-09-09"
 _FOLDER = r"^[A-Za-z0-9][-A-Za-z0-9_]*(/[-A-Za-z0-9_]+)*$"
 UNVERIFIED = (
@@ -105,7 +105,7 @@ def cluster(site: Site) -> Document:
         **({} if eks else {"Rules": _rules()}),
         "Conditions": _conditions(site),
         "Resources": {
-            "ExecutionRole": access.role(name, "sagemaker.amazonaws.com", access.machine(site), site.tags),
+            "ExecutionRole": access.role(name, "sagemaker.amazonaws.com", access.node(site), site.tags),
             **made,
             "Cluster": {
                 "Type": "AWS::SageMaker::Cluster",
@@ -138,7 +138,7 @@ def cluster(site: Site) -> Document:
         f"{at}.Properties.InstanceGroups": "From the recipe: hyperpd plan shows the sum.",
         f"{at}.Properties.InstanceGroups.0.ThreadsPerCore": "As EC2 counts CPUs: pods ask for a share of those.",
     }
-    return Document(CLUSTER_FILE, UNVERIFIED, body, notes)
+    return Document(FILE, UNVERIFIED, body, notes)
 
 
 def _parameters(site: Site) -> Object:

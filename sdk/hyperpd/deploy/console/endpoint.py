@@ -18,7 +18,9 @@ def document(site: Site) -> Document:
         "Description": f"hyperpd: a SageMaker endpoint of one instance for the recipe {site.recipe.name}",
         **({"Parameters": parameters(site)} if hosted.alone(site) else {}),
         "Resources": {
-            "ExecutionRole": access.role(None, "sagemaker.amazonaws.com", access.endpoint(site), site.tags),
+            "ExecutionRole": access.role(
+                None, "sagemaker.amazonaws.com", access.endpoint(site), site.tags, access.OURS
+            ),
             "Model": {"Type": "AWS::SageMaker::Model", "Properties": model(site)},
             "Configuration": {"Type": "AWS::SageMaker::EndpointConfig", "Properties": configuration(site)},
             "Endpoint": {

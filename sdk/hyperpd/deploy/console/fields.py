@@ -14,28 +14,30 @@ FIELDS = {
     "version": _is(_READ),
     "name": _is("Tag hyperpd:recipe"),
     "description": _is(_READ),
-    "accelerator": _is("gpu: machines with GPUs; cpu is refused: a recipe for CPUs names no machine to make groups of"),
+    "accelerator": _is(
+        "gpu: nodes with GPUs; cpu is refused: a recipe for CPUs names no instance type to make groups of"
+    ),
     "image": _is("Container image, where the option image is not given"),
     "model": _is(_READ),
-    "model.s3": _is("Endpoint: read by a right to that prefix alone; refused with eks: pods have none"),
-    "*.replicas": _is("Machines of the role's instance group (capacity.check), and what is served on them"),
-    "*.autoscaling": Field("not expressed", "nothing here follows load: replicas stand, and so do the machines"),
+    "model.s3": _is(
+        "Read by a right to that prefix alone, in a bucket of the account: the endpoint's role, or the pods' identity"
+    ),
+    "*.replicas": _is("Nodes of the role's instance group (capacity.check), and what is served on them"),
+    "*.autoscaling": Field("not expressed", "nothing here follows load: replicas stand, and so do the nodes"),
     "*.instance_type": _is("Type of the role's instance group; option instance_type where the recipe names none"),
-    "*.parallel": _is("Machines of the role's instance group; the container passes degrees on to the engine"),
+    "*.parallel": _is("Nodes of the role's instance group; the container passes degrees on to the engine"),
     "*.kv_tiers": _is(_READ),
     "*.kv_tiers.managed": _is("TieredStorageConfig of the cluster; refused with slurm"),
     "*.engine": _is(_READ),
     "kv_transfer": _is(_READ),
-    "kv_transfer.fabric": _is(
-        "efa: one zone, and a security group that is open to itself both ways; local: one machine"
-    ),
+    "kv_transfer.fabric": _is("efa: one zone, and a security group that is open to itself both ways; local: one node"),
     "gateway.policy": _is(_READ),
-    "gateway.replicas": _is("Machines of the instance group gateway, at most two; one machine: none of its own"),
+    "gateway.replicas": _is("Nodes of the instance group gateway, at most two; local: none of its own"),
     "gateway.threshold_tokens": _is(_READ),
     "gateway.auth": _is("none; keys is refused: the console's test pages send no key, IAM is what guards them"),
     "gateway.limits": _is(_READ),
     "slo": Field("not expressed", "nothing here scales or alarms by it"),
-    "placement.same_zone": _is("Always: all machines are in one subnet"),
+    "placement.same_zone": _is("Always: all nodes are in one subnet"),
     "start_timeout_s": _is(
         "Endpoint: start-up health check, at most 3,600 s (above: no endpoint); Kubernetes: startup probe"
     ),

@@ -1,7 +1,8 @@
-"""A Lambda function, in a stack by its source: applies objects to an EKS cluster, and sends the gateway a request.
+"""Two Lambda functions, in a stack by their source: `changed` applies objects to an EKS cluster, `asked` sends the
+gateway a request.
 
-For who has no terminal. It stands alone in the stack, so it imports nothing of hyperpd; OBJECTS follow below it
-there, and boto3 is Lambda's.
+For who has no terminal. The source stands alone in the stack, so it imports nothing of hyperpd; OBJECTS follow below
+it where it is `changed`, and boto3 is Lambda's. What each may do its role and access entry say, not this.
 """
 
 from __future__ import annotations
@@ -68,20 +69,20 @@ class Kubernetes:
         return f"{prefix}{version}{room}/{kind['name']}/{body['metadata']['name']}", kind["namespaced"]
 
 
-def apply(cluster: Kubernetes, objects: list[dict[str, Any]], stack: str, *, first: bool) -> str:
+def apply(cluster: Kubernetes, objects: list[dict[str, Any]], stack: str, former: list[str], *, first: bool) -> str:
     """Server-side apply, in order. Before the first object goes, every kind has to be known, and every namespace has
-    to be this stack's or not there."""
+    to be this stack's or not there. What the stack applied before (`former`, names) and no longer does goes last."""
     paths = [cluster.path(one) for one in objects]
     unknown = {f"{one['kind']} of {one['apiVersion']}" for one, path in zip(objects, paths, strict=True) if not path}
     needed = {one for one in unknown if not any(f"of {group}/" in one for group in OPTIONAL)}
     if needed:
         raise Refused(f"the cluster does not know {', '.join(sorted(needed))}: install its controller first")
-    for name in sorted(_rooms(objects)):
-        status, there = cluster.call("GET", f"/api/v1/namespaces/{name}")
+    for room in sorted(_rooms(objects)):
+        status, there = cluster.call("GET", f"/api/v1/namespaces/{room}")
         if status not in (200, 404):
-            raise Refused(f"Namespace {name}: {status} {_message(there)}")
+            raise Refused(f"Namespace {room}: {status} {_message(there)}")
         if status == 200 and _owner(there) != stack:
-            raise Refused(f"Namespace {name} is there, and not made by this stack: delete it or choose another")
+            raise Refused(f"Namespace {room} is there, and not made by this stack: delete it or choose another")
     try:
         for one, path in zip(objects, paths, strict=True):
             if path:
@@ -95,8 +96,9 @@ def apply(cluster: Kubernetes, objects: list[dict[str, Any]], stack: str, *, fir
         except Exception as kept:
             raise Refused(f"{error}; what was made is left: {kept}") from error
         raise
-    left = f"; left out, nothing here knows them: {', '.join(sorted(unknown))}" if unknown else ""
-    return f"applied {len([path for path in paths if path])} objects{left}"
+    said = f"applied {len([path for path in paths if path])} objects"
+    said += f"; left out, nothing here knows them: {', '.join(sorted(unknown))}" if unknown else ""
+    return said + prune(cluster, [one for one in former if one not in map(name, objects)], stack)
 
 
 def _send(cluster: Kubernetes, one: dict[str, Any], path: str) -> None:
@@ -106,23 +108,52 @@ def _send(cluster: Kubernetes, one: dict[str, Any], path: str) -> None:
         raise Refused(f"{one['kind']} {one['metadata']['name']}: {status} {_message(answer)}")
 
 
+def name(one: Mapping[str, Any]) -> str:
+    """What an object is called, in one line; "-": in no namespace."""
+    metadata = one["metadata"]
+    return f"{one['apiVersion']} {one['kind']} {metadata.get('namespace', '-')} {metadata['name']}"
+
+
+def prune(cluster: Kubernetes, gone: list[str], stack: str) -> str:
+    """Deletes what is named, last first, where it or the namespace it is in is this stack's."""
+    done: list[str] = []
+    left: list[str] = []
+    for one in reversed(gone):
+        version, kind, room, called = one.split(" ")
+        metadata = {"name": called} if room == "-" else {"name": called, "namespace": room}
+        path = cluster.path({"apiVersion": version, "kind": kind, "metadata": metadata})
+        owned_by = f"/api/v1/namespaces/{room}" if room != "-" else path and path[0]
+        if path and owned_by:
+            (done if _remove(cluster, path[0], owned_by, f"{kind} {called}", stack) else left).append(
+                f"{kind} {called}"
+            )
+    said = f"; deleted, no longer part of it: {', '.join(done)}" if done else ""
+    return said + (f"; left, this stack did not make: {', '.join(left)}" if left else "")
+
+
 def delete(cluster: Kubernetes, objects: list[dict[str, Any]], stack: str) -> str:
     """Deletes what this stack made in no namespace, last first: a namespace takes what is in it along."""
     left = []
     for one in reversed(objects):
-        path = cluster.path(one)
-        if path and not path[1]:
-            named = f"{one['kind']} {one['metadata']['name']}"
-            status, answer = cluster.call("GET", path[0])
-            if status == 200 and _owner(answer) != stack:
-                left.append(named)
-                continue
-            if status == 200:
-                same = {"preconditions": {"uid": answer["metadata"]["uid"]}}  # not one made in the meantime
-                status, answer = cluster.call("DELETE", path[0], same)
-            if status not in (200, 202, 404):
-                raise Refused(f"{named}: {status} {_message(answer)}")
+        path, named = cluster.path(one), f"{one['kind']} {one['metadata']['name']}"
+        if path and not path[1] and not _remove(cluster, path[0], path[0], named, stack):
+            left.append(named)
     return "deleted" + (f"; left, this stack did not make: {', '.join(left)}" if left else "")
+
+
+def _remove(cluster: Kubernetes, path: str, owned_by: str, named: str, stack: str) -> bool:
+    """Whether the object at `path` is gone: not where what says whose it is, the one at `owned_by`, is another's."""
+    status, there = cluster.call("GET", owned_by)
+    if status == 200 and _owner(there) != stack:
+        return False
+    if status == 200 and path != owned_by:
+        status, there = cluster.call("GET", path)
+    if status == 200:
+        same = {"preconditions": {"uid": there["metadata"]["uid"]}}  # not one made in the meantime
+        status, there = cluster.call("DELETE", path, same)
+    if status not in (200, 202, 404):
+        raise Refused(f"{named}: {status} {_message(there)}")
+    return True
 
 
 def ask(cluster: Kubernetes, namespace: str, body: Mapping[str, Any]) -> Any:
@@ -137,9 +168,9 @@ def connect() -> Kubernetes:
     import boto3
     from botocore.signers import RequestSigner
 
-    name, region = os.environ["CLUSTER"], os.environ["AWS_REGION"]
+    cluster, region = os.environ["CLUSTER"], os.environ["AWS_REGION"]
     session = boto3.session.Session()
-    found = session.client("eks").describe_cluster(name=name)["cluster"]
+    found = session.client("eks").describe_cluster(name=cluster)["cluster"]
     sts = session.client("sts")
     signer = RequestSigner(
         sts.meta.service_model.service_id, region, "sts", "v4", session.get_credentials(), session.events
@@ -148,7 +179,7 @@ def connect() -> Kubernetes:
         "method": "GET",
         "url": f"{sts.meta.endpoint_url}/?Action=GetCallerIdentity&Version=2011-06-15",
         "body": {},
-        "headers": {"x-k8s-aws-id": name},
+        "headers": {"x-k8s-aws-id": cluster},
         "context": {},
     }
     url = signer.generate_presigned_url(call, region_name=region, expires_in=60, operation_name="")
@@ -157,19 +188,22 @@ def connect() -> Kubernetes:
     return Kubernetes(found["endpoint"], token, ssl.create_default_context(cadata=authority), time.sleep)
 
 
-def handler(event: dict[str, Any], context: Any) -> Any:
-    """Events of this stack apply and delete; one without RequestType is the body of a request."""
-    if "RequestType" not in event:
-        return ask(connect(), os.environ["NAMESPACE"], event)
+def asked(event: dict[str, Any], context: Any) -> Any:
+    """Any event is the body of a request to the gateway."""
+    return ask(connect(), os.environ["NAMESPACE"], event)
+
+
+def changed(event: dict[str, Any], context: Any) -> None:
+    """Events of CloudFormation for this stack apply and delete; others are refused."""
     if why := distrusted(event, os.environ.get("STACK")):
         raise Refused(why)
-    objects, stack, kind = globals().get("OBJECTS", []), event["StackId"], event["RequestType"]
-    identity = event.get("PhysicalResourceId", "objects")
+    kind, identity = event["RequestType"], event.get("PhysicalResourceId", "objects")
     try:
-        reason, status = _changed(kind, identity, objects, stack), "SUCCESS"
+        reason, status = _changed(event, identity), "SUCCESS"
     except Exception as error:
-        reason, status = f"{type(error).__name__}: {error}"[:1000], "FAILED"  # the events of the stack show it
+        reason, status = f"{type(error).__name__}: {error}", "FAILED"  # the events of the stack show it
         identity = NOT_APPLIED if kind == "Create" else identity
+    reason = reason[:1000]  # CloudFormation takes 4,096 bytes in all
     print(status, reason)
     answer = {
         **{key: event[key] for key in ("StackId", "RequestId", "LogicalResourceId")},
@@ -179,7 +213,6 @@ def handler(event: dict[str, Any], context: Any) -> Any:
         "Data": {"Said": reason},
     }
     tell(event["ResponseURL"], answer)
-    return None
 
 
 def distrusted(event: Mapping[str, Any], stack: str | None) -> str:
@@ -198,10 +231,12 @@ def tell(url: str, answer: Mapping[str, Any]) -> None:
     urllib.request.urlopen(request, timeout=60).close()
 
 
-def _changed(kind: str, identity: str, objects: list[dict[str, Any]], stack: str) -> str:
-    if kind == "Delete":
+def _changed(event: Mapping[str, Any], identity: str) -> str:
+    objects, stack = globals()["OBJECTS"], event["StackId"]
+    if event["RequestType"] == "Delete":
         return "nothing was applied" if identity == NOT_APPLIED else delete(connect(), objects, stack)
-    return apply(connect(), objects, stack, first=kind == "Create")
+    former = event.get("OldResourceProperties", {}).get("Objects", [])
+    return apply(connect(), objects, stack, former, first=event["RequestType"] == "Create")
 
 
 def _rooms(objects: list[dict[str, Any]]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Instance groups: which machines, how many, and what is run on them as they start."""
+"""Instance groups: which nodes, how many, and what is run on them as they start."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from hyperpd.deploy.console.site import LIFECYCLE, Object, Site, chosen, ref, sub
 
-# Two threads a core: hyperpd counts CPUs as EC2 does, so with one a pod's share would not fit its machine.
+# Two threads a core: hyperpd counts CPUs as EC2 does, so with one a pod's share would not fit its node.
 THREADS_PER_CORE = 2
 GATEWAYS_MAX = 2  # one that ends leaves one; more would relay no more than a large one
 
 
-def machines(site: Site) -> Iterator[tuple[str, str, int]]:
-    """(group, instance type, machines), workers first."""
+def nodes(site: Site) -> Iterator[tuple[str, str, int]]:
+    """(group, instance type, nodes), workers first."""
     parts = site.capacity.roles
     if site.local:
         yield "node", parts[0].instance.name, 1
@@ -32,7 +32,7 @@ def groups(site: Site, role: Any, folder: Any, plan: Object | None) -> list[Obje
     (TrainingPlanArn). Texts, or a template's functions.
     """
     made = []
-    for name, instance_type, count in machines(site):
+    for name, instance_type, count in nodes(site):
         worker = name not in ("gateway", "controller")
         group: Object = {
             "InstanceGroupName": name,
@@ -74,5 +74,9 @@ def pasted(site: Site) -> list[Object]:
 
 def role_arn(site: Site) -> str:
     """The execution role that the cluster's stack makes."""
-    options = site.options
-    return f"arn:{site.partition}:iam::{options.account}:role/{options.stack_name}-{options.region}-execution"
+    return f"arn:{site.partition}:iam::{site.options.account}:role/{role_name(site)}"
+
+
+def role_name(site: Site) -> str:
+    """Its name, by a rule: known before the stack is."""
+    return f"{site.stack()}-{site.options.region}-execution"

@@ -19,18 +19,18 @@ _CONSOLE = {
 }
 
 
-def quick_create(site: Site, file: str, stack: str, parameters: Mapping[str, str | None]) -> str:
-    """The page that creates a stack, filled in: one look and one click.
+def quick_create(site: Site, template: str, stack: str, parameters: Mapping[str, str | None]) -> str:
+    """The page that creates a stack of the template at an address, filled in: one look and one click.
 
     parameters: those without a value are left to the page.
     """
     given = {f"param_{name}": value for name, value in parameters.items() if value}
-    query = {"templateURL": template_url(site, file), "stackName": stack, **given}
+    query = {"templateURL": template, "stackName": stack, **given}
     return f"{_at(site, 'cloudformation')}#/stacks/create/review?{urlencode(query, quote_via=quote)}"
 
 
 def template_url(site: Site, file: str) -> str:
-    """Where a template is in the bucket."""
+    """Where a template of ours is in the bucket."""
     end = "amazonaws.com.cn" if site.partition == "aws-cn" else "amazonaws.com"
     return f"https://{site.options.bucket}.s3.{site.options.region}.{end}/{quote(site.key(file))}"
 

@@ -1,4 +1,4 @@
-"""Where machines are: one subnet of one zone, since EFA does not leave it, and a security group open to itself."""
+"""Where nodes are: one subnet of one zone, since EFA does not leave it, and a security group open to itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hyperpd.deploy.console.site import Object, Site, chosen, ref, sub
 _VPC_CIDR = "10.96.0.0/16"
 # 4,091 addresses: HyperPod takes about 32 for a p5 with Slurm.
 _SUBNET_CIDR = "10.96.0.0/20"
-# What a machine without a way to the internet calls: registry, logs, metrics, sessions, tokens, itself.
+# What a node without a way to the internet calls: registry, logs, metrics, sessions, tokens, itself.
 _SERVICES = ("ec2", "ecr.api", "ecr.dkr", "logs", "monitoring", "ssm", "ssmmessages", "ec2messages", "sts")
 
 # What nothing names, and what a node does not start without: rules, routes, and the ways to S3 and to AWS.
@@ -26,7 +26,7 @@ def resources(site: Site) -> Object:
 
 
 def _vpc(site: Site) -> Object:
-    """A VPC without a way to the internet: nothing can reach the machines, and they reach AWS alone."""
+    """A VPC without a way to the internet: nothing can reach the nodes, and they reach AWS alone."""
     vpc: Object = {
         "Vpc": {
             "Type": "AWS::EC2::VPC",
@@ -46,13 +46,13 @@ def _vpc(site: Site) -> Object:
                 "CidrBlock": _SUBNET_CIDR,
                 "AvailabilityZone": ref("AvailabilityZone"),
                 "MapPublicIpOnLaunch": False,
-                "Tags": [_name("machines"), *site.tags],
+                "Tags": [_name("nodes"), *site.tags],
             },
         },
         "Routes": {
             "Type": "AWS::EC2::RouteTable",
             "Condition": "MakeVpc",
-            "Properties": {"VpcId": ref("Vpc"), "Tags": [_name("machines"), *site.tags]},
+            "Properties": {"VpcId": ref("Vpc"), "Tags": [_name("nodes"), *site.tags]},
         },
         "SubnetRoutes": {
             "Type": "AWS::EC2::SubnetRouteTableAssociation",
@@ -61,7 +61,7 @@ def _vpc(site: Site) -> Object:
         },
     }
     for service in _SERVICES:
-        # In the machines' own group: its rules let them reach each other and this, and nothing else.
+        # In the nodes' own group: its rules let them reach each other and this, and nothing else.
         vpc["Endpoint" + "".join(part.capitalize() for part in service.split("."))] = {
             "Type": "AWS::EC2::VPCEndpoint",
             "Condition": "MakeVpc",
@@ -78,7 +78,7 @@ def _vpc(site: Site) -> Object:
 
 
 def _group(site: Site) -> Object:
-    """All traffic among the machines, both ways, is what EFA's health check demands; rules that name their own group
+    """All traffic among the nodes, both ways, is what EFA's health check demands; rules that name their own group
     cannot stand in it. One stands in it, or CloudFormation lets everything out."""
     to_s3 = {
         "Description": "Files in S3, by way of the gateway endpoint",
@@ -92,17 +92,17 @@ def _group(site: Site) -> Object:
         "SecurityGroup": {
             "Type": "AWS::EC2::SecurityGroup",
             "Properties": {
-                "GroupDescription": "HyperPod machines among themselves and to S3",
+                "GroupDescription": "HyperPod nodes among themselves and to S3",
                 "VpcId": ref("VpcId") if site.eks else chosen("MakeVpc", ref("Vpc"), ref("VpcId")),
                 "SecurityGroupEgress": [to_s3],
-                "Tags": [_name("machines"), *site.tags],
+                "Tags": [_name("nodes"), *site.tags],
             },
         },
         "FromItself": {
             "Type": "AWS::EC2::SecurityGroupIngress",
             "Properties": {
                 **itself,
-                "Description": "EFA and all else from the machines of this group",
+                "Description": "EFA and all else from the nodes of this group",
                 "SourceSecurityGroupId": _id(),
             },
         },
@@ -110,7 +110,7 @@ def _group(site: Site) -> Object:
             "Type": "AWS::EC2::SecurityGroupEgress",
             "Properties": {
                 **itself,
-                "Description": "EFA and all else to the machines of this group",
+                "Description": "EFA and all else to the nodes of this group",
                 "DestinationSecurityGroupId": _id(),
             },
         },

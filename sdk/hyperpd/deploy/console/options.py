@@ -25,7 +25,13 @@ class Options(Block):
         None,
         pattern=r"^[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/\S+$",
         max_length=255,
-        description="Container image in ECR, instead of the recipe's; needed where the recipe names none",
+        description="Container image in ECR, instead of the recipe's; needed where the recipe names none. With a digest"
+        " it is there; with a tag, as in …/hyperpd:0.1.0, a stack builds it",
+    )
+    efa_sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="Where a stack builds the image: SHA-256 of the EFA installer that container/Dockerfile downloads",
     )
     orchestrator: Literal["eks", "slurm"] = Field("eks", description="What runs on the cluster: eks or slurm")
     stack_name: str = Field(
@@ -46,7 +52,7 @@ class Options(Block):
         description="Account, in the instance groups to paste; the default is a placeholder",
     )
     instance_type: str | None = Field(
-        None, pattern=r"^ml\.\S+$", description="Machines of roles for which the recipe names none"
+        None, pattern=r"^ml\.\S+$", description="Nodes of roles for which the recipe names none"
     )
     gateway_instance_type: str = Field(
         "ml.c5.2xlarge",
@@ -54,7 +60,7 @@ class Options(Block):
         description="Nodes of the gateway, and of the controller with Slurm",
     )
     volume_gb: int = Field(
-        500, ge=1, le=16384, description="EBS volume of a worker's machine, in GB, for images and what has no NVMe"
+        500, ge=1, le=16384, description="EBS volume of a worker's node, in GB, for images and what has no NVMe"
     )
     training_plan_arn: str | None = Field(
         None,
@@ -87,7 +93,7 @@ class Options(Block):
     extra_security_group_id: str | None = Field(
         None,
         pattern=r"^sg-[0-9a-f]{8,17}$",
-        description="Security group of yours with what machines reach beyond each other and S3: a proxy, a file system",
+        description="Security group of yours with what nodes reach beyond each other and S3: a proxy, a file system",
     )
     eks_cluster_arn: str | None = Field(
         None,
@@ -96,6 +102,11 @@ class Options(Block):
     )
     eks_security_group_id: str | None = Field(
         None, pattern=r"^sg-[0-9a-f]{8,17}$", description="eks: the EKS cluster's own security group"
+    )
+    leader_worker_set: bool = Field(
+        False,
+        description="eks: the cluster has LeaderWorkerSet's controller, which workers over several nodes need and no"
+        " click installs",
     )
     namespace: Label = Field(
         "hyperpd",

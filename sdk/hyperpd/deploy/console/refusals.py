@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyperpd import instances
-from hyperpd.deploy.console import hosted, links, page, serve
+from hyperpd.deploy.console import hosted, image, links, page, serve
 from hyperpd.deploy.console.site import Site
 from hyperpd.deploy.sagemaker_endpoint.endpoint import ECR
 from hyperpd.errors import CapacityError, RecipeError
@@ -18,8 +18,8 @@ def problems(site: Site) -> Iterator[str]:
     """Every problem, each with the field or option it is about."""
     if site.recipe.accelerator == "cpu":
         yield (
-            "accelerator: cpu: no machine is named, so there is no group to make; try a recipe for GPUs, or the target"
-            " kubernetes"
+            "accelerator: cpu: no instance type is named, so there is no group to make; try a recipe for GPUs, or the"
+            " target kubernetes"
         )
         return
     missing = list(_missing(site))
@@ -27,9 +27,9 @@ def problems(site: Site) -> Iterator[str]:
     yield from _recipe(site)
     yield from _orchestrator(site)
     yield from _places(site)
-    machines = list(_machines(site))
-    yield from machines
-    if missing or machines:
+    nodes = list(_nodes(site))
+    yield from nodes
+    if missing or nodes:
         return  # the rest looks at all of these
     yield from _image(site)
     if site.eks:
@@ -52,7 +52,7 @@ def _missing(site: Site) -> Iterator[str]:
         yield "image: the recipe names none; give --set image=…, or write it there (hyperpd image mirror)"
     elif not ECR.fullmatch(site.image):
         yield (
-            f"image: {site.image} is not in ECR, from where machines and endpoints pull; hyperpd image mirror copies it"
+            f"image: {site.image} is not in ECR, from where nodes and endpoints pull; hyperpd image mirror copies it"
         )
 
 
@@ -62,17 +62,28 @@ def _recipe(site: Site) -> Iterator[str]:
         yield "gateway.auth: keys: the console's test pages send no key; IAM is what guards them, so say none"
     if recipe.fabric == "infiniband" and not recipe.aggregated:
         yield "kv_transfer.fabric: HyperPod has no InfiniBand; try efa"
-    if recipe.model.s3 and site.eks:
-        yield (
-            "model.s3: pods here have no right to read it: a pod identity association of the engines' service account,"
-            " and a role that reads the prefix, are not made; try model.huggingface, or the target kubernetes with an"
-            " association of yours"
-        )
+    if recipe.model.s3 and not recipe.model.s3.removeprefix("s3://").partition("/")[2].strip("/"):
+        yield "model.s3: a whole bucket, and a right to all of it; give a prefix"
+    yield from _spanning(site)
     if recipe.model.s3 and any(one in recipe.model.s3 for one in _WIDENS):
         yield f"model.s3: {recipe.model.s3} has one of {' '.join(_WIDENS)} in it, which mean more in a policy of IAM"
     tiers = [role for role, spec in recipe.roles().items() if spec.kv_tiers and spec.kv_tiers.managed]
     if tiers and not site.eks:
         yield f"{tiers[0]}.kv_tiers.managed: HyperPod has its tiered storage on EKS; use orchestrator=eks"
+
+
+def _spanning(site: Site) -> Iterator[str]:
+    """Workers over several nodes are LeaderWorkerSets, whose controller comes from outside."""
+    roles = [role for role, spec in site.recipe.roles().items() if spec.parallel.nodes > 1]
+    if site.options.leader_worker_set and not (roles and site.eks):
+        yield "leader_worker_set: no LeaderWorkerSet is made here; remove it"
+    elif site.eks and roles and not site.options.leader_worker_set:
+        yield (
+            f"{roles[0]}.parallel.nodes: a worker over several nodes takes the controller of LeaderWorkerSet on the EKS"
+            " cluster, which is no add-on of EKS, and no click installs it. Where it is there, say --set"
+            " leader_worker_set=true. Otherwise choose a recipe whose workers fit a node each; or somebody with a"
+            " terminal installs it, once (helm; the target kubernetes needs it, too)"
+        )
 
 
 def _orchestrator(site: Site) -> Iterator[str]:
@@ -100,7 +111,7 @@ def _places(site: Site) -> Iterator[str]:
             yield f"{name}: is in {arn.split(':')[3]}, the stacks are in {region}"
 
 
-def _machines(site: Site) -> Iterator[str]:
+def _nodes(site: Site) -> Iterator[str]:
     roles, given = site.recipe.roles(), site.options.instance_type
     for role, spec in roles.items():
         if not spec.instance_type:
@@ -112,9 +123,9 @@ def _machines(site: Site) -> Iterator[str]:
             yield from (f"{role}.instance_type: {problem}" for problem in error.problems)
             return
     if given and all(spec.instance_type for spec in site.file.recipe.roles().values()):
-        yield "instance_type: the recipe names every role's machines, so nothing would use it"
+        yield "instance_type: the recipe names every role's instance type, so nothing would use it"
     if site.local and site.eks and "gateway_instance_type" in site.options.model_fields_set:
-        yield "gateway_instance_type: with kv_transfer.fabric: local the gateway is on the workers' machine"
+        yield "gateway_instance_type: with kv_transfer.fabric: local the gateway is on the workers' node"
     try:
         _ = site.capacity
     except CapacityError as error:
@@ -126,5 +137,7 @@ def _image(site: Site) -> Iterator[str]:
     region = site.image.split(".")[3]
     if (site.eks or site.one_instance) and region != site.options.region:
         yield f"image: is in {region}; what runs in {site.options.region} pulls from its own Region"
+    if site.options.efa_sha256 and not image.made(site):
+        yield "efa_sha256: no stack builds the image; remove it, or name the image by a tag"
     if not site.eks:
         yield from (f"{one} (orchestrator slurm: an endpoint is what serves)" for one in hosted.problems(site))

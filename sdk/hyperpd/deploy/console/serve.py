@@ -1,14 +1,13 @@
-"""The stack that serves on EKS without a terminal: the objects of the target kubernetes, and who applies them."""
+"""The stack that serves on EKS without a terminal: the objects of the target kubernetes, who applies them, who asks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from hyperpd.deploy import kubernetes
-from hyperpd.deploy.console import access, function
+from hyperpd.deploy.console import access, function, hosted
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION
 from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
@@ -18,7 +17,10 @@ from hyperpd.recipe import Recipe, RecipeFile
 
 FILE = "3-serve.yaml"
 MODELS = "/opt/hyperpd/data/models"  # lifecycle_scripts/steps/10-storage.sh makes it, of the containers' user
+ACCOUNT = "engines"  # service account of the engines' pods
+GATEWAY = "http:gateway:8080"  # as the API server's proxy names it, and its rules
 _POLICY = "arn:${AWS::Partition}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
+_CLUSTER: Object = {"Fn::Select": [1, {"Fn::Split": ["cluster/", ref("EksClusterArn")]}]}  # its name
 
 
 def options(site: Site) -> kubernetes.Options:
@@ -46,18 +48,46 @@ def losses(site: Site) -> list[str]:
     return kubernetes.losses(served(site), options(site))
 
 
-def objects(site: Site) -> list[dict[str, Any]]:
-    """What the target kubernetes renders, in order."""
+def objects(site: Site) -> list[Object]:
+    """What the target kubernetes renders, in order, and the right to ask the gateway."""
     file = RecipeFile(served(site), site.file.path, site.file.digest)
-    return [dict(one.body) for one in kubernetes.documents(file, options(site)) if not isinstance(one.body, str)]
+    made = [dict(one.body) for one in kubernetes.documents(file, options(site)) if not isinstance(one.body, str)]
+    return [*made, *_asking(site)]
+
+
+def _room(site: Site) -> str:
+    """The gateway's namespace."""
+    return site.options.namespace + (ENGINES_SUFFIX if site.local else "")
+
+
+def _asking(site: Site) -> list[Object]:
+    """One right in the cluster, for the group that the asking function is in: POST to the gateway, through the API
+    server."""
+    rbac = "rbac.authorization.k8s.io"
+    meta = {"name": "ask", "namespace": _room(site)}
+    rule = {"apiGroups": [""], "resources": ["services/proxy"], "resourceNames": [GATEWAY], "verbs": ["create"]}
+    return [
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": [rule]},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "ask"},
+            "subjects": [{"apiGroup": rbac, "kind": "Group", "name": _group(site)}],
+        },
+    ]
+
+
+def _group(site: Site) -> str:
+    return f"{_room(site)}:ask"
 
 
 def document(site: Site) -> Document:
-    """Function, its role, what it may do in the cluster, and the one thing it makes."""
-    applied = json.dumps(objects(site), indent=1).replace("'", "\\u0027")
+    """Two functions, their roles, what each may do in the cluster, and the one thing that is made."""
+    made = objects(site)
+    # In a raw text of Python, which three quotes would end; JSON reads the escape.
+    applied = json.dumps(made, indent=1).replace("'", "\\u0027")
     source = Path(str(function.__file__)).read_text()
-    name = {"Fn::Select": [1, {"Fn::Split": ["cluster/", ref("EksClusterArn")]}]}
-    room = site.options.namespace + (ENGINES_SUFFIX if site.local else "")
     body: Object = {
         "AWSTemplateFormatVersion": VERSION,
         "Description": f"hyperpd: serves the recipe {site.recipe.name} on EKS, and sends it a request",
@@ -69,63 +99,114 @@ def document(site: Site) -> Document:
             )
         },
         "Resources": {
-            "Log": {
-                "Type": "AWS::Logs::LogGroup",
-                "DeletionPolicy": "Delete",
-                "UpdateReplacePolicy": "Delete",
-                "Properties": {
-                    "LogGroupName": sub("/aws/lambda/${AWS::StackName}"),
-                    "RetentionInDays": 30,
-                    "Tags": site.tags,
+            **_function(
+                site,
+                "Apply",
+                f"{source}\n\nOBJECTS = json.loads(r'''{applied}''')\n",
+                {
+                    "FunctionName": sub("${AWS::StackName}-apply"),
+                    "Description": "Applies hyperpd's objects, for CloudFormation alone",
+                    "Handler": "index.changed",
+                    "Environment": {"Variables": {"CLUSTER": _CLUSTER, "STACK": ref("AWS::StackId")}},
                 },
-            },
-            "Role": access.role(None, "lambda.amazonaws.com", access.function(), site.tags),
-            "Function": {
-                "Type": "AWS::Lambda::Function",
-                "DependsOn": ["Log"],
-                "Properties": {
+                {"AccessPolicies": [{"PolicyArn": sub(_POLICY), "AccessScope": {"Type": "cluster"}}]},
+            ),
+            **_function(
+                site,
+                "Ask",
+                source,
+                {
                     "FunctionName": ref("AWS::StackName"),
-                    "Description": "Applies hyperpd's objects; its Test tab sends the gateway a request",
-                    "Runtime": "python3.13",
-                    "Handler": "index.handler",
-                    "Timeout": 300,
-                    "MemorySize": 256,
-                    "Role": {"Fn::GetAtt": ["Role", "Arn"]},
-                    "Environment": {"Variables": {"CLUSTER": name, "NAMESPACE": room, "STACK": ref("AWS::StackId")}},
-                    "Code": {"ZipFile": f"{source}\n\nOBJECTS = json.loads(r'''{applied}''')\n"},
-                    "Tags": site.tags,
+                    "Description": "Sends the gateway a request: what its Test tab is given",
+                    "Handler": "index.asked",
+                    "Environment": {"Variables": {"CLUSTER": _CLUSTER, "NAMESPACE": _room(site)}},
                 },
-            },
-            "Entry": {
-                "Type": "AWS::EKS::AccessEntry",
-                "Properties": {
-                    "ClusterName": name,
-                    "PrincipalArn": {"Fn::GetAtt": ["Role", "Arn"]},
-                    "AccessPolicies": [{"PolicyArn": sub(_POLICY), "AccessScope": {"Type": "cluster"}}],
-                    "Tags": site.tags,
-                },
-            },
+                {"KubernetesGroups": [_group(site)]},
+            ),
+            **_model(site),
             "Objects": {
-                "Type": "AWS::CloudFormation::CustomResource",
-                "DependsOn": ["Entry"],
+                "Type": "Custom::Objects",
+                "DependsOn": ["ApplyEntry", *(["ModelAccess"] if site.recipe.model.s3 else [])],
                 "Properties": {
-                    "ServiceToken": {"Fn::GetAtt": ["Function", "Arn"]},
+                    "ServiceToken": {"Fn::GetAtt": ["Apply", "Arn"]},
                     "ServiceTimeout": "600",
                     "Digest": hashlib.sha256(applied.encode()).hexdigest(),
+                    "Objects": [function.name(one) for one in made],
                 },
             },
         },
         "Outputs": {
             "Said": {"Description": "What was applied", "Value": {"Fn::GetAtt": ["Objects", "Said"]}},
-            "Function": {"Description": "Lambda function to test with", "Value": ref("Function")},
+            "Function": {"Description": "Lambda function to test with", "Value": ref("Ask")},
         },
     }
     notes = {
-        "Resources.Entry.Properties.AccessPolicies": "The whole cluster: namespaces are in none, and EKS' narrower"
+        "Resources.ApplyEntry.Properties.AccessPolicies": "The whole cluster: namespaces are in none, and EKS' narrower"
         " policies know no custom resources. The function is administrator of the EKS cluster for as long as this stack"
         " is there: whoever may change its code or take on its role is, too. Delete the stack and its rights go.",
-        "Resources.Function.Properties.Environment.Variables.STACK": "Events of CloudFormation for another stack"
+        "Resources.AskEntry.Properties.KubernetesGroups": "This group may ask the gateway, by the Role that is applied"
+        " with the objects, and may do nothing else.",
+        "Resources.Apply.Properties.Environment.Variables.STACK": "Events of CloudFormation for another stack"
         " are refused.",
         "Resources.Objects.Properties.Digest": "Other objects, another digest: then they are applied again.",
+        "Resources.Objects.Properties.Objects": "What an update no longer has of these it deletes.",
     }
     return Document(FILE, UNVERIFIED, body, notes)
+
+
+def _function(site: Site, name: str, source: str, properties: Object, entry: Object) -> Object:
+    """A function with its log, its role, and its entry to the cluster."""
+    role = {"Fn::GetAtt": [f"{name}Role", "Arn"]}
+    return {
+        f"{name}Log": {
+            "Type": "AWS::Logs::LogGroup",
+            "DeletionPolicy": "Delete",
+            "UpdateReplacePolicy": "Delete",
+            "Properties": {
+                "LogGroupName": sub("/aws/lambda/${AWS::StackName}" + ("-apply" if name == "Apply" else "")),
+                "RetentionInDays": 30,
+                "Tags": site.tags,
+            },
+        },
+        f"{name}Role": access.role(None, "lambda.amazonaws.com", access.function(f"{name}Log"), site.tags, access.OURS),
+        name: {
+            "Type": "AWS::Lambda::Function",
+            "DependsOn": [f"{name}Log"],
+            "Properties": {
+                **properties,
+                "Runtime": "python3.13",
+                "Timeout": 300,
+                "MemorySize": 256,
+                "Role": role,
+                "Code": {"ZipFile": source},
+                "Tags": site.tags,
+            },
+        },
+        f"{name}Entry": {
+            "Type": "AWS::EKS::AccessEntry",
+            "Properties": {"ClusterName": _CLUSTER, "PrincipalArn": role, **entry, "Tags": site.tags},
+        },
+    }
+
+
+def _model(site: Site) -> Object:
+    """Where the model is in S3: the right of the engines' pods to read it, by an identity of EKS."""
+    if not site.recipe.model.s3:
+        return {}
+    room = site.options.namespace + ENGINES_SUFFIX
+    pods = {"eks-cluster-name": _CLUSTER, "kubernetes-namespace": room, "kubernetes-service-account": ACCOUNT}
+    demanded = access.OURS | {f"aws:RequestTag/{key}": value for key, value in pods.items()}
+    files = access.model(hosted.endpoint(site).bucket_and_prefix)
+    return {
+        "ModelRole": access.role(None, "pods.eks.amazonaws.com", files, site.tags, demanded),
+        "ModelAccess": {
+            "Type": "AWS::EKS::PodIdentityAssociation",
+            "Properties": {
+                "ClusterName": _CLUSTER,
+                "Namespace": room,
+                "ServiceAccount": ACCOUNT,
+                "RoleArn": {"Fn::GetAtt": ["ModelRole", "Arn"]},
+                "Tags": site.tags,
+            },
+        },
+    }

@@ -1,4 +1,4 @@
-"""What is rendered: a recipe with its options, and the machines it takes."""
+"""What is rendered: a recipe with its options, and the nodes it takes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hyperpd.recipe import Recipe, RecipeFile
 
 Object = dict[str, Any]
 LIFECYCLE, RECIPE = "lifecycle", "recipe"  # folders of the prefix
+UNSEEN = "[unverified]"  # of what a screen shows
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Site:
 
     @property
     def local(self) -> bool:
-        """Whether all workers share one machine by the recipe's word."""
+        """Whether all workers share one node by the recipe's word."""
         return self.recipe.fabric == "local" and not self.recipe.aggregated
 
     @property

@@ -1,4 +1,4 @@
-"""What is uploaded beside the templates, byte for byte: the lifecycle scripts and the recipe."""
+"""What is uploaded beside the templates: lifecycle scripts and recipe, byte for byte; what the image is built from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from hyperpd.deploy.console import hosted
+from hyperpd.deploy.console import hosted, image
 from hyperpd.deploy.console.site import LIFECYCLE, RECIPE, Site
 from hyperpd.deploy.target import Document
 
@@ -16,6 +16,8 @@ def documents(site: Site, below: str) -> Iterator[Document]:
     """Files below the folder `below`, which becomes the bucket's prefix."""
     for name, text in scripts().items():
         yield Document(f"{below}/{LIFECYCLE}/{name}", "", text)
+    if image.made(site):
+        yield Document(f"{below}/{image.SOURCE_FILE}", "", image.source())
     if hosted.made(site) and (made := hosted.endpoint(site)).carries_recipe:
         folder = f"{below}/{RECIPE}" if hosted.alone(site) else hosted.BESIDE
         yield Document(f"{folder}/{made.recipe_key}", "", site.file.path.read_bytes().decode())
