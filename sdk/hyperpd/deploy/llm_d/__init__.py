@@ -20,9 +20,7 @@ from hyperpd.recipe import Recipe, RecipeFile
 __all__ = ["FIELDS", "NAME", "SUMMARY", "Options", "documents", "losses", "problems"]
 
 NAME = "llm_d"
-SUMMARY = (
-    f"llm-d {sidecar.ROUTER_VERSION}: the workers of kubernetes behind its router, for Istio or NGINX, as a helmfile"
-)
+SUMMARY = f"llm-d {sidecar.ROUTER_VERSION}: the workers of kubernetes behind its router, as a helmfile; Istio or NGINX"
 _TTFT = "ttft"  # the trigger that asks hyperpd's gateway
 
 
@@ -42,9 +40,7 @@ def losses(recipe: Recipe, options: Options) -> list[str]:
     if "gateway.limits.body_mib" in paths and options.route == "istio":
         found.append("gateway.limits.body_mib: no limit; Istio has none for a route")
     if recipe.slo.ttft_ms and any(role.autoscaling for role in recipe.roles().values()):
-        found.append(
-            "slo.ttft_ms: nothing scales by it; llm-d's endpoint picker measures it, and counts its time otherwise"
-        )
+        found.append("slo.ttft_ms: nothing scales by it; only hyperpd's gateway measures it as this trigger needs it")
     return found
 
 

@@ -137,7 +137,7 @@ def _notes(fleet: Fleet) -> dict[str, str]:
         "router.modelServers.targetPorts": ports,
         "router.inferencePool": "Open, a proxy would spread requests over pods of both roles without asking.",
         "router.epp.replicas": "One: what it knows of prefixes and running requests is not shared.",
-        "router.monitoring": "Its metrics are read by a PodMonitor of this rendering, within a network policy; asking for"
-        " a token would take a ClusterRole.",
+        "router.monitoring": "A PodMonitor of this rendering reads its metrics, within a network policy; a token would"
+        " take a ClusterRole.",
         "router.tokenizer": "Unverified.",
     }

@@ -36,8 +36,8 @@ def problems(recipe: Recipe) -> Iterator[str]:
         return
     if not recipe.model.huggingface:
         yield (
-            f"model: {OPTION} needs the endpoint picker to tokenise prompts, and its tokeniser loads a model by its Hugging"
-            f" Face id alone; remove {OPTION}, and it estimates"
+            f"model: with {OPTION} the endpoint picker tokenises prompts, and its tokeniser takes a Hugging Face id"
+            f" alone; remove {OPTION}, and it estimates"
         )
     for role, spec in recipe.roles().items():
         at = f"{role}.engine.{OPTION}"
@@ -56,7 +56,7 @@ def problems(recipe: Recipe) -> Iterator[str]:
         if not re.fullmatch(rf"{TOPIC}[^@]+@{re.escape(recipe.model.name)}", topic):
             yield f"{at}.topic: {topic!r}; llm-d's endpoint picker needs {f'{TOPIC}{role}@{recipe.model.name}'!r}"
         if spec.parallel.data > 1:
-            yield f"{role}.parallel.data: each rank publishes at a port of its own, and the endpoint picker hears the first"
+            yield f"{role}.parallel.data: each rank publishes at a port of its own; the endpoint picker hears the first"
 
 
 def _config(recipe: Recipe, role: Role) -> Any:

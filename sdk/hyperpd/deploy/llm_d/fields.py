@@ -17,7 +17,7 @@ FIELDS = {
     "gateway.replicas": Field("expressed", f"{_OURS}; llm-d has one active endpoint picker"),
     "gateway.threshold_tokens": Field(
         "expressed",
-        "0: always-disagg-pd-decider; else nonCachedTokens of prefix-based-pd-decider, the nearest it can set",
+        "0: always-disagg-pd-decider; else nonCachedTokens of prefix-based-pd-decider, the nearest there",
     ),
     "gateway.auth": Field("expressed", "none; keys is refused: llm-d asks for no key, the Gateway would have to"),
     "gateway.limits.body_mib": Field("expressed", "NGINX: maxSize of the ClientSettingsPolicy"),

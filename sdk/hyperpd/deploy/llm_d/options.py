@@ -44,7 +44,7 @@ class Options(kubernetes.Options):
     prefill_tokens_s: int | None = Field(
         None,
         ge=1,
-        description="Prompt tokens a prefill worker computes in a second; default: the endpoint picker's own, of another"
-        " model (Qwen 32B on two H100)",
+        description="Prompt tokens a prefill worker computes in a second; default: the endpoint picker's own, of"
+        " another model (Qwen 32B on two H100)",
     )
     epp_cpus: int = Field(8, ge=1, description="CPUs of the endpoint picker, with 1 GiB each; the chart's default")

@@ -20,7 +20,7 @@ _AFFINITY = "prefix-cache-affinity-filter"
 def configuration(recipe: Recipe, options: Options) -> dict[str, Any]:
     """The EndpointPickerConfig."""
     gates = {"featureGates": ["flowControl"]} if options.priorities else {}
-    body = {
+    body: dict[str, Any] = {
         "apiVersion": API_VERSION,
         "kind": "EndpointPickerConfig",
         **gates,
@@ -39,8 +39,8 @@ def loss(recipe: Recipe) -> str:
     if recipe.aggregated or not tokens:
         return ""
     return (
-        f"gateway.threshold_tokens: the nearest llm-d can set: prefill is remote from {tokens} tokens on that decode has"
-        " not cached, by llm-d's estimate of four bytes a token; hyperpd counts the whole prompt"
+        f"gateway.threshold_tokens: the nearest llm-d can set: prefill is remote from {tokens} tokens on that decode"
+        " has not cached, by llm-d's estimate of four bytes a token; hyperpd counts the whole prompt"
     )
 
 

@@ -6,6 +6,7 @@ prefill is to be done would be lost, and with it every handoff. So NGINX passes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,8 +90,8 @@ def _nginx(fleet: Fleet, options: Options) -> Iterator[Document]:
     target = {"group": _GATEWAY_API, "kind": "HTTPRoute", "name": NAME}
     seconds = f"{options.stream_timeout_s}s"
     passing = {"targetRefs": [target], "buffering": {"disable": True}, "timeout": {"read": seconds, "send": seconds}}
-    body_mib = -(-int(fleet.recipe.gateway.limits.body_mib * 1024) // 1)
-    coming = {"targetRef": target, "body": {"maxSize": f"{body_mib}k" if body_mib < 9999 else f"{body_mib // 1024}m"}}
+    mib = math.ceil(fleet.recipe.gateway.limits.body_mib)  # at most 1024; NGINX takes whole numbers
+    coming = {"targetRef": target, "body": {"maxSize": f"{mib}m"}}
     for kind, spec, why in (
         ("ProxySettingsPolicy", passing, "Tokens pass as they come: no buffer, and time for a long one."),
         ("ClientSettingsPolicy", coming, "gateway.limits.body_mib: NGINX's own default refuses long prompts (1 MiB)."),
@@ -129,7 +130,7 @@ def _policies(fleet: Fleet, options: Options) -> Iterator[Document]:
         {"to": members, "ports": network.tcp(ports)},
         {"to": [network.block(cidr) for cidr in network.VPC], "ports": network.tcp([443])},
     ]
-    why = "The endpoint picker watches pods at the API server, reads workers' metrics, and is asked by the Gateway's proxies."
+    why = "The endpoint picker watches pods at the API server and reads workers' metrics; the Gateway's proxies ask it."
     if heard:
         egress.append(network.internet())
         why += " Its tokeniser loads from Hugging Face."
@@ -143,7 +144,7 @@ def _policies(fleet: Fleet, options: Options) -> Iterator[Document]:
         "egress": egress,
     }
     yield _policy(fleet, "llm-d-router", why, spec)
-    direct = [network.opened(proxies, [charts.target_ports(fleet)[0]])] if options.route == "istio" else []
+    direct = [network.opened(proxies, charts.target_ports(fleet))] if options.route == "istio" else []
     spec = {
         "podSelector": {"matchLabels": sidecar.MEMBER},
         "policyTypes": ["Ingress"],
