@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hyperpd.deploy import kubernetes
-from hyperpd.deploy.kubernetes import metrics, sidecar
+from hyperpd.deploy.kubernetes import metrics, network, sidecar
 from hyperpd.deploy.kubernetes.fleet import Fleet
 from hyperpd.deploy.llm_d import charts, picker, refusals, routes
 from hyperpd.deploy.llm_d.fields import FIELDS
@@ -50,7 +50,14 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
     ours = [_unmeasured(one) for one in kubernetes.documents(file, options)]
     if options.front == "llm_d":
         ours = [one for one in ours if not _of_gateway(fleet, one)]
-    return [*ours, *routes.documents(fleet, options), *charts.documents(fleet, options)]
+    before = [one for one in ours if one.file <= network.FILE]
+    return [
+        *before,
+        *routes.policies(fleet, options),
+        *ours[len(before) :],
+        *routes.documents(fleet, options),
+        *charts.documents(fleet, options),
+    ]
 
 
 def _of_gateway(fleet: Fleet, document: Document) -> bool:

@@ -51,7 +51,7 @@ def documents(fleet: Fleet, options: Options) -> Iterator[Document]:
         ]
     }
     comment = (
-        f"After the objects: helmfile --file {FILE} apply. The cluster needs before: {'; '.join(_before(options))}.\n"
+        f"After the objects for kubectl: helmfile --file {FILE} apply. The cluster needs before: {'; '.join(_before(options))}.\n"
         "Back to hyperpd's gateway: render with front=both, apply, then helmfile destroy. No worker restarts."
     )
     notes = {
@@ -97,7 +97,8 @@ def values(fleet: Fleet, options: Options) -> dict[str, Any]:
     if events.published(recipe):
         router["tokenizer"] = _tokenizer(fleet)
     if options.route == "nginx":
-        return {"router": router | {"proxy": {"failOpen": False}}}
+        image = {"image": options.envoy_image} if options.envoy_image else {}
+        return {"router": router | {"proxy": {"failOpen": False, **image}}}
     return {"router": router, "provider": {"name": "istio"}, "httpRoute": {"create": False}}
 
 
@@ -126,18 +127,17 @@ def _before(options: Options) -> list[str]:
 
 
 def _notes(fleet: Fleet) -> dict[str, str]:
-    ports = (
-        "One port."
-        if fleet.recipe.aggregated
-        else (
-            "Decode through its sidecar, prefill itself: each pod's annotation llm-d.ai/active-ports says which it has."
-        )
-    )
-    return {
-        "router.modelServers.targetPorts": ports,
+    notes = {
+        "router.modelServers.targetPorts": "A worker's own, and decode's sidecar's; each pod's annotation"
+        " llm-d.ai/active-ports says which it has.",
         "router.inferencePool": "Open, a proxy would spread requests over pods of both roles without asking.",
         "router.epp.replicas": "One: what it knows of prefixes and running requests is not shared.",
         "router.monitoring": "A PodMonitor of this rendering reads its metrics, within a network policy; a token would"
         " take a ClusterRole.",
-        "router.tokenizer": "Unverified.",
+        "router.tokenizer": "Tokens for the index of events. Unverified.",
     }
+    if fleet.recipe.aggregated:
+        del notes["router.modelServers.targetPorts"]
+    if not events.published(fleet.recipe):
+        del notes["router.tokenizer"]
+    return notes

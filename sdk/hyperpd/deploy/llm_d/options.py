@@ -47,4 +47,7 @@ class Options(kubernetes.Options):
         description="Prompt tokens a prefill worker computes in a second; default: the endpoint picker's own, of"
         " another model (Qwen 32B on two H100)",
     )
+    envoy_image: str | None = Field(
+        None, min_length=1, description="NGINX: image of llm-d's Envoy, where machines do not reach the chart's own"
+    )
     epp_cpus: int = Field(8, ge=1, description="CPUs of the endpoint picker, with 1 GiB each; the chart's default")

@@ -20,9 +20,9 @@ def problems(recipe: Recipe, options: Options) -> Iterator[str]:
             "gateway.auth: llm-d asks for no key, so everybody who reaches the Gateway would be served; authenticate"
             " there, and say none"
         )
+    if options.envoy_image and options.route != "nginx":
+        yield "envoy_image: goes with route=nginx; Istio's proxies are Istio's own"
     if options.priorities:
         names = [each.partition("=")[0] for each in options.priorities.split(",")]
         yield from (f"priorities: {name} is given twice" for name in sorted({n for n in names if names.count(n) > 1}))
-    if options.hf_token_secret and not events.published(recipe) and not recipe.model.huggingface:
-        return  # kubernetes says it
     yield from events.problems(recipe)

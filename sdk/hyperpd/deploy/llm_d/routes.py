@@ -32,12 +32,12 @@ STEERING = (
 )
 _GATEWAY_API = "gateway.networking.k8s.io"
 _POOL = {"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": charts.RELEASE}
+_SERVICE = {"group": "", "kind": "Service"}  # the API's own default, which its rules read
 _PROXY = f"{_GATEWAY_API}/gateway-name"  # the label of a Gateway's own pods
 
 
 def documents(fleet: Fleet, options: Options) -> Iterator[Document]:
-    """Policies first, then the route and its settings."""
-    yield from _policies(fleet, options)
+    """The route, its settings, and what reads the endpoint picker's metrics."""
     yield _monitor(fleet)
     if options.front != "llm_d":
         yield _grant(fleet)
@@ -48,8 +48,10 @@ def documents(fleet: Fleet, options: Options) -> Iterator[Document]:
 
 def _route(fleet: Fleet, options: Options) -> Document:
     namespace, _, name = str(options.gateway).partition("/")
-    llm_d: Object = dict(_POOL) if options.route == "istio" else {"name": charts.PICKER, "port": charts.ENVOY_PORT}
-    ours = {"name": "gateway", "namespace": fleet.namespace("gateway"), "port": PORTS.gateway_api}
+    llm_d: Object = (
+        dict(_POOL) if options.route == "istio" else _SERVICE | {"name": charts.PICKER, "port": charts.ENVOY_PORT}
+    )
+    ours = _SERVICE | {"name": "gateway", "namespace": fleet.namespace("gateway"), "port": PORTS.gateway_api}
     rules = {
         "llm_d": [_rule(options, llm_d)],
         "both": [_rule(options, ours, ASKED["ours"]), _rule(options, llm_d)],
@@ -60,7 +62,7 @@ def _route(fleet: Fleet, options: Options) -> Document:
         "kind": "HTTPRoute",
         "metadata": fleet.meta(NAME, "engines"),
         "spec": {
-            "parentRefs": [{"name": name, "namespace": namespace}],
+            "parentRefs": [{"group": _GATEWAY_API, "kind": "Gateway", "name": name, "namespace": namespace}],
             **({"hostnames": [options.hostname]} if options.hostname else {}),
             "rules": rules,
         },
@@ -116,7 +118,7 @@ def _grant(fleet: Fleet) -> Document:
     return Document(FILE, "The route may also lead to hyperpd's gateway.", body)
 
 
-def _policies(fleet: Fleet, options: Options) -> Iterator[Document]:
+def policies(fleet: Fleet, options: Options) -> Iterator[Document]:
     """What llm-d adds to who may reach whom."""
     namespace, _, name = str(options.gateway).partition("/")
     proxies = [{"namespaceSelector": network.named(namespace), "podSelector": {"matchLabels": {_PROXY: name}}}]
@@ -163,7 +165,7 @@ def _policies(fleet: Fleet, options: Options) -> Iterator[Document]:
 def _policy(fleet: Fleet, name: str, why: str, spec: Object, room: Any = "engines") -> Document:
     meta = fleet.meta(name, room)
     body = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": spec}
-    return Document(FILE, why, body)
+    return Document(network.FILE, why, body)
 
 
 def _monitor(fleet: Fleet) -> Document:
