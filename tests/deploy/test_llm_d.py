@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -423,6 +424,19 @@ def test_the_examples_gateway_admits_the_route(route: str) -> None:
     assert (parent["namespace"], parent["name"]) == (objects.namespace(gateway), gateway["metadata"]["name"])
     admitted = gateway["spec"]["listeners"][0]["allowedRoutes"]["namespaces"]["selector"]
     assert objects.selects(admitted, {"kubernetes.io/metadata.name": objects.namespace(way)})
+
+
+def test_the_page_says_what_is_taken(load) -> None:
+    page = (EXAMPLES / "README.md").read_text()
+    asked = set(re.findall(r"--set (\w+)=", page))
+    assert {"llm_d", "front", "route", "gateway", "image"} <= asked <= set(llm_d.Options.model_fields)
+    (yaml_,) = re.findall(r"```\n(prefill: .+?)```", page, re.DOTALL)
+    said = yaml.safe_load(yaml_.replace("MODEL", "example/small"))
+    known = load(HEARD).recipe
+    assert said == {role: {"engine": {"kv-events-config": dict(next(iter(known.role(role).engine.values())))}}
+                    for role in ("prefill", "decode")}  # fmt: skip
+    assert sidecar.ROUTER_VERSION in page
+    assert routes.ASK in page
 
 
 def test_the_front_decides_who_serves() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,11 +122,14 @@ def test_errors_of_prefill_come_as_they_are(sidecar: RoutingSidecar, routed: htt
 
 def test_a_decode_worker_with_another_address_is_reached_at_localhost(tmp_path: Path, http: httpx.Client) -> None:
     """As in a pod: peers know it by the pod's address, the sidecar as localhost."""
-    settings = ("--role", "decode", "--address", "127.0.0.2", "--api-address", "0.0.0.0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:
+        outward.connect(("192.0.2.1", 9))  # sends nothing
+        address = outward.getsockname()[0]
+    settings = ("--role", "decode", "--address", address, "--api-address", "0.0.0.0")
     fleet = Fleet("tiny-cpu-1p1d", tmp_path, 3000, *settings)
     try:
         (worker,) = fleet.wait().state()["workers"]
-        assert worker["url"] == "http://127.0.0.2:11100"
+        assert worker["url"] == f"http://{address}:11100"
         for sidecar in beside(worker["url"]):
             assert complete(http, sidecar.url, prompt(60, 7400))["choices"][0]["text"]
     finally:
