@@ -81,7 +81,9 @@ class Options(Block):
         return namespace
 
     @model_validator(mode="after")
-    def _queued(self) -> Options:
+    def _together(self) -> Options:
         if self.priority_class and not self.queue:
             raise ValueError("priority_class goes with queue")
+        if "llm_d_registry" in self.model_fields_set and not self.llm_d:
+            raise ValueError("llm_d_registry goes with llm_d=true")
         return self
