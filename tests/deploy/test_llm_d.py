@@ -527,10 +527,11 @@ def test_every_field_has_a_fate() -> None:
 
 def test_what_is_lost_is_said(load) -> None:
     text = EFA.replace("auth: keys", "policy: round_robin, limits: {concurrent_requests: 9, body_mib: 4}")
-    given = [IMAGE, GATEWAY, "prometheus=http://prometheus.monitoring:9090"]
+    given = [IMAGE, GATEWAY, "prometheus=http://prometheus.monitoring:9090", "clients_namespace=shop"]
     rendering = deploy.render(load(text), "llm_d", given)
     lost = [one.partition(":")[0] for one in rendering.not_expressed]
     assert sorted(lost) == [
+        "clients_namespace",
         "gateway.limits.body_mib",
         "gateway.limits.concurrent_requests",
         "gateway.policy",

@@ -52,3 +52,5 @@ def test_only_what_llm_d_needs_is_open(name: str, route: str) -> None:
             if passes != wanted:
                 wrong.append(f"{source.name} → {destination.name} {port}: {'passes' if passes else 'is refused'}")
     assert not wrong, "\n".join(wrong)
+    (own,) = (policy for policy in policies if policy["metadata"]["name"] == "llm-d-router")
+    assert all(rule.get("ports") for rule in own["spec"]["egress"])  # and not only because the other end is closed

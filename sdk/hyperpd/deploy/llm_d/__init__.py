@@ -34,6 +34,8 @@ def losses(recipe: Recipe, options: Options) -> list[str]:
     found = kubernetes.losses(recipe, options)
     if loss := picker.loss(recipe):
         found.append(loss)
+    if options.clients_namespace:
+        found.append("clients_namespace: holds for hyperpd's own gateway; who reaches the Gateway reaches llm-d")
     paths = set(written(recipe))
     if "gateway.replicas" in paths and options.front == "llm_d":
         found.append("gateway.replicas: hyperpd's gateway is not here (option front)")
