@@ -23,10 +23,12 @@ PICKER_LABELS = {"llm-d-router-gateway": PICKER}
 PICKER_PORT, METRICS_PORT, ENVOY_PORT = 9002, 9090, 8081
 CHARTS = {"istio": "llm-d-router-gateway", "nginx": "llm-d-router-standalone"}
 # What has to be in the cluster before, each in the version that this was written against.
-BEFORE = {
-    "Gateway API": "v1.6.1",
-    "InferencePool (Gateway API Inference Extension)": "v1.6.0",
-    f"InferenceObjective (llm-d-router, config/crd) {sidecar.ROUTER_VERSION}": "",
+BEFORE = (
+    "Gateway API v1.6.1",
+    "InferencePool's definition (Gateway API Inference Extension v1.6.0)",
+    f"InferenceObjective's (llm-d-router {sidecar.ROUTER_VERSION}, config/crd)",
+)
+GATEWAYS = {
     "istio": "Istio 1.29.2 or later, istiod with ENABLE_GATEWAY_API_INFERENCE_EXTENSION=true",
     "nginx": "NGINX Gateway Fabric 2.6.7 or later",
 }
@@ -50,8 +52,9 @@ def documents(fleet: Fleet, options: Options) -> Iterator[Document]:
             }
         ]
     }
+    before = "; ".join((*BEFORE, GATEWAYS[options.route]))
     comment = (
-        f"After the objects for kubectl: helmfile --file {FILE} apply. The cluster needs before: {'; '.join(_before(options))}.\n"
+        f"After the objects for kubectl: helmfile --file {FILE} apply. The cluster needs before: {before}.\n"
         "Back to hyperpd's gateway: render with front=both, apply, then helmfile destroy. No worker restarts."
     )
     notes = {
@@ -119,11 +122,6 @@ def _tokenizer(fleet: Fleet) -> dict[str, Any]:
         "image": {"registry": registry, "repository": repository, "tag": tag},
         "env": [token] if secret else [],
     }
-
-
-def _before(options: Options) -> list[str]:
-    general = [f"{what} {version}".strip() for what, version in BEFORE.items() if what not in CHARTS]
-    return [*general, BEFORE[options.route]]
 
 
 def _notes(fleet: Fleet) -> dict[str, str]:
