@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hyperpd import deploy
 from hyperpd.deploy.llm_d import charts
+from hyperpd.recipe import RecipeFile
 from tests.deploy import objects_recipes, objects_rendered
+from tests.deploy.test_kubernetes import PAIR
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "llm-d"
+DATA = Path(__file__).parents[1] / "data" / "llm-d"
 GATEWAY = "gateway=edge/inference"
 PRIORITIES = "priorities=interactive=10,batch=-10"
 ROUTES = ("istio", "nginx")
@@ -25,6 +30,15 @@ REFUSED = {
     "tcp-1p1d": "gateway.auth: llm-d asks for no key",
 }
 Object = dict[str, Any]
+IMAGE = f"image={objects_rendered.IMAGE}"
+EVENTS = (
+    "{{enable_kv_cache_events: true, publisher: zmq, endpoint: 'tcp://*:{port}', topic: 'kv@{role}@example/small'}}"
+)
+HEARD = (
+    PAIR.replace("prefill: {", f"prefill: {{engine: {{kv-events-config: {EVENTS.format(port=5558, role='prefill')}}}, ")
+    .replace("decode: {", f"decode: {{engine: {{kv_events_config: {EVENTS.format(port=5557, role='decode')}}}, ")
+    .replace("name: pair", "name: heard")
+)
 
 
 def names() -> list[str]:
@@ -147,3 +161,12 @@ def _object(version: str, kind: str, name: str, namespace: str, **spec: Any) -> 
 def _rendered(name: str, more: tuple[str, ...]) -> list[tuple[str, Object]]:
     rendering = deploy.render(objects_recipes.load(name), "llm_d", settings(name, *more))
     return [(one.file, dict(one.body)) for one in rendering.documents if not isinstance(one.body, str)]
+
+
+def texts(file: RecipeFile, *more: str) -> dict[str, str]:
+    given = [IMAGE, GATEWAY, *more]
+    return deploy.texts(deploy.render(file, "llm_d", given), file, given)
+
+
+def example(route: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((EXAMPLES / f"gateway-{route}.yaml").read_text()))

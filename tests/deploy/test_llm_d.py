@@ -1,21 +1,19 @@
-"""The target llm_d: the same workers, llm-d's configuration, values its charts take, routes, refusals, each option."""
+"""The target llm_d: the same workers, routes, refusals, each option; whole renderings as they were last looked at."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft202012Validator
 
 from hyperpd import deploy, engine, recipe
 from hyperpd.deploy import llm_d
 from hyperpd.deploy.kubernetes import sidecar
-from hyperpd.deploy.llm_d import charts, routes
+from hyperpd.deploy.llm_d import routes
 from hyperpd.deploy.target import fate, leaves
 from hyperpd.errors import RecipeError
 from tests.deploy import (
@@ -30,26 +28,23 @@ from tests.deploy import (
     simulator_checks,
     snapshot,
 )
-from tests.deploy.llm_d_rendered import GATEWAY, PRIORITIES, ROUTES, configuration, made, names, release, rendered
+from tests.deploy.llm_d_rendered import (
+    EVENTS,
+    EXAMPLES,
+    GATEWAY,
+    HEARD,
+    IMAGE,
+    PRIORITIES,
+    ROUTES,
+    example,
+    made,
+    names,
+    rendered,
+    texts,
+)
 from tests.deploy.test_kubernetes import AGGREGATED, EFA, LOCAL, PAIR
 
-DATA = Path(__file__).parents[1] / "data" / "llm-d"
-EXAMPLES = Path(__file__).parents[2] / "examples" / "llm-d"
-IMAGE = f"image={objects_rendered.IMAGE}"
-EVENTS = (
-    "{{enable_kv_cache_events: true, publisher: zmq, endpoint: 'tcp://*:{port}', topic: 'kv@{role}@example/small'}}"
-)
-HEARD = (
-    PAIR.replace("prefill: {", f"prefill: {{engine: {{kv-events-config: {EVENTS.format(port=5558, role='prefill')}}}, ")
-    .replace("decode: {", f"decode: {{engine: {{kv_events_config: {EVENTS.format(port=5557, role='decode')}}}, ")
-    .replace("name: pair", "name: heard")
-)
 CASES = [(name, route) for name in names() for route in ROUTES]
-
-
-def texts(file: recipe.RecipeFile, *more: str) -> dict[str, str]:
-    given = [IMAGE, GATEWAY, *more]
-    return deploy.texts(deploy.render(file, "llm_d", given), file, given)
 
 
 def workloads(bodies: list[dict[str, Any]]) -> dict[str, Any]:
@@ -176,205 +171,6 @@ def test_the_pool_has_each_worker_once_with_a_port_of_its_own(name: str) -> None
             assert meta["labels"]["llm-d.ai/role"] in ("prefill", "decode", "prefill-decode")
 
 
-# The endpoint picker's configuration
-
-
-def plugins() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load((DATA / "plugins.yaml").read_text())
-    return found
-
-
-def faults(body: dict[str, Any]) -> list[str]:
-    """What llm-d's endpoint picker would refuse in its configuration, or silently not do."""
-    known, have = plugins(), {each["type"]: each for each in body["plugins"]}
-    found = [f"{len(body['plugins']) - len(have)} given twice"] if len(have) != len(body["plugins"]) else []
-    for kind, plugin in have.items():
-        if kind not in known:
-            found.append(f"{kind}: unknown")
-            continue
-        found += [f"{kind}: needs {other}" for other in known[kind].get("consumes", ()) if other not in have]
-        found += _unknown(plugin.get("parameters", {}), known[kind].get("parameters", {}), kind)
-    for profile in body["schedulingProfiles"]:
-        kinds = [known.get(each["pluginRef"], {}).get("is") for each in profile["plugins"]]
-        missing = [each["pluginRef"] for each in profile["plugins"] if each["pluginRef"] not in have]
-        found += [f"{profile['name']}: {name} is not configured" for name in missing]
-        if kinds.count("picker") != 1 or not {"filter", "scorer", "picker"} >= set(kinds):
-            found.append(f"{profile['name']}: {kinds}")
-    handlers = [kind for kind in have if known.get(kind, {}).get("is") == "handler"]
-    if len(handlers) != 1:
-        found.append(f"{len(handlers)} handlers")
-    decider = have.get("disagg-profile-handler", {}).get("parameters", {}).get("deciders", {}).get("prefill")
-    if "disagg-profile-handler" in have and known.get(decider, {}).get("is") != "decider":
-        found.append("no decider: prefill would never be remote")
-    order = [each["type"] for each in body["plugins"]]
-    if decider in order and order.index(decider) > order.index("disagg-profile-handler"):
-        found.append(f"{decider} comes after the handler that names it")
-    return found
-
-
-def _unknown(given: Any, known: Any, path: str) -> list[str]:
-    if isinstance(known, dict) and known:
-        return [
-            fault
-            for key, value in given.items()
-            for fault in (
-                [f"{path}.{key}: unknown"] if key not in known else _unknown(value, known[key], f"{path}.{key}")
-            )
-        ]
-    types = {"int": int, "float": (int, float), "str": str, "bool": bool}
-    if isinstance(known, dict):
-        return [f"{path}: takes none"] if given else []
-    right = isinstance(given, types[known]) and (known == "bool" or not isinstance(given, bool))  # type: ignore[arg-type]
-    return [] if right else [f"{path}: {given!r} is no {known}"]
-
-
-@pytest.mark.parametrize("name", names())
-def test_the_endpoint_picker_takes_its_configuration(name: str) -> None:
-    body = configuration(name)
-    assert faults(body) == []
-    roles = {"default"} if objects_recipes.load(name).recipe.aggregated else {"prefill", "decode"}
-    assert {profile["name"] for profile in body["schedulingProfiles"]} == roles
-
-
-@pytest.mark.parametrize(
-    ("what", "said"),
-    [
-        (lambda body: body["plugins"].pop(0), "needs approx-prefix-cache-producer"),
-        (lambda body: body["plugins"][0]["parameters"].update(blockSize=16), "blockSize: unknown"),
-        (lambda body: body["plugins"].append({"type": "by-label"}), "by-label: unknown"),
-        (lambda body: body["plugins"].reverse(), "comes after the handler"),
-        (lambda body: body["schedulingProfiles"][0]["plugins"].pop(), "prefill: ["),
-        (lambda body: body["plugins"][-1]["parameters"]["deciders"].clear(), "no decider"),
-    ],
-)
-def test_a_wrong_configuration_is_noticed(what, said: str, load) -> None:
-    body = yaml.safe_load(_picker(load(PAIR + "gateway: {threshold_tokens: 512}\n")))
-    assert faults(body) == []
-    what(body)
-    assert any(said in fault for fault in faults(body)), faults(body)
-
-
-def _picker(file: recipe.RecipeFile, *more: str) -> str:
-    values = yaml.safe_load(texts(file, *more)[charts.VALUES_FILE])
-    (text,) = values["router"]["epp"]["pluginsCustomConfig"].values()
-    return str(text)
-
-
-def test_the_decider_is_the_nearest_and_said(load) -> None:
-    for tokens, decider in ((0, {"type": "always-disagg-pd-decider"}), (512, {"nonCachedTokens": 512})):
-        file = load(PAIR + f"gateway: {{threshold_tokens: {tokens}}}\n")
-        every = yaml.safe_load(_picker(file))["plugins"]
-        assert decider in (every[-2], every[-2].get("parameters"))
-        lost = [one for one in deploy.render(file, "llm_d", [IMAGE, GATEWAY]).not_expressed if "threshold" in one]
-        assert bool(lost) == bool(tokens)
-        assert all("512 tokens on that decode has not cached" in one for one in lost)
-
-
-def test_published_events_are_heard(load) -> None:
-    """Endpoint, topic and port as the endpoint picker dials them: a first port, and the place of the worker's port."""
-    file = load(HEARD)
-    body = yaml.safe_load(_picker(file))
-    assert faults(body) == []
-    (exact,) = (each for each in body["plugins"] if each["type"] == "precise-prefix-cache-producer")
-    heard = exact["parameters"]["kvEventsConfig"]
-    assert (heard["topicFilter"], heard["podDiscoveryConfig"]["socketPort"]) == ("kv@", 5557)
-    values = yaml.safe_load(texts(file)[charts.VALUES_FILE])["router"]
-    places = [port["number"] for port in values["modelServers"]["targetPorts"]]
-    for role, port in (("decode", 8000), ("prefill", 8100)):
-        dialled = heard["podDiscoveryConfig"]["socketPort"] + places.index(port)
-        (config,) = file.recipe.role(role).engine.values()
-        assert config["endpoint"] == f"tcp://*:{dialled}"
-        assert config["topic"].startswith(heard["topicFilter"])
-    assert values["tokenizer"]["modelName"] == "example/small"
-    assert "secretKeyRef" not in json.dumps(values["tokenizer"])  # the chart's own default names a Secret
-    policies = {b["metadata"]["name"]: b for b in yaml.safe_load_all(texts(file)["3-network.yaml"])}
-    (rule,) = policies["llm-d-workers"]["spec"]["ingress"][:1]
-    assert [port["port"] for port in rule["ports"]] == [8000, 8100, 5557, 5558]
-
-
-# Values and helmfile
-
-
-def values_schema(chart: str) -> Draft202012Validator:
-    return Draft202012Validator(json.loads((DATA / f"{chart}.schema.json").read_text()))
-
-
-@pytest.mark.parametrize(("name", "route"), CASES)
-def test_the_chart_takes_the_values(name: str, route: str) -> None:
-    only, values = release(name, f"route={route}", PRIORITIES)
-    checker = values_schema(only["chart"].rpartition("/")[2])
-    assert [error.message for error in checker.iter_errors(values)] == []
-
-
-def test_the_tokenizers_values_are_taken_too(load) -> None:
-    for route, chart in charts.CHARTS.items():
-        values = yaml.safe_load(texts(load(HEARD), f"route={route}", "hf_token_secret=hub")[charts.VALUES_FILE])
-        assert [error.message for error in values_schema(chart).iter_errors(values)] == []
-        image = values["router"]["tokenizer"]["image"]
-        assert "{registry}/{repository}:{tag}".format(**image) == objects_rendered.IMAGE
-
-
-@pytest.mark.parametrize("route", ROUTES)
-def test_every_value_misspelt_is_noticed(route: str) -> None:
-    only, values = release("tiny-cpu-1p1d", f"route={route}", PRIORITIES)
-    checker = values_schema(only["chart"].rpartition("/")[2])
-    open_ = ("pluginsCustomConfig", "matchLabels", "limits", "memory", "cpu", "key", "operator", "effect")
-    tried = 0
-    for path in _paths(values):
-        if set(path) & set(open_):
-            continue
-        changed = json.loads(json.dumps(values))
-        block = changed
-        for key in path[:-1]:
-            block = block[key]
-        block[f"{path[-1]}x"] = block.pop(path[-1])
-        assert not checker.is_valid(changed), path
-        tried += 1
-    assert tried > 20
-
-
-def _paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    if isinstance(value, dict):
-        return [p for key, inner in value.items() for p in ((*above, key), *_paths(inner, (*above, key)))]
-    if isinstance(value, list):
-        return [p for index, inner in enumerate(value) for p in _paths(inner, (*above, index))]
-    return []
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [
-        lambda v: v["router"]["modelServers"].pop("matchLabels"),
-        lambda v: v["router"]["epp"]["resources"].pop("requests"),
-        lambda v: v.update(inferencePool={"create": True}),
-        lambda v: v["provider"].update(name="nginx"),
-        lambda v: v["router"].update(tokenizer={"enabled": True}),
-    ],
-)
-def test_what_the_templates_refuse_is_noticed(broken) -> None:
-    _, values = release("tiny-cpu-1p1d")
-    values = json.loads(json.dumps(values))
-    broken(values)
-    assert not values_schema("llm-d-router-gateway").is_valid(values)
-
-
-@pytest.mark.parametrize("route", ROUTES)
-def test_versions_are_pinned_to_one_tag(route: str) -> None:
-    only, values = release("tiny-cpu-1p1d", f"route={route}")
-    assert only.keys() == {"name", "namespace", "createNamespace", "chart", "version", "wait", "timeout", "values"}
-    assert only["chart"] == f"oci://ghcr.io/llm-d/charts/{charts.CHARTS[route]}"
-    assert only["version"] == values["router"]["epp"]["image"]["tag"] == sidecar.ROUTER_VERSION == "v0.10.0"
-    assert only["values"] == [charts.VALUES_FILE.rpartition("/")[2]]  # a path from the helmfile's own folder
-    assert sidecar.ROUTER_VERSION in json.dumps(rendered("tiny-cpu-1p1d"))
-
-
-def test_a_mirror_has_all_of_llm_d() -> None:
-    more = ("route=nginx", "llm_d_registry=mirror.example/llm-d", "envoy_image=mirror.example/envoy:1")
-    said = json.dumps([release("tiny-cpu-1p1d", *more), rendered("tiny-cpu-1p1d", *more), made("tiny-cpu-1p1d", *more)])
-    assert "ghcr.io" not in said
-    assert "docker.io" not in said
-
-
 # Long streams, and who may say what
 
 
@@ -405,18 +201,14 @@ def test_clients_do_not_steer() -> None:
     for rule in way["spec"]["rules"]:
         (cleaned,) = rule["filters"]
         assert cleaned["requestHeaderModifier"]["remove"] == list(routes.STEERING)
-    (refused,) = (b for b in _example("istio") if b["kind"] == "AuthorizationPolicy")
+    (refused,) = (b for b in example("istio") if b["kind"] == "AuthorizationPolicy")
     keys = [rule["when"][0]["key"] for rule in refused["spec"]["rules"]]
     assert keys == [f"request.headers[{header}]" for header in routes.STEERING]
 
 
-def _example(route: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((EXAMPLES / f"gateway-{route}.yaml").read_text()))
-
-
 @pytest.mark.parametrize("route", ROUTES)
 def test_the_examples_gateway_admits_the_route(route: str) -> None:
-    bodies = _example(route)
+    bodies = example(route)
     assert [found for body in bodies for found in schema.problems(body)] == []
     (gateway,) = objects.of(bodies, "Gateway")
     (way,) = objects.of(rendered("tiny-cpu-1p1d", f"route={route}"), "HTTPRoute")

@@ -6,8 +6,7 @@ import json
 from collections import Counter
 
 from tests.deploy import mutation, schema
-from tests.deploy.llm_d_rendered import PRIORITIES, made, rendered
-from tests.deploy.test_llm_d import _example
+from tests.deploy.llm_d_rendered import PRIORITIES, example, made, rendered
 
 CASES = [
     ("tiny-cpu-1p1d", ("front=both", "hostname=llm.example")),
@@ -21,7 +20,7 @@ def test_every_mutation_of_every_object_is_noticed(record_property, capsys) -> N
     seen: set[str] = set()
     missed = []
     for name, more in CASES:
-        every = [*rendered(name, *more), *made(name, *more, PRIORITIES), *_example("istio"), *_example("nginx")]
+        every = [*rendered(name, *more), *made(name, *more, PRIORITIES), *example("istio"), *example("nginx")]
         for body in every:
             if (text := json.dumps(body, sort_keys=True)) in seen:
                 continue
