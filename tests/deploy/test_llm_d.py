@@ -35,6 +35,7 @@ from tests.deploy.llm_d_rendered import (
     HEARD,
     IMAGE,
     PRIORITIES,
+    REFUSED,
     ROUTES,
     example,
     made,
@@ -277,6 +278,13 @@ def test_refusals_name_the_field_or_option(text: str, given: list[str], said: st
     with pytest.raises(RecipeError) as error:
         deploy.render(load(text), "llm_d", given)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "why"), REFUSED.items())
+def test_recipes_that_llm_d_cannot_serve(name: str, why: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        rendered(name)
+    assert why in str(error.value)
 
 
 def test_all_problems_come_at_once(load) -> None:
