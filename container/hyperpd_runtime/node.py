@@ -160,6 +160,7 @@ class Node:
                 start_id=uuid.uuid4().hex[:12],
                 decision=decision,
                 node_address=self.settings.node_address or self.settings.address,
+                api_address="" if self._has_gateway else self.settings.api_address,
             )
             for worker in self.workers
         ]
@@ -206,8 +207,9 @@ class Node:
                     worker.side_channel_port + first + rank
                 )
         at = {meaning: (self.settings.address, port) for meaning, port in ports.items()}
-        if self._has_gateway and self.settings.api_address:
-            at["gateway API"] = (self.settings.api_address, self.placement.api_port)
+        shown = "gateway API" if self._has_gateway else f"{self.placement.workers[0].name} API"
+        if self.settings.api_address and shown in at:
+            at[shown] = (self.settings.api_address, at[shown][1])
         return at
 
     @staticmethod

@@ -27,8 +27,9 @@ CPU_MODULE = "hyperpd_runtime.cpu_engine"
 
 _KV_ROLE = {"prefill": "kv_producer", "decode": "kv_consumer"}
 # The engine closes idle connections after 5 s by default; longer than the gateway's own pool keeps
-# them (gateway/pool.py), so that a connection is never closed under a request.
-KEEP_ALIVE_S = 75
+# them (gateway/pool.py), and than llm-d's routing sidecar does (90 s), so that a connection is never
+# closed under a request.
+KEEP_ALIVE_S = 120
 _HUB_ID = re.compile(r"([\w.-]+=)?[\w-][\w.-]*/[\w.-]+")  # also name=org/adapter
 MANAGED_TIER_PORT = 9200  # HyperPod's tiered storage, a daemon on every machine
 CPU_KV_CACHE_BYTES = 256 << 20
@@ -61,6 +62,7 @@ def launch(
     start_id: str = "START",
     decision: fabric.Decision | None = None,
     node_address: str = "NODE",
+    api_address: str = "",
 ) -> Launch:
     """The command of `worker`.
 
@@ -70,6 +72,7 @@ def launch(
                 earlier start is refused by name.
     decision:   what fabric.decide found on the machine; default: all that the recipe wants is there.
     node_address: where HyperPod's tiered storage of this node listens; only kv_tiers.managed needs it.
+    api_address: where the API alone listens, if not at the worker's address.
     """
     decision = decision or fabric.plan(recipe.fabric, recipe.accelerator)
     model, transfer, spec = recipe.model, recipe.kv_transfer, recipe.role(worker.role)
@@ -79,7 +82,7 @@ def launch(
         *(sys.executable, "-m", *module),
         *("--model", model_path),
         *("--served-model-name", model.name),
-        *("--host", worker.address),
+        *("--host", api_address or worker.address),
         *("--port", str(worker.api_port)),
         *("--dtype", model.dtype),
         *("--max-model-len", str(model.max_len_tokens)),

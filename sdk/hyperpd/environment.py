@@ -53,7 +53,8 @@ class Environment(BaseModel):
     api_address: str = Field(
         "",
         description="IP address that the API alone listens on, where it is not address; 0.0.0.0: every one",
-        json_schema_extra={"roles": "gateway, aggregated, node"},
+        # Of a worker with both phases it is the API of its own front.
+        json_schema_extra={"roles": "prefill, decode, gateway, aggregated, node"},
     )
     node_address: str = Field(
         "", description="IP address of the node, for HyperPod's tiered storage on it", json_schema_extra=_WORKER

@@ -18,6 +18,7 @@ class Ports:
     gateway_admin: int = 8081
     worker_api: int = 8100
     worker_admin: int = 8300
+    routing_sidecar: int = 8000  # llm-d's own default, beside a decode worker
     side_channel: int = 5600  # vLLM's own default for NIXL; it adds the data-parallel index
     kv_events: int = 5557  # vLLM's own default
     data_parallel: int = 29550  # vLLM's own default; on the machine with a worker's API

@@ -218,6 +218,8 @@ SCALED = EFA.replace("auth: keys", "auth: none")
         (PAIR.replace("huggingface: example/small", "path: /tmp/a"), [IMAGE], "model.path: /tmp is the pod's own"),
         (EFA.replace("/fsx/models", "/opt/models"), [IMAGE], "the claim would be mounted at /opt"),
         (EFA.replace("memory_gib: 64", "memory_gib: 200"), [IMAGE], "prefill.kv_tiers.memory_gib: 200 GiB"),
+        (PAIR, [IMAGE, "llm_d_registry=mirror.example"], "llm_d_registry goes with llm_d=true"),
+        (LOCAL, [IMAGE, "llm_d=true"], "kv_transfer.fabric: local puts all workers into one pod"),
     ],
 )
 def test_refusals_name_the_field_or_option(text, settings, said, load):
@@ -247,6 +249,7 @@ def test_every_problem_at_once(load):
         (PAIR, "monitoring_pods=app=prometheus"),
         (PAIR, "hf_token_secret=hub"),
         (PAIR, "cache_folder=/opt/hyperpd/data/models"),
+        (PAIR, "llm_d=true"),
     ],
 )
 def test_each_option_does_something(text, setting, objects):
@@ -255,8 +258,9 @@ def test_each_option_does_something(text, setting, objects):
 
 def test_the_options_that_need_each_other_are_the_rest():
     alone = {"platform", "namespace", "image", "queue", "monitoring_namespace", "clients_namespace", "privileged"}
-    alone |= {"hugepages_mib", "hf_token_secret", "cache_folder", "monitoring_pods"}
-    assert kubernetes.Options.model_fields.keys() - alone == {"priority_class", "prometheus", "keys_secret"}
+    alone |= {"hugepages_mib", "hf_token_secret", "cache_folder", "monitoring_pods", "llm_d"}
+    others = {"priority_class", "prometheus", "keys_secret", "llm_d_registry"}
+    assert kubernetes.Options.model_fields.keys() - alone == others
     assert all(option.description for option in kubernetes.Options.model_fields.values())
 
 

@@ -199,3 +199,10 @@ def test_host_memory_of_a_tier_is_shared_by_the_ranks_of_a_machine() -> None:
     )
     tier = config["kv_connector_extra_config"]["connectors"][1]
     assert tier["kv_connector_extra_config"]["cpu_bytes_to_use"] == 25 << 30
+
+
+def test_the_api_may_listen_elsewhere_and_nothing_else_does() -> None:
+    here, everywhere = (launched("tiny-cpu-1p1d", "decode-0", start_id="s", api_address=at) for at in ("", "0.0.0.0"))
+    assert (value(here, "--host"), value(everywhere, "--host")) == ("127.0.0.1", "0.0.0.0")
+    assert here.env == everywhere.env  # the side channel's address, too
+    assert [a for a, b in zip(here.argv, everywhere.argv, strict=True) if a != b] == ["127.0.0.1"]

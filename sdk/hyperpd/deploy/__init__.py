@@ -21,6 +21,7 @@ TARGETS = (
     "inference_operator",
     "hub_recipe",
     "custom_endpoint",
+    "llm_d",
     "sagemaker_endpoint",
     "console",
 )

@@ -45,6 +45,11 @@ def texts(documents: Sequence[Document], header: Mapping[str, str], not_expresse
     return files
 
 
+def text(mapping: Mapping[str, Any]) -> str:
+    """One mapping alone, without comments: what goes into another document as a text."""
+    return "\n".join([*_mapping(mapping, 0, "", {}), ""])
+
+
 def _comment(text: str, indent: int) -> Iterator[str]:
     for paragraph in text.splitlines():
         yield from (" " * indent + f"# {line}" for line in wrap(paragraph, _WIDTH - indent, break_on_hyphens=False))

@@ -24,6 +24,8 @@ def rooms(fleet: Fleet) -> Iterator[Document]:
     for room in fleet.rooms:
         why = reasons(fleet) if room == "engines" else []
         level = "privileged" if why else "restricted"
+        if room == "engines" and fleet.options.llm_d and not why:
+            level, why = "baseline", ["llm-d's chart leaves the rights of its endpoint picker unsaid"]
         said = f"Pod security is {level}" + (f": {'; '.join(why)}." if why else ".")
         alone = (
             "This namespace is hyperpd's alone: policies close all that this recipe does not need, of any pod in it."

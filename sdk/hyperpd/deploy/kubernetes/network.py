@@ -13,10 +13,10 @@ from hyperpd.recipe import Role
 FILE = "3-network.yaml"
 HTTP = pods.GATEWAY_API
 _LEADER = {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
-_VPC = ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"]  # where machines have their addresses
+VPC = ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16"]  # where machines have their addresses
 # What is not the internet. An S3 endpoint with an address of the VPC (not the common gateway endpoint) needs a
 # rule of its own.
-_PRIVATE = [*_VPC, "169.254.0.0/16"]
+_PRIVATE = [*VPC, "169.254.0.0/16"]
 _NODE_DNS = "169.254.20.10/32"  # NodeLocal DNSCache, where a cluster has it
 _POD_IDENTITY = "169.254.170.23/32"  # EKS' agent on every machine, port 80
 _EVERYWHERE = "0.0.0.0/0"
@@ -35,7 +35,7 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         yield _policy(fleet, "closed", room, "What no other policy here names does not come about.", closed)
     workers = {"matchLabels": selector()}
     if fleet.local:
-        ingress = [_in(_clients(fleet), [PORTS.gateway_api]), _in(_monitoring(fleet), _node_metrics(fleet))]
+        ingress = [opened(_clients(fleet), [PORTS.gateway_api]), opened(monitoring(fleet), _node_metrics(fleet))]
         spec = {
             "podSelector": workers,
             "policyTypes": ["Ingress", "Egress"],
@@ -46,8 +46,8 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         yield _policy(fleet, "node", "engines", why, spec)
         return
     ports = [PORTS.worker_api, PORTS.worker_admin]
-    gateway = [{"namespaceSelector": _named(fleet.namespace("gateway")), "podSelector": _component("gateway")}]
-    ingress = [_in(gateway, ports), _in(_monitoring(fleet), ports)]
+    gateway = [{"namespaceSelector": named(fleet.namespace("gateway")), "podSelector": _component("gateway")}]
+    ingress = [opened(gateway, ports), opened(monitoring(fleet), ports)]
     egress = _needs(fleet)
     why = "The gateway and monitoring reach workers; workers reach no one they do not need."
     if not fleet.recipe.aggregated or fleet.recipe.aggregated.parallel.nodes > 1:
@@ -59,12 +59,12 @@ def policies(fleet: Fleet) -> Iterator[Document]:
     why += f" {_PATHS}"
     spec = {"podSelector": workers, "policyTypes": ["Ingress", "Egress"], "ingress": ingress, "egress": egress}
     yield _policy(fleet, "engines", "engines", why, spec)
-    engines = [{"namespaceSelector": _named(fleet.namespace("engines")), "podSelector": workers}]
+    engines = [{"namespaceSelector": named(fleet.namespace("engines")), "podSelector": workers}]
     spec = {
         "podSelector": _component("gateway"),
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [_in(_clients(fleet), [PORTS.gateway_api]), _in(_monitoring(fleet), [PORTS.gateway_admin])],
-        "egress": [_dns(), {"to": engines, "ports": _tcp(ports)}],
+        "ingress": [opened(_clients(fleet), [PORTS.gateway_api]), opened(monitoring(fleet), [PORTS.gateway_admin])],
+        "egress": [dns(), {"to": engines, "ports": tcp(ports)}],
     }
     why = f"Clients reach the API; the gateway reaches DNS and workers. {_PATHS}"
     yield _policy(fleet, "gateway", "gateway", why, spec)
@@ -115,14 +115,14 @@ def _gateway_service(fleet: Fleet, room: Room, component: Component) -> Document
 
 def _needs(fleet: Fleet) -> list[Object]:
     """What engines reach outside their namespace."""
-    rules = [_dns()]
+    rules = [dns()]
     if fleet.recipe.model.s3 or fleet.from_hub:
-        rules.append({"to": [{"ipBlock": {"cidr": _EVERYWHERE, "except": _PRIVATE}}], "ports": _tcp([443])})
+        rules.append(internet())
     if fleet.recipe.model.s3:
-        rules.append({"to": [_block(_POD_IDENTITY)], "ports": _tcp([80])})
+        rules.append({"to": [block(_POD_IDENTITY)], "ports": tcp([80])})
     if any(spec.kv_tiers and spec.kv_tiers.managed for spec in fleet.recipe.roles().values()):
         # The daemon is on the machine's own address, which no selector names.
-        rules.append({"to": [_block(cidr) for cidr in _VPC], "ports": _tcp([MANAGED_TIER_PORT])})
+        rules.append({"to": [block(cidr) for cidr in VPC], "ports": tcp([MANAGED_TIER_PORT])})
     return rules
 
 
@@ -141,36 +141,40 @@ def _policy(fleet: Fleet, name: str, room: Room, comment: str, spec: Object) -> 
 def _clients(fleet: Fleet) -> list[Object]:
     """Empty: everybody."""
     namespace = fleet.options.clients_namespace
-    return [{"namespaceSelector": _named(namespace)}] if namespace else []
+    return [{"namespaceSelector": named(namespace)}] if namespace else []
 
 
-def _monitoring(fleet: Fleet) -> list[Object]:
-    peer: Object = {"namespaceSelector": _named(fleet.options.monitoring_namespace)}
+def monitoring(fleet: Fleet) -> list[Object]:
+    peer: Object = {"namespaceSelector": named(fleet.options.monitoring_namespace)}
     if pods_of := fleet.options.monitoring_pods:
         key, _, value = pods_of.partition("=")
         peer["podSelector"] = {"matchLabels": {key: value}}
     return [peer]
 
 
-def _in(peers: Sequence[Object], ports: Sequence[int]) -> Object:
-    return {**({"from": list(peers)} if peers else {}), "ports": _tcp(ports)}
+def opened(peers: Sequence[Object], ports: Sequence[int]) -> Object:
+    return {**({"from": list(peers)} if peers else {}), "ports": tcp(ports)}
 
 
-def _dns() -> Object:
+def internet() -> Object:
+    return {"to": [{"ipBlock": {"cidr": _EVERYWHERE, "except": _PRIVATE}}], "ports": tcp([443])}
+
+
+def dns() -> Object:
     ports = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
-    servers = {"namespaceSelector": _named("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
-    return {"to": [servers, _block(_NODE_DNS)], "ports": ports}
+    servers = {"namespaceSelector": named("kube-system"), "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    return {"to": [servers, block(_NODE_DNS)], "ports": ports}
 
 
-def _tcp(ports: Sequence[int]) -> list[Object]:
+def tcp(ports: Sequence[int]) -> list[Object]:
     return [{"protocol": "TCP", "port": port} for port in ports]
 
 
-def _block(cidr: str) -> Object:
+def block(cidr: str) -> Object:
     return {"ipBlock": {"cidr": cidr}}
 
 
-def _named(namespace: str) -> Object:
+def named(namespace: str) -> Object:
     return {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
 
 

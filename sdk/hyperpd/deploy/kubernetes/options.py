@@ -60,6 +60,12 @@ class Options(Block):
     hf_token_secret: Object | None = Field(
         None, description="Secret of the engines' namespace with a Hugging Face token as token"
     )
+    llm_d: bool = Field(
+        False,
+        description="Workers carry llm-d's labels and its routing sidecar from the start: llm-d may take over, and"
+        " hand back, without a restart (target llm_d)",
+    )
+    llm_d_registry: str = Field("ghcr.io/llm-d", min_length=1, description="Where llm-d's images are pulled from")
     cache_folder: Folder | None = Field(
         None,
         description="Folder of the machines, of user 10001, that keeps downloads and compiled code when pods go;"
@@ -75,7 +81,9 @@ class Options(Block):
         return namespace
 
     @model_validator(mode="after")
-    def _queued(self) -> Options:
+    def _together(self) -> Options:
         if self.priority_class and not self.queue:
             raise ValueError("priority_class goes with queue")
+        if "llm_d_registry" in self.model_fields_set and not self.llm_d:
+            raise ValueError("llm_d_registry goes with llm_d=true")
         return self

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from hyperpd.deploy.kubernetes import access, lifetimes, machines, queue, storage
+from hyperpd.deploy.kubernetes import access, lifetimes, machines, queue, sidecar, storage
 from hyperpd.deploy.kubernetes.fleet import DIGEST, PORTS, RECIPE_FOLDER, RECIPE_KEY, Component, Fleet, Object
 from hyperpd.recipe import Role
 
@@ -29,10 +29,11 @@ def template(
     where, why_where = machines.scheduling(fleet, component, roles[0])
     mounts = storage.of_engines(fleet, component, roles, _shared_memory_gib(fleet, component, roles, share))
     probes, why_probes = _probes(fleet, component, leads)
+    routing, why_routing = sidecar.container(fleet) if sidecar.beside(fleet, component, leads) else ({}, "")
     container = {
         "name": component,
         "image": fleet.image,
-        "env": list(_environment(fleet, component, roles)),
+        "env": [*_environment(fleet, component, roles), *sidecar.environment(fleet, component, leads)],
         "ports": _ports(fleet, component, leads),
         **probes,
         "resources": share.resources(),
@@ -46,18 +47,24 @@ def template(
         "terminationGracePeriodSeconds": lifetimes.ending_s(fleet.recipe, component, leads=leads),
         **where,
         "securityContext": access.pod_security(fleet, "engines"),
+        **({"initContainers": [routing]} if routing else {}),
         "containers": [container],
         "volumes": [volume for volume, _ in mounts],
     }
     meta = {
-        "labels": fleet.labels(component) | queue.pod_labels(fleet),
-        "annotations": {DIGEST: fleet.file.digest, **queue.pod_annotations(fleet)},
+        "labels": fleet.labels(component) | queue.pod_labels(fleet) | sidecar.labels(fleet, component, leads),
+        "annotations": {
+            DIGEST: fleet.file.digest,
+            **queue.pod_annotations(fleet),
+            **sidecar.annotation(fleet, component, leads),
+        },
     }
     notes = {
         "metadata.annotations": "A changed recipe starts new pods.",
         "spec.enableServiceLinks": "A Service's variables would be taken for settings.",
         "spec.terminationGracePeriodSeconds": lifetimes.ending_note(component),
         **below("spec", why_where),
+        **below("spec", {"initContainers": why_routing}),
         **below("spec.containers.0", why_probes),
         "spec.containers.0.resources": " ".join(filter(None, (share.note, storage.downloads_note(fleet)))),
         "spec.containers.0.securityContext": why_security,

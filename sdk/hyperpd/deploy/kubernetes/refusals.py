@@ -29,6 +29,8 @@ def problems(fleet: Fleet) -> Iterator[str]:
         yield from _worker(fleet, role)
     if fleet.local:
         yield from _local(fleet)
+        if fleet.options.llm_d:
+            yield "kv_transfer.fabric: local puts all workers into one pod, and llm-d chooses among pods; try efa"
     yield from _disk(fleet)
 
 
