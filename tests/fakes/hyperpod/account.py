@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from tests.fakes.gate import ACCOUNT, REGION, Refused
 from tests.fakes.hyperpod.clock import Clock
@@ -23,7 +23,7 @@ class Account:
     """`quotas`: instances per type for cluster usage; a type that is not named has no limit."""
 
     clock: Clock = field(default_factory=Clock)
-    zones: Zones = field(default_factory=Zones)
+    zones: Callable[[str], tuple[str, str]] = field(default_factory=Zones)  # subnet → name and id of its zone
     quotas: dict[str, int] = field(default_factory=dict)
     latest: str = "1.4.2"  # the newest image version
     scenarios: list[Scenario] = field(default_factory=list)
@@ -56,8 +56,22 @@ class Account:
                 return each.arn
         return arn("cluster", digest("cluster", named, len(self.clusters))[:12])
 
-    def trouble(self, group: str, ordinal: int, attempt: int) -> Trouble | None:
-        return self.first(lambda each: each.trouble(group, ordinal, attempt))
+    def lacks(self, request: Body) -> list[str]:
+        """What a request names, and is not there."""
+        return [wrong for each in self.scenarios for wrong in each.refuses_create(request)]
+
+    def trouble(self, group: Body, ordinal: int, attempt: int) -> Trouble | None:
+        """What ends the start of a node of a group, by the group's specification."""
+        name = group["InstanceGroupName"]
+        if found := self.first(lambda each: each.trouble(name, ordinal, attempt)):
+            return cast(Trouble, found)
+        lifecycle = group.get("LifeCycleConfig", {})
+        for kind in ("OnCreate", "OnInitComplete"):
+            if (script := lifecycle.get(kind)) and (
+                found := self.first(lambda each, script=script: each.lifecycle(lifecycle["SourceS3Uri"], script))
+            ):
+                return cast(Trouble, found)
+        return None
 
     def first(self, asked: Callable[[Scenario], Any]) -> Any:
         """The first scenario's answer that is one."""
@@ -103,7 +117,7 @@ def page(found: list[Any], request: Body, size: int = PAGE) -> tuple[list[Any], 
 
 def within(request: Body, moment_s: float, kind: str = "CreationTime") -> bool:
     """Whether a moment is in the time range of a list's request."""
-    return request.get(f"{kind}After", 0) < moment_s < request.get(f"{kind}Before", float("inf"))
+    return bool(request.get(f"{kind}After", 0) < moment_s < request.get(f"{kind}Before", float("inf")))
 
 
 def invalid(*problems: str) -> Refused:

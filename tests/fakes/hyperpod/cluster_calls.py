@@ -18,7 +18,7 @@ BATCH_S = 900.0  # one batch of a software update
 
 def create(account: Account, request: Body) -> Body:
     name = request["ClusterName"]
-    if found := list(refusals.of_create(request)):
+    if found := [*refusals.of_create(request), *account.lacks(request)]:
         raise invalid(*found)
     if any(each.name == name and not each.gone for each in account.clusters):
         raise Refused("ResourceInUse", f"Cluster name {name} is already in use. Choose a different name.")
@@ -49,7 +49,7 @@ def list_(account: Account, request: Body) -> Body:
     ]
     by_name = request.get("SortBy") == "NAME"
     found.sort(
-        key=lambda each: (each.name if by_name else each.created_s),
+        key=lambda each: each.name if by_name else each.created_s,
         reverse=request.get("SortOrder", "Descending") == "Descending",
     )
     part, token = page(found, request)
@@ -59,7 +59,7 @@ def list_(account: Account, request: Body) -> Body:
 def update(account: Account, request: Body) -> Body:
     cluster = account.cluster(request["ClusterName"])
     settled(cluster)
-    if found := list(refusals.of_update(cluster, request)):
+    if found := [*refusals.of_update(cluster, request), *account.lacks(request)]:
         raise invalid(*found)
     groups = request.get("InstanceGroups", [])
     _reserve(account, groups, [f"{cluster.name}/{group['InstanceGroupName']}" for group in groups])

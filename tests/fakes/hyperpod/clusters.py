@@ -10,7 +10,7 @@ from typing import Any
 from tests.fakes.hyperpod.clock import Clock
 from tests.fakes.hyperpod.events import Events
 from tests.fakes.hyperpod.groups import Group
-from tests.fakes.hyperpod.nodes import Node, Zones, digest
+from tests.fakes.hyperpod.nodes import Node, digest
 from tests.fakes.hyperpod.scenario import Trouble
 
 Body = dict[str, Any]
@@ -29,14 +29,14 @@ _REPEATED = ("VpcConfig", "Orchestrator", "NodeRecovery", "NodeProvisioningMode"
 
 @dataclass(slots=True)
 class Cluster:
-    """The state machine. `troubles(group, ordinal, attempt)` says what ends a node's start."""
+    """The state machine. `troubles(group's specification, ordinal, attempt)` says what ends a node's start."""
 
     spec: Body  # CreateCluster's request, and what updates made of it
     arn: str
     clock: Clock
-    zones: Zones
+    zones: Callable[[str], tuple[str, str]]
     latest: str  # the newest image version
-    troubles: Callable[[str, int, int], Trouble | None]
+    troubles: Callable[[Body, int, int], Trouble | None]
     created_s: float = 0.0
     status: str = "Creating"
     failure: str = ""
@@ -125,7 +125,7 @@ class Cluster:
         self.clock.after(delay_s, lambda: None if self._over(node, machine) else self._launch(node))
 
     def _launch(self, node: Node) -> None:
-        trouble = self.troubles(node.group, node.ordinal, node.attempt)
+        trouble = self.troubles(self.groups[node.group].spec, node.ordinal, node.attempt)
         if trouble and trouble.stage == "capacity":
             self._trouble(node, trouble)
             return
@@ -230,7 +230,9 @@ class Cluster:
         self.failure = message
         for group in list(self.groups.values()):
             group.operation = self._end(group)
-            keep = group.before["InstanceCount"] if group.before else (0 if creating or not group.served else group.target)
+            keep = (
+                group.before["InstanceCount"] if group.before else (0 if creating or not group.served else group.target)
+            )
             for node in [one for one in self.of(group.name) if one.ordinal >= keep or one.status != "Running"]:
                 self.remove(node)
 
@@ -303,9 +305,7 @@ class Cluster:
     def _access(self) -> Body:
         return {"EksRoleAccessEntries": [g.spec["ExecutionRole"] for g in self.groups.values()]} if self.eks else {}
 
-    def _say(
-        self, resource: str, level: str, description: str, metadata: Body, *, group: Group | None = None
-    ) -> None:
+    def _say(self, resource: str, level: str, description: str, metadata: Body, *, group: Group | None = None) -> None:
         named, operation = (group.name, group.operation) if group else ("", "")
         self.events.add(self.clock.now_s, resource, level, description, metadata, group=named, operation=operation)
 

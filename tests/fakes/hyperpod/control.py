@@ -52,14 +52,14 @@ class Control:
         *faults: Fault | Scenario,
         allow: Document | Sequence[Document | str] | None = None,
         quotas: Mapping[str, int] | None = None,
-        zones: Mapping[str, tuple[str, str]] | None = None,
+        zones: Mapping[str, tuple[str, str]] | Callable[[str], tuple[str, str]] | None = None,
         step_s: float = STEP_S,
         gate: Gate | None = None,
     ) -> None:
         on_the_way = [one for one in faults if isinstance(one, Fault)]
         self.gate = gate or Gate(*on_the_way, allow=allow)
         self.account = Account(
-            zones=Zones(dict(zones or {})),
+            zones=zones if callable(zones) else Zones(dict(zones or {})),
             quotas=dict(quotas or {}),
             scenarios=[one for one in faults if isinstance(one, Scenario)],
         )
@@ -131,8 +131,9 @@ class Control:
             raise Refused("ValidationException", f"{len(found)} validation error(s) detected: {'; '.join(found)}")
         with self._lock:
             self.account.clock.advance(self.step_s if operation in _LOOKS else CALL_S)
-            answer = _OPERATIONS[operation](self.account, asked)
-            answer = json.loads(json.dumps(answer))  # nobody holds what changes
+            answer: Body = json.loads(
+                json.dumps(_OPERATIONS[operation](self.account, asked))
+            )  # nobody holds what changes
         if wrong := botocore_shapes.answer_problems("sagemaker", operation, answer):
             self.broken += [f"{operation}: {one}" for one in wrong]
             raise Refused("InternalFailure", f"the stand-in's answer: {'; '.join(wrong)}", 500)

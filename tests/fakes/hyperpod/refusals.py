@@ -13,7 +13,17 @@ from tests.fakes.hyperpod.clusters import Cluster
 
 Body = dict[str, Any]
 # Families with several network cards: an EFA-only interface can stand beside the primary one.
-_SEVERAL_CARDS = ("ml.p4d.", "ml.p4de.", "ml.p5.48", "ml.p5e.", "ml.p5en.", "ml.p6", "ml.trn1.32", "ml.trn1n.", "ml.trn2.")
+_SEVERAL_CARDS = (
+    "ml.p4d.",
+    "ml.p4de.",
+    "ml.p5.48",
+    "ml.p5e.",
+    "ml.p5en.",
+    "ml.p6",
+    "ml.trn1.32",
+    "ml.trn1n.",
+    "ml.trn2.",
+)
 # What a group cannot change once it exists.
 _FIXED = ("InstanceType", "ExecutionRole", "OverrideVpcConfig", "SlurmConfig")
 
@@ -88,7 +98,10 @@ def of_group(group: Body, *, eks: bool) -> Iterator[str]:
         for kind in kinds:
             if not kind.startswith(_SEVERAL_CARDS):
                 yield f"{kind} has one network card, and an efa-only interface cannot be the primary one"
-    if sum(1 for one in group.get("InstanceStorageConfigs", ()) if one.get("EbsVolumeConfig", {}).get("RootVolume")) > 1:
+    if (
+        sum(1 for one in group.get("InstanceStorageConfigs", ()) if one.get("EbsVolumeConfig", {}).get("RootVolume"))
+        > 1
+    ):
         yield "InstanceStorageConfigs: one root volume at most"
 
 

@@ -5,8 +5,10 @@ What goes wrong on the way to it (throttled, expired, cut off) is in tests/fakes
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,14 @@ class Scenario:
 
     def trouble(self, group: str, ordinal: int, attempt: int) -> Trouble | None:
         """What ends the start of a group's node, counted from 0; attempts too."""
+        return None
+
+    def refuses_create(self, request: Mapping[str, Any]) -> Iterable[str]:
+        """What CreateCluster or UpdateCluster names, and the account does not have."""
+        return ()
+
+    def lifecycle(self, source: str, script: str) -> Trouble | None:
+        """What ends a node's start by the script of its group: an S3 folder, and a file within."""
         return None
 
     def cluster_fails(self, cluster: str) -> str:
@@ -86,7 +96,9 @@ class HealthCheckFailure(Scenario):
 
     def trouble(self, group: str, ordinal: int, attempt: int) -> Trouble | None:
         hit = fnmatchcase(group, self.group) and (not self.nodes or ordinal in self.nodes) and attempt < self.attempts
-        return Trouble("health", f"{self.message}configured before attempting to create a new cluster.") if hit else None
+        return (
+            Trouble("health", f"{self.message}configured before attempting to create a new cluster.") if hit else None
+        )
 
 
 @dataclass(slots=True)
