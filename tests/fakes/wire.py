@@ -54,6 +54,7 @@ def serve(answer: Callable[[Request], Answer]) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet: in two, each answer waits 40 ms for an acknowledgement
 
         def answer(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}

@@ -35,7 +35,7 @@ class Cluster:
     arn: str
     clock: Clock
     zones: Callable[[str], tuple[str, str]]
-    latest: str  # the newest image version
+    latest: Callable[[], str]  # the newest image version
     troubles: Callable[[Body, int, int], Trouble | None]
     created_s: float = 0.0
     status: str = "Creating"
@@ -53,7 +53,7 @@ class Cluster:
         self.created_s = self.clock.now_s
         self.events = Events(self.arn, self.name)
         for spec in self.spec.get("InstanceGroups", ()):
-            self.groups[spec["InstanceGroupName"]] = Group(copy.deepcopy(spec), self.latest)
+            self.groups[spec["InstanceGroupName"]] = Group(copy.deepcopy(spec), self.latest())
 
     @property
     def name(self) -> str:
@@ -339,4 +339,4 @@ class Cluster:
 
     def _group_details(self) -> Iterator[Body]:
         for group in self.groups.values():
-            yield group.details([node.instance_type for node in self.present(group.name)], self.latest)
+            yield group.details([node.instance_type for node in self.present(group.name)], self.latest())

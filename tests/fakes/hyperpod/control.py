@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
+import boto3
+
 from tests.deploy import botocore_shapes
 from tests.fakes import wire
-from tests.fakes.gate import Call, Fault, Gate, Refused
+from tests.fakes.gate import REGION, Call, Fault, Gate, Refused
 from tests.fakes.hyperpod import (
     cluster_calls,
     event_calls,
@@ -82,6 +84,11 @@ class Control:
     @property
     def calls(self) -> list[Call]:
         return self.gate.calls
+
+    def client(self, **given: Any) -> Any:
+        """A boto3 client; `given`: other arguments of boto3.client."""
+        keys = {"aws_access_key_id": "AKIASTANDIN0000000000", "aws_secret_access_key": "stand-in"}
+        return boto3.client("sagemaker", endpoint_url=self.url, region_name=REGION, **(keys | given))
 
     def advance(self, seconds: float) -> None:
         """Time passes, as it does by itself with each Describe."""
