@@ -37,6 +37,7 @@ class Cluster:
     zones: Callable[[str], tuple[str, str]]
     latest: Callable[[], str]  # the newest image version
     troubles: Callable[[Body, int, int], Trouble | None]
+    printed: Callable[[Cluster, Node, tuple[str, ...]], None]  # what a lifecycle script printed
     created_s: float = 0.0
     status: str = "Creating"
     failure: str = ""
@@ -134,7 +135,9 @@ class Cluster:
         self._tell(node, "Info", "Instance was launched.", LcsExecutionState="NotStarted")
 
         def initialised() -> None:
-            if trouble and trouble.stage == "lifecycle":
+            failed = trouble and trouble.stage == "lifecycle"
+            self.printed(self, node, trouble.log if trouble and failed else ("[start]", "[stop] exit code 0"))
+            if trouble and failed:
                 self._trouble(node, trouble)
                 return
             self._tell(node, "Info", "Lifecycle scripts ran.", LcsExecutionState="Succeeded")
