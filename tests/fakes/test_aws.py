@@ -270,6 +270,14 @@ def test_a_process_finds_everything_by_its_environment(aws: Aws) -> None:
     ]
 
 
+def test_managed_policies_can_be_attached(aws: Aws) -> None:
+    iam = aws.client("iam")
+    iam.create_role(RoleName="a", AssumeRolePolicyDocument=TRUST)
+    managed = "arn:aws:iam::aws:policy/AmazonSageMakerClusterInstanceRolePolicy"
+    iam.attach_role_policy(RoleName="a", PolicyArn=managed)
+    assert [one["PolicyArn"] for one in iam.list_attached_role_policies(RoleName="a")["AttachedPolicies"]] == [managed]
+
+
 def test_nothing_is_left_for_the_next() -> None:
     for _ in range(2):
         with Aws() as aws:

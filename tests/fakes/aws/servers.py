@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
+from unittest import mock
 from urllib.parse import urlsplit
 
 import boto3
+from moto.core.config import default_user_config
 from moto.server import ThreadedMotoServer
 
 from tests.deploy import botocore_shapes
@@ -70,6 +72,7 @@ class Aws:
         self._open.callback(moto.stop)
         host, port = moto.get_host_and_port()
         self.moto_url = f"http://{host}:{port}"
+        self._open.enter_context(mock.patch.dict(default_user_config, iam={"load_aws_managed_policies": True}))
         self._reset()
         self._open.callback(self._reset)  # moto's state is the process's
         self.stage.url = self.moto_url

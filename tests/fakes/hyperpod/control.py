@@ -17,6 +17,7 @@ from tests.fakes.hyperpod import (
     cluster_calls,
     event_calls,
     hosting_calls,
+    hub_calls,
     needs,
     node_calls,
     plan_calls,
@@ -36,6 +37,7 @@ _OPERATIONS: dict[str, Callable[[Account, Body], Body]] = {
     **plan_calls.OPERATIONS,
     **tag_calls.OPERATIONS,
     **hosting_calls.OPERATIONS,
+    **hub_calls.OPERATIONS,
 }
 # Virtual time that a call takes, seconds: one that looks waits until there is something to see.
 STEP_S, CALL_S = 60.0, 1.0
