@@ -112,8 +112,12 @@ class Aws:
         return boto3.client(service, endpoint_url=self.url, region_name=REGION, **(keys | given))
 
     def answer(self, request: wire.Request) -> wire.Answer:
-        """One call to a service other than SageMaker's control plane."""
+        """One call, to any service."""
+        if request.headers.get("x-amz-target", "").startswith("SageMaker."):
+            return self.control.answer(request)
         found = identify(request)
+        if found is None and request.signed[2]:
+            self.broken.append(f"no operation of {request.signed[2]}: {request.method} {request.target}")
         if found is None:
             return self._forward(request)
         call = Call(found.service, found.operation, found.parameters, needs.of(found), request.signed[0])

@@ -94,7 +94,7 @@ class Control:
     def client(self, **given: Any) -> Any:
         """A boto3 client; `given`: other arguments of boto3.client."""
         keys = {"aws_access_key_id": "AKIASTANDIN0000000000", "aws_secret_access_key": "stand-in"}
-        return boto3.client("sagemaker", endpoint_url=self.url, region_name=REGION, **(keys | given))
+        return boto3.client("sagemaker", region_name=REGION, **({"endpoint_url": self.url} | keys | given))
 
     def advance(self, seconds: float) -> None:
         """Time passes, as it does by itself with each Describe."""
