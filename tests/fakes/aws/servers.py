@@ -72,9 +72,9 @@ class Aws:
         self._open.callback(moto.stop)
         host, port = moto.get_host_and_port()
         self.moto_url = f"http://{host}:{port}"
+        self._open.callback(self._reset)  # moto's state is the process's
         self._open.enter_context(mock.patch.dict(default_user_config, iam={"load_aws_managed_policies": True}))
         self._reset()
-        self._open.callback(self._reset)  # moto's state is the process's
         self.stage.url = self.moto_url
         self.url = self._open.enter_context(wire.serve(self.answer))
         self._open.enter_context(self.control)
