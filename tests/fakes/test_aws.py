@@ -282,6 +282,21 @@ def test_managed_policies_can_be_attached(aws: Aws) -> None:
     assert [one["PolicyArn"] for one in iam.list_attached_role_policies(RoleName="a")["AttachedPolicies"]] == [managed]
 
 
+def test_an_eks_cluster_says_how_its_api_authenticates(aws: Aws) -> None:
+    eks, network = aws.client("eks"), {"subnetIds": ["subnet-1"]}
+    made = {"roleArn": example.ROLE, "resourcesVpcConfig": network}
+    eks.create_cluster(name="old", **made)
+    aws.stage.client("eks").create_cluster(name="new", **made, accessConfig={"authenticationMode": "API"})
+    modes = {name: eks.describe_cluster(name=name)["cluster"]["accessConfig"] for name in ("old", "new")}
+    assert modes == {"old": {"authenticationMode": "CONFIG_MAP"}, "new": {"authenticationMode": "API"}}
+    aws.eks.clusters["new"]["version"] = "1.27"
+    assert eks.describe_cluster(name="new")["cluster"]["version"] == "1.27"
+    with pytest.raises(eks.exceptions.ResourceNotFoundException):
+        eks.describe_cluster(name="no")
+    assert {call.operation for call in aws.calls} == {"CreateCluster", "DescribeCluster"}
+    assert len(aws.calls) == 5
+
+
 def test_the_cause_of_a_failed_stack_is_levels_below(aws: Aws) -> None:
     client = aws.client("cloudformation")
     arn = aws.stacks.fail("pd", ("Outer", "Inner"), "AWS::SageMaker::Cluster", "EFA health checks did not run")

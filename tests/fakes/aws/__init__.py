@@ -7,6 +7,7 @@
         aws.control                         # the HyperPod stand-in (tests/fakes/hyperpod)
         aws.calls, aws.gate.named("s3:*"), aws.gate.actions(), aws.gate.allow
         aws.eks.addon("name", "vpc-cni", "v1.20.4-eksbuild.2", enableNetworkPolicy="false")
+        aws.eks.clusters["name"] = {"version": "1.27"}  # unlike moto says
         aws.prices.hourly["ml.p5.48xlarge"] = 60.5
         aws.stacks.fail("hyperpod-pd", ("NestedStack",), "AWS::SageMaker::Cluster", "what went wrong")
 
