@@ -79,7 +79,14 @@ class Node:
         if settings.role == "gateway":
             return Placement((), ports.gateway_api, ports.gateway_admin)
         return place_one(
-            recipe, settings.role, settings.ordinal, machine, ports, rank=settings.node_rank, leader=settings.leader
+            recipe,
+            settings.role,
+            settings.ordinal,
+            machine,
+            ports,
+            rank=settings.node_rank,
+            leader=settings.leader,
+            local_index=settings.local_index,
         )
 
     async def run(self) -> int:

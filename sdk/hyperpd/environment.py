@@ -48,6 +48,12 @@ class Environment(BaseModel):
         description="Which machine of a worker that spans several this is; 0 has the API",
         json_schema_extra=_WORKER,
     )
+    local_index: int = Field(
+        0,
+        ge=0,
+        description="How many workers of this recipe are before it on its machine: they have the first ports and GPUs",
+        json_schema_extra=_WORKER,
+    )
     leader: str = Field("", description="Address or name of that worker's machine 0", json_schema_extra=_WORKER)
     address: str = Field("127.0.0.1", description="IP address that peers connect to; never a hostname")
     api_address: str = Field(
@@ -79,17 +85,17 @@ class Environment(BaseModel):
     )
     prefill: str = Field(
         "",
-        description="Comma-separated prefill workers: http://ADDRESS:PORT, dns://NAME:PORT",
+        description="Comma-separated prefill workers: http://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
         json_schema_extra=_GATEWAY,
     )
     decode: str = Field(
         "",
-        description="Comma-separated decode workers: http://ADDRESS:PORT, dns://NAME:PORT",
+        description="Comma-separated decode workers: http://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
         json_schema_extra=_GATEWAY,
     )
     aggregated: str = Field(
         "",
-        description="Comma-separated aggregated workers: http://ADDRESS:PORT, dns://NAME:PORT",
+        description="Comma-separated aggregated workers: http://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
         json_schema_extra=_GATEWAY,
     )
     keys_file: str = Field(
@@ -104,8 +110,12 @@ class Environment(BaseModel):
         for url in filter(None, urls.split(",")):
             at = urlsplit(url.strip())
             named = at.scheme == "dns" and at.path in ("", "/")  # every address of the name is a worker
-            if not (at.scheme == "http" or named) or not at.hostname or not at.port:
-                raise ValueError(f"{url.strip()!r} is not like http://10.0.0.1:8100 or dns://prefill.default.svc:8100")
+            kept = at.scheme == "file" and not at.netloc and at.path.startswith("/")  # each of its role in the file
+            if not kept and (not (at.scheme == "http" or named) or not at.hostname or not at.port):
+                raise ValueError(
+                    f"{url.strip()!r} is not like http://10.0.0.1:8100 or dns://prefill.default.svc:8100"
+                    " or file:///shared/endpoints.json"
+                )
         return urls
 
     @field_validator("address", "api_address")

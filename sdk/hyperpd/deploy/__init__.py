@@ -23,6 +23,7 @@ TARGETS = (
     "custom_endpoint",
     "sagemaker_endpoint",
     "console",
+    "slurm",
 )
 
 
