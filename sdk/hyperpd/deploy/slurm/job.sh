@@ -6,7 +6,7 @@ job=$SLURM_JOB_ID
 run=$folder/$name-$job/${SLURM_RESTART_COUNT:-0} # requeued, a job begins in a new one
 stopping=$run/stopping
 # GPU jobs have their nodes alone. Others share them: each takes its ports aside by its id, or finds them taken, and says so.
-offset=$((shared_nodes ? (job + ${SLURM_RESTART_COUNT:-0}) % jobs * stride : 0))
+offset=$((shared_nodes ? (job + ${SLURM_RESTART_COUNT:-0}) % slots * stride : 0))
 
 say() { printf '%(%F %T)T %s\n' -1 "$*"; }
 die() {
@@ -35,6 +35,7 @@ address() { # NODE: what its peers reach it by; Slurm's name for it may mean not
 }
 
 declare -A nodes addresses group
+ids=$job # of all components
 for number in "${!components[@]}"; do
   component=${components[number]}
   list=SLURM_JOB_NODELIST_HET_GROUP_$number
@@ -45,6 +46,8 @@ for number in "${!components[@]}"; do
     addresses[$component]+="$at "
   done
   group[$component]=$number
+  id=SLURM_JOB_ID_HET_GROUP_$number
+  ids+=,${!id:-$job}
 done
 first=${components[0]}
 
@@ -54,8 +57,8 @@ task='
 read -ra at <<<"$1"
 state=$2
 shift 2
-export TMPDIR=/tmp/hyperpd-$SLURM_JOB_ID-$SLURM_STEP_ID-$SLURM_PROCID
-mkdir -m 700 "$TMPDIR" || exit 1
+TMPDIR=$(mktemp -d "/tmp/hyperpd-$SLURM_JOB_ID.XXXXXX") || exit 1
+export TMPDIR
 trap "rm -rf \"\$TMPDIR\"" EXIT
 trap : TERM # the command has it, too, and takes its time
 if [ "${#at[@]}" -gt 0 ]; then
@@ -70,7 +73,7 @@ step() { # NAME COMPONENT NODES ADDRESSES COMMAND...: one task on each of NODES,
   [ "${#components[@]}" = 1 ] || on=(--het-group="${group[$2]}")
   read -ra hosts <<<"$3"
   on+=(--nodelist="${3// /,}" --nodes="${#hosts[@]}" --ntasks="${#hosts[@]}" --ntasks-per-node=1)
-  srun --job-name="$name" "${on[@]}" --overlap --kill-on-bad-exit=1 --cpu-bind=none --mpi=none --input=none \
+  srun --job-name="$name" "${on[@]}" --overlap --kill-on-bad-exit=1 --cpu-bind=quiet,none --mpi=none --input=none \
     --chdir="$run" --output="$run/$name.log" --open-mode=append "${container[@]}" \
     bash -c "$task" "$name" "$4" "$run/$name" env "${settings[@]}" "${python[@]}" "${@:5}"
 }
@@ -116,6 +119,7 @@ keep() { # NAME COMMAND...: again when it fails, until it has failed too often; 
     tail -n 15 "$run/$name.log" | sed 's/^/    /'
     [ "$left" -gt 0 ] || return "$code"
     left=$((left - 1))
+    [ $((SECONDS - began)) -ge 10 ] || sleep 10 # what fails at once: its ports may not be free yet
   done
 }
 
@@ -128,7 +132,7 @@ tell() { # PATTERN: SIGTERM to each step with such a name, once. Not to srun: th
       told[$id]=yes
       scancel --signal=TERM "$id"
     fi
-  done < <(squeue --noheader --steps --jobs="$job" --format='%i %j')
+  done < <(squeue --noheader --steps --jobs="$ids" --format='%i %j')
 }
 
 until_ended() { # PATTERN PID...

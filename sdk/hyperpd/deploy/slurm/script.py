@@ -87,7 +87,7 @@ def _settings(file: RecipeFile, options: Options, components: Sequence[Component
     yield f"digest={file.digest}"
     yield f"folder={options.folder}"
     yield f"restarts={options.restarts} # of one worker or gateway that fails"
-    yield f"shared_nodes={int(recipe.accelerator == 'cpu')} jobs={JOBS} stride={JOB_STRIDE} api_port={Ports().gateway_api}"
+    yield f"shared_nodes={int(recipe.accelerator == 'cpu')} slots={JOBS} stride={JOB_STRIDE} api_port={Ports().gateway_api}"
     yield _array("components", [component.name for component in components])
     yield _table("workers", {c.name: c.workers for c in components})
     yield _table("nodes_each", {c.name: c.nodes_each for c in components}) + " # nodes of one worker"
