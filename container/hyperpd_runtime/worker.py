@@ -87,16 +87,12 @@ class WorkerProcess:
     async def until_read(self, timeout_s: float) -> bool:
         """Wait until no request runs and no finished prompt's KV cache is held for a decode worker, or the engine has
         ended: Slurm signals it, too, and what it held is gone."""
-        ended = asyncio.create_task(self.ended())
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not ended.done() and await self._busy():
+                while not (self._engine and self._engine.gone) and await self._busy():
                     await asyncio.sleep(0.2)
                 return True
-        except TimeoutError:
-            return False
-        finally:
-            ended.cancel()
+        return False
 
     async def until_leader_ends(self, timeout_s: float) -> None:
         """Have the worker's first machine drain, and stay until its engine is gone: it still sends requests here."""

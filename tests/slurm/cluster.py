@@ -102,6 +102,15 @@ class Slurm:
                         found.append(f"{name} {pid} {' '.join(words)}")
         return found
 
+    @staticmethod
+    def job_of(process: str) -> str:
+        """The job that a line of `processes` belongs to, or ""."""
+        with contextlib.suppress(OSError):
+            for word in Path(f"/proc/{process.split()[1]}/environ").read_bytes().decode().split("\0"):
+                if word.startswith("SLURM_JOB_ID="):
+                    return word.partition("=")[2]
+        return ""
+
     def ports(self) -> list[str]:
         """Every listening port of the hosts, but slurmd's own."""
         found = []
@@ -120,8 +129,8 @@ class Slurm:
 
 
 @contextlib.contextmanager
-def slurm(folder: Path, environment: Mapping[str, str]) -> Iterator[Slurm]:
-    """A cluster of two idle nodes. environment: what slurmd, and so every task, has besides."""
+def slurm(folder: Path) -> Iterator[Slurm]:
+    """A cluster of two idle nodes."""
     host = socket.gethostname().split(".")[0]
     nodes = "\n".join(f"NodeName={name} NodeAddr=10.77.0.{n} CPUs=16 RealMemory=64000" for n, name in enumerate(NODES, 1))
     for name in ("munge", "ctld", *(f"spool-{node}" for node in NODES)):
@@ -132,7 +141,7 @@ def slurm(folder: Path, environment: Mapping[str, str]) -> Iterator[Slurm]:
     text = CONF.format(host=host, controller=CONTROLLER, folder=folder, nodes=nodes, kill_wait_s=KILL_WAIT_S)
     (folder / "slurm.conf").write_text(text)
     started: list[subprocess.Popen[bytes]] = []
-    env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), **environment}
+    env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
 
     def start(name: str, *argv: str) -> None:
         with (folder / f"{name}.log").open("wb") as log:
@@ -149,8 +158,8 @@ def slurm(folder: Path, environment: Mapping[str, str]) -> Iterator[Slurm]:
             until((folder / "munge" / "socket").exists, 20)
             start("slurmctld", "slurmctld", "-D", "-v")
             for name, node in zip(names, NODES, strict=True):
-                host_of = f'hostname {node}; exec slurmd -D -N {node}'
-                start(node, "nsenter", f"--net=/run/netns/{name}", "unshare", "--uts", "sh", "-c", host_of)
+                inside = f"hostname {node}; exec slurmd -D -N {node}"
+                start(node, "nsenter", f"--net=/run/netns/{name}", "unshare", "--uts", "sh", "-c", inside)
             until(lambda: made.run("sinfo", "-h", "-o", "%t %D", "-p", "all", check=False).split() == ["idle", "2"], 30)
             yield made
         finally:

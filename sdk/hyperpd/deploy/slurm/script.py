@@ -18,8 +18,6 @@ from hyperpd.deploy.slurm.options import Options
 from hyperpd.placement import JOB_STRIDE, JOBS, Ports
 from hyperpd.recipe import Recipe, RecipeFile, Role
 
-_END = "END_OF_RECIPE"
-
 
 def render(file: RecipeFile, options: Options, lost: Iterable[str]) -> str:
     """job.sh as it is submitted."""
@@ -32,7 +30,7 @@ def render(file: RecipeFile, options: Options, lost: Iterable[str]) -> str:
         "",
         *_settings(file, options, components),
         "",
-        *_recipe(file.path.read_bytes()),
+        *_recipe(file),
     ]
     return "\n".join(parts) + "\n" + (resources.files("hyperpd.deploy.slurm") / "job.sh").read_text()
 
@@ -150,11 +148,13 @@ def pyxis_image(image: str) -> str:
     return f"{registry}#{rest}"
 
 
-def _recipe(content: bytes) -> Iterator[str]:
+def _recipe(file: RecipeFile) -> Iterator[str]:
     """A function that prints the recipe, byte for byte; `head` takes the line end of the text away again."""
-    yield f"recipe() {{ head --bytes={len(content)} <<'{_END}'"
+    content = file.path.read_bytes()
+    end = f"RECIPE_{file.digest[:16]}"  # which the recipe cannot have in it
+    yield f"recipe() {{ head --bytes={len(content)} <<'{end}'"
     yield content.decode().removesuffix("\n")
-    yield _END
+    yield end
     yield "}"
 
 
