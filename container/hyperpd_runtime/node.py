@@ -195,7 +195,9 @@ class Node:
 
     @property
     def _has_gateway(self) -> bool:
-        return self.settings.role not in ("prefill", "decode") and not self.settings.node_rank
+        if self.settings.role == "aggregated":
+            return self.settings.front and not self.settings.node_rank
+        return self.settings.role not in ("prefill", "decode")
 
     def _listens(self) -> dict[str, tuple[str, int]]:
         """Every address and port this process and its engines are about to take, by what it is for."""

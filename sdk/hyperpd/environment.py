@@ -61,6 +61,11 @@ class Environment(BaseModel):
         description="IP address that the API alone listens on, where it is not address; 0.0.0.0: every one",
         json_schema_extra={"roles": "gateway, aggregated, node"},
     )
+    front: bool = Field(
+        True,
+        description="Serve the API here; false where a gateway elsewhere does, on ports that are that one's alone",
+        json_schema_extra={"roles": "aggregated"},
+    )
     node_address: str = Field(
         "", description="IP address of the node, for HyperPod's tiered storage on it", json_schema_extra=_WORKER
     )

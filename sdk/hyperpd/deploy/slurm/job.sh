@@ -1,5 +1,4 @@
 
-# shellcheck disable=SC2329 # keep calls what it is given
 umask 077 # keys, prompts in a core file, endpoints: nobody else's
 unset "${!HYPERPD_@}" "${!SM_VLLM_@}" # of the shell that submitted this
 job=$SLURM_JOB_ID
@@ -79,7 +78,7 @@ step() { # NAME COMPONENT NODES ADDRESSES COMMAND...: one task on each of NODES,
 }
 
 worker() { # COMPONENT ORDINAL
-  local hosts at start index
+  local hosts at start index more=()
   read -ra hosts <<<"${nodes[$1]}"
   read -ra at <<<"${addresses[$1]}"
   start=$(($2 / per_node[$1])) # which of the component's node groups
@@ -87,8 +86,10 @@ worker() { # COMPONENT ORDINAL
   hosts=("${hosts[@]:start:nodes_each[$1]}")
   at=("${at[@]:start:nodes_each[$1]}")
   index=$((first_index[$1] + $2 % per_node[$1]))
+  [ -z "${instance_type[$1]:-}" ] || more+=(--instance-type "${instance_type[$1]}")
+  [ "$1" != aggregated ] || more+=(--front false) # the job's gateway has the ports of the API
   step "$1-$2" "$1" "${hosts[*]}" "${at[*]}" -m hyperpd_runtime --role "$1" --recipe "$run/recipe.yaml" \
-    --port-offset "$offset" --ordinal "$2" --local-index "$index" ${instance_type[$1]:+--instance-type "${instance_type[$1]}"}
+    --port-offset "$offset" --ordinal "$2" --local-index "$index" "${more[@]}"
 }
 
 on_first() { # NAME ADDRESS COMMAND...: on the job's first node

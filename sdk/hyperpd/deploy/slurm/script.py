@@ -27,6 +27,7 @@ def render(file: RecipeFile, options: Options, lost: Iterable[str]) -> str:
         "#!/bin/bash",
         *_header(file, lost),
         *_directives(recipe, options, components),
+        "# shellcheck disable=SC2329 # keep calls what it is given",
         "",
         *_settings(file, options, components),
         "",
@@ -116,17 +117,17 @@ def _container(recipe: Recipe, options: Options) -> Iterator[str]:
         return
     yield "# Unverified: Pyxis and Enroot as documented; the devices of a node are Enroot's to pass on."
     mounts = [*_writable(recipe, options), *(f"{path}:{path}:ro" for path in _read_only(recipe, options))]
-    yield _array(
-        "container",
-        [
-            f"--container-image={pyxis_image(str(options.image or recipe.image))}",
-            f"--container-mounts={','.join(mounts)}",
-            "--container-workdir=/tmp",
-            "--no-container-mount-home",
-            "--no-container-remap-root",
-            "--no-container-entrypoint",
-        ],
-    )
+    yield "container=("
+    for option in (
+        f"--container-image={pyxis_image(str(options.image or recipe.image))}",
+        f"--container-mounts={','.join(mounts)}",
+        "--container-workdir=/tmp",
+        "--no-container-mount-home",
+        "--no-container-remap-root",
+        "--no-container-entrypoint",
+    ):
+        yield f"  {_quoted(option)}"
+    yield ")"
 
 
 def _writable(recipe: Recipe, options: Options) -> list[str]:
@@ -159,9 +160,15 @@ def _recipe(file: RecipeFile) -> Iterator[str]:
 
 
 def _array(name: str, values: Iterable[str | None]) -> str:
-    return f"{name}=({' '.join(shlex.quote(str(value)) for value in values)})"
+    return f"{name}=({' '.join(_quoted(str(value)) for value in values)})"
 
 
 def _table(name: str, values: Mapping[str | Role, str | int | None]) -> str:
-    pairs = " ".join(f"[{key}]={shlex.quote(str(value))}" for key, value in values.items())
+    pairs = " ".join(f"[{key}]={_quoted(str(value))}" for key, value in values.items())
     return f"declare -A {name}=({pairs})"
+
+
+def _quoted(value: str) -> str:
+    """A word of bash; one with a comma is quoted, so that it is not taken for two of an array."""
+    quoted = shlex.quote(value)
+    return f"'{value}'" if quoted == value and "," in value else quoted
