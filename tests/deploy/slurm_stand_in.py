@@ -18,7 +18,7 @@ _KNOWN = {
     *("mpi", "input", "chdir", "output", "open-mode", "container-image", "container-mounts", "container-workdir"),
 }
 _FLAGS = {"overlap", "no-container-mount-home", "no-container-remap-root", "no-container-entrypoint"}
-_SRUN = f"""#!{sys.executable}
+_SRUN = f"""#!{sys.executable} -SE
 import os, pathlib, subprocess, sys
 words, options = sys.argv[1:], {{}}
 while words and words[0].startswith("--"):
@@ -27,7 +27,8 @@ while words and words[0].startswith("--"):
         sys.exit(f"srun: unrecognized option '--{{name}}'")
     options[name] = value
 hosts = options["nodelist"].split(",")
-if not (len(hosts) == int(options["nodes"]) == int(options["ntasks"])) or set(hosts) - set(os.environ["STAND_IN_NODES"].split(",")):
+allocated = os.environ["STAND_IN_NODES"].split(",")
+if not (len(hosts) == int(options["nodes"]) == int(options["ntasks"])) or set(hosts) - set(allocated):
     sys.exit(f"srun: Requested node configuration is not available: {{options}}")
 group = options.get("het-group", "0")
 if options.get("het-group") is None and "SLURM_HET_SIZE" in os.environ:
@@ -42,12 +43,12 @@ with open(options["output"], "a") as log:
         codes.append(subprocess.run(words, env=env, stdout=log, stderr=log, cwd=options["chdir"]).returncode)
 sys.exit(max(codes))
 """
-_PYTHON = f"""#!{sys.executable}
-import os, sys
-line = "\\0".join([os.environ["STAND_IN_HOST"], os.environ["STAND_IN_SRUN"], os.environ.get("HF_HOME", ""), *sys.argv[1:]])
-with open(os.environ["STAND_IN_TASKS"], "a") as file:
-    file.write(line.replace("\\n", " ") + "\\n")
-sys.exit(int(os.environ.get("STAND_IN_CODE", "0")))
+_PYTHON = """#!/bin/bash
+words=("$STAND_IN_HOST" "$STAND_IN_SRUN" "${HF_HOME:-}" "$@")
+words=("${words[@]//$'\\n'/ }")
+IFS=$'\\x01'
+echo "${words[*]}" >>"$STAND_IN_TASKS"
+exit "$STAND_IN_CODE"
 """
 _SCONTROL = """#!/bin/bash
 case "$*" in
@@ -87,8 +88,9 @@ def run(text: str, folder: Path, groups: list[int], job: int = 100, restart: int
     tools = folder / "bin"
     tools.mkdir(exist_ok=True)
     for name, body in {"srun": _SRUN, "scontrol": _SCONTROL, "python3": _PYTHON, "squeue": "#!/bin/bash\n"}.items():
-        (tools / name).write_text(body)
-        (tools / name).chmod(0o755)
+        if not (tools / name).exists():
+            (tools / name).write_text(body)
+            (tools / name).chmod(0o755)
     names = iter(range(1, sum(groups) + 1))
     lists = [",".join(f"node-{next(names)}" for _ in range(count)) for count in groups]
     tasks = folder / f"tasks-{job}-{restart}"
@@ -109,7 +111,7 @@ def run(text: str, folder: Path, groups: list[int], job: int = 100, restart: int
         env["SLURM_HET_SIZE"] = str(len(groups))
     if restart:
         env["SLURM_RESTART_COUNT"] = str(restart)
-    script = folder / "job.sh"
+    script = folder / f"job-{job}.sh"
     script.write_text(text)
     ran = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, timeout=120)
     lines = tasks.read_text().splitlines() if tasks.exists() else []
@@ -117,5 +119,5 @@ def run(text: str, folder: Path, groups: list[int], job: int = 100, restart: int
 
 
 def _task(line: str) -> Task:
-    host, srun, hf_home, *argv = line.split("\0")
+    host, srun, hf_home, *argv = line.split("\x01")
     return Task(host, dict(word.split("=", 1) for word in srun.split("\t")), hf_home, tuple(argv))

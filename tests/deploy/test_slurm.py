@@ -183,11 +183,13 @@ RECIPES = [
         "prefill.instance_type: ml.g6.xlarge has no EFA",
     ),
     (
-        "prefill: {instance_type: ml.p5.4xlarge, parallel: {tensor: 2}}\ndecode: {instance_type: ml.p5.48xlarge, parallel: {tensor: 2}}",
+        "prefill: {instance_type: ml.p5.4xlarge, parallel: {tensor: 2}}\n"
+        "decode: {instance_type: ml.p5.48xlarge, parallel: {tensor: 2}}",
         "prefill.parallel: 2 GPUs on one node, ml.p5.4xlarge has 1",
     ),
     (
-        "prefill: {instance_type: ml.p5.48xlarge}\ndecode: {instance_type: ml.p5en.48xlarge}\nkv_transfer: {fabric: local}",
+        "prefill: {instance_type: ml.p5.48xlarge}\ndecode: {instance_type: ml.p5en.48xlarge}\n"
+        "kv_transfer: {fabric: local}",
         "decode.instance_type: with kv_transfer.fabric: local all workers are on one node",
     ),
     (
@@ -213,7 +215,8 @@ def test_recipes_that_are_refused(blocks, problem, load):
 
 
 @pytest.mark.parametrize(
-    "setting", ["folder=relative", "folder=/a b", "folder=/a/%j", "time=5", "time=1:60:00", "partition=a,b", "account=$x"]
+    "setting",
+    ["folder=relative", "folder=/a b", "folder=/a/%j", "time=5", "time=1:60:00", "partition=a,b", "account=$x"],
 )
 def test_options_that_a_shell_or_slurm_would_read_otherwise(setting, load):
     with pytest.raises(RecipeError, match=setting.partition("=")[0]):
@@ -221,7 +224,9 @@ def test_options_that_a_shell_or_slurm_would_read_otherwise(setting, load):
 
 
 def test_the_image_as_pyxis_takes_it():
-    assert [pyxis_image(one) for one in ("ubuntu", "org/app:1", "r.example/org/app:1", "r:5000/app:1", "/fsx/a.sqsh")] == [
+    assert [
+        pyxis_image(one) for one in ("ubuntu", "org/app:1", "r.example/org/app:1", "r:5000/app:1", "/fsx/a.sqsh")
+    ] == [
         *("ubuntu", "org/app:1", "r.example#org/app:1", "r:5000#app:1", "/fsx/a.sqsh"),
     ]
     assert pyxis_image("me@r.example#app:1") == "me@r.example#app:1"
@@ -267,7 +272,12 @@ def test_what_tasks_are_told(name, tmp_path):
         known = instances.find(str(file.recipe.role(worker.role).instance_type)).gpus if worker.gpu_ids else 0
         assert not worker.gpu_ids or max(worker.gpu_ids) < known
     assert [one for one, count in used.items() if count > 1] == []
-    assert len({host for host, worker in placed if worker.role == "prefill"} & {h for h, w in placed if w.role == "decode"}) == 0
+    assert (
+        len(
+            {host for host, worker in placed if worker.role == "prefill"} & {h for h, w in placed if w.role == "decode"}
+        )
+        == 0
+    )
     leaders = {(w.role, w.ordinal): w.address for _, w in placed if not w.rank}
     assert all(worker.leader == leaders[worker.role, worker.ordinal] for _, worker in placed if worker.rank)
     endpoints = f"file://{shared}/{file.recipe.name}-100/0/endpoints.json"
@@ -360,7 +370,9 @@ def test_a_worker_that_fails_too_often_ends_the_job_and_is_named(tmp_path, load)
 
 @pytest.mark.parametrize("what", ["folder", "keys"])
 def test_what_others_may_write_or_read_is_refused(what, tmp_path, load):
-    file = load("version: 1\nname: x\naccelerator: cpu\nmodel: {generated: tiny-llama}\naggregated: {}\ngateway: {auth: keys}\n")
+    file = load(
+        "version: 1\nname: x\naccelerator: cpu\nmodel: {generated: tiny-llama}\naggregated: {}\ngateway: {auth: keys}\n"
+    )
     (tmp_path / "shared").mkdir()
     if what == "folder":
         (tmp_path / "shared").chmod(0o777)

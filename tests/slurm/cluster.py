@@ -81,6 +81,11 @@ class Slurm:
         blocks = self.run("scontrol", "show", "job", job).strip().split("\n\n")
         return dict(word.partition("=")[::2] for word in blocks[part].split() if "=" in word)
 
+    def run_time_s(self, job: str) -> int:
+        """How long a job has run, of less than a day."""
+        hours, minutes, seconds = map(int, self.show(job)["RunTime"].split(":"))
+        return (hours * 60 + minutes) * 60 + seconds
+
     def parts(self, job: str) -> int:
         """How many components a job has."""
         return len(self.run("scontrol", "show", "job", job).strip().split("\n\n"))
@@ -132,7 +137,9 @@ class Slurm:
 def slurm(folder: Path) -> Iterator[Slurm]:
     """A cluster of two idle nodes."""
     host = socket.gethostname().split(".")[0]
-    nodes = "\n".join(f"NodeName={name} NodeAddr=10.77.0.{n} CPUs=16 RealMemory=64000" for n, name in enumerate(NODES, 1))
+    nodes = "\n".join(
+        f"NodeName={name} NodeAddr=10.77.0.{n} CPUs=16 RealMemory=64000" for n, name in enumerate(NODES, 1)
+    )
     for name in ("munge", "ctld", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir()
     (folder / "munge").chmod(0o755)

@@ -32,7 +32,7 @@ accelerator: cpu
 model: {_MODEL}}}
 prefill: {{engine: {_ENGINE}}}
 decode: {{engine: {_ENGINE}}}
-kv_transfer: {{lease_s: 10}}
+kv_transfer: {{lease_s: 60}}
 drain_s: 20
 """
 OTHER = f"""version: 1
@@ -84,11 +84,15 @@ def test_a_request_is_answered_with_kv_moved_between_the_nodes(
     file = load(pair.script.parent / "recipe.yaml")
     path = Path(model_path(file.recipe))
     expected = TOKENS * model.load(path, file.recipe.model.dtype).kv_bytes_per_token
-    print(f"\nsbatch to ready {ready_s:.1f} s (the other job, started with it: {other_s:.1f} s), answer {token_s:.2f} s")
+    print(
+        f"\nsbatch to ready {ready_s:.1f} s (the other job, started with it: {other_s:.1f} s), answer {token_s:.2f} s"
+    )
     print(f"node-1 sent {moved} bytes over its veth; KV cache of {TOKENS} tokens: {expected}")
     assert expected <= moved < 1.25 * expected
     assert differences(answer, complete(http, other.url, text, model="other", logprobs=5)) == []
-    assert 'hyperpd_requests_total{mode="pd",outcome="ok",why="plain"} 1.0' in http.get(f"{pair.admin_url}/metrics").text
+    assert (
+        'hyperpd_requests_total{mode="pd",outcome="ok",why="plain"} 1.0' in http.get(f"{pair.admin_url}/metrics").text
+    )
 
 
 def test_two_jobs_on_the_same_nodes_do_not_meet(cluster: Slurm, pair: Job, other: Job, http: httpx.Client) -> None:
@@ -109,7 +113,11 @@ def test_what_a_job_writes_is_its_users_alone(pair: Job) -> None:
 
 
 def test_a_worker_that_is_killed_vanishes_and_comes_again(cluster: Slurm, pair: Job, http: httpx.Client) -> None:
-    (line,) = [one for one in cluster.processes() if "-m hyperpd_runtime --role decode" in one and one.split()[2].endswith("python")]
+    (line,) = [
+        one
+        for one in cluster.processes()
+        if "-m hyperpd_runtime --role decode" in one and one.split()[2].endswith("python")
+    ]
     began = time.monotonic()
     os.kill(int(line.split()[1]), signal.SIGKILL)
     until(lambda: "decode-0" not in pair.listed(), 30)
@@ -166,7 +174,7 @@ def test_before_its_time_limit_a_job_finishes_what_runs(cluster: Slurm, pair: Jo
     asking = threading.Thread(target=stream)
     asking.start()
     assert begun.wait(60)
-    cluster.run("scontrol", "update", f"JobId={pair.id}", "TimeLimit=2")
+    cluster.run("scontrol", "update", f"JobId={pair.id}", f"TimeLimit={cluster.run_time_s(pair.id) // 60 + 2}")
     asking.join(120)
     end = time.monotonic()
     state = cluster.ended(pair.id)

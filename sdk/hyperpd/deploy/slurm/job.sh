@@ -1,4 +1,5 @@
 
+set -u
 umask 077 # keys, prompts in a core file, endpoints: nobody else's
 unset "${!HYPERPD_@}" "${!SM_VLLM_@}" # of the shell that submitted this
 job=$SLURM_JOB_ID

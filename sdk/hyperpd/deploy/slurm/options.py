@@ -56,9 +56,7 @@ class Options(Block):
     keys_file: Path | None = Field(
         None, description="Shared key file, where gateway.auth is keys; readable by you alone"
     )
-    hf_token_file: Path | None = Field(
-        None, description="Shared file with a Hugging Face token; readable by you alone"
-    )
+    hf_token_file: Path | None = Field(None, description="Shared file with a Hugging Face token; readable by you alone")
 
     @model_validator(mode="after")
     def _goes_with_mode(self) -> Options:

@@ -37,13 +37,19 @@ def losses(recipe: Recipe, options: Options) -> Iterator[str]:
     """What a job with these options does not do."""
     if options.mode == "bare" and recipe.image:
         yield f"image: mode bare runs {options.python} of the nodes, whatever it has installed"
+    for role, spec in recipe.roles().items():
+        own = getattr(options, f"{role}_partition", None)
+        if spec.instance_type and not (own or options.partition):
+            yield f"{role}.instance_type: no partition is given, so its nodes may be any of the cluster's default"
 
 
 def ending_s(recipe: Recipe) -> int:
     """Seconds that an orderly end takes at most: the gateway, and then all workers at once."""
     if layout.local(recipe):
         return lifetimes.ending_s(recipe, "node")
-    workers = max(lifetimes.ending_s(recipe, role, leads=spec.parallel.nodes == 1) for role, spec in recipe.roles().items())
+    workers = max(
+        lifetimes.ending_s(recipe, role, leads=spec.parallel.nodes == 1) for role, spec in recipe.roles().items()
+    )
     return lifetimes.ending_s(recipe, "gateway") + workers
 
 
@@ -54,12 +60,18 @@ def _options(recipe: Recipe, options: Options) -> Iterator[str]:
     if options.mode == "container" and not image:
         yield "image: the recipe names none; give --set image=…, or mode=bare with python=…"
     elif options.mode == "container" and "@" in str(image) and not str(image).startswith("/"):
-        yield f"image: Enroot takes a tag, no digest; import it to a file and give that (--set image=/fsx/…/hyperpd.sqsh), or a tag of {image}"
+        yield (
+            "image: Enroot takes a tag, no digest; import it to a file and give that (--set image=/fsx/…/hyperpd.sqsh),"
+            f" or a tag of {image}"
+        )
     if options.mode == "bare" and not options.python:
         yield "python: missing; mode bare needs it, as in --set python=/fsx/hyperpd/.venv/bin/python"
     cached = recipe.model.generated or recipe.model.huggingface or hub_names(recipe)
     if options.mode == "container" and cached and not options.cache_folder:
-        yield "cache_folder: missing; a container is gone with its step, and the model with it; give --set cache_folder=/fsx/…"
+        yield (
+            "cache_folder: missing; a container is gone with its step, and the model with it; give --set"
+            " cache_folder=/fsx/…"
+        )
     keys = recipe.gateway.auth == "keys"
     if keys and not options.keys_file:
         yield "gateway.auth: keys needs the key file; give --set keys_file=/fsx/…"
@@ -76,7 +88,7 @@ def _options(recipe: Recipe, options: Options) -> Iterator[str]:
         yield "gres: it asks for GPUs, and the recipe says accelerator: cpu"
     end_s = ending_s(recipe) + _EARLY_S
     if ending_s(recipe) > _SIGNAL_AT_MOST_S:
-        yield f"drain_s: an orderly end takes up to {ending_s(recipe)} s, and sbatch --signal {_SIGNAL_AT_MOST_S} at most"
+        yield f"drain_s: an orderly end takes up to {ending_s(recipe)} s, sbatch --signal at most {_SIGNAL_AT_MOST_S}"
     elif options.time_s is not None and options.time_s <= end_s:
         yield f"time: {options.time} is {options.time_s} s, of which an orderly end takes up to {end_s} s; give more"
 

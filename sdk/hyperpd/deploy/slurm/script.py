@@ -16,7 +16,7 @@ from hyperpd.deploy.slurm import layout, refusals
 from hyperpd.deploy.slurm.layout import Component
 from hyperpd.deploy.slurm.options import Options
 from hyperpd.placement import JOB_STRIDE, JOBS, Ports
-from hyperpd.recipe import Recipe, RecipeFile, Role
+from hyperpd.recipe import Recipe, RecipeFile
 
 
 def render(file: RecipeFile, options: Options, lost: Iterable[str]) -> str:
@@ -76,7 +76,7 @@ def _directives(recipe: Recipe, options: Options, components: Sequence[Component
 
 def _settings(file: RecipeFile, options: Options, components: Sequence[Component]) -> Iterator[str]:
     recipe = file.recipe
-    types = {
+    types: dict[str, object] = {
         role: spec.instance_type
         for role, spec in recipe.roles().items()
         if spec.instance_type and recipe.fabric == "efa" and recipe.on_fabric(role)
@@ -86,7 +86,8 @@ def _settings(file: RecipeFile, options: Options, components: Sequence[Component
     yield f"digest={file.digest}"
     yield f"folder={options.folder}"
     yield f"restarts={options.restarts} # of one worker or gateway that fails"
-    yield f"shared_nodes={int(recipe.accelerator == 'cpu')} slots={JOBS} stride={JOB_STRIDE} api_port={Ports().gateway_api}"
+    yield f"shared_nodes={int(recipe.accelerator == 'cpu')}"
+    yield f"slots={JOBS} stride={JOB_STRIDE} api_port={Ports().gateway_api}"
     yield _array("components", [component.name for component in components])
     yield _table("workers", {c.name: c.workers for c in components})
     yield _table("nodes_each", {c.name: c.nodes_each for c in components}) + " # nodes of one worker"
@@ -163,7 +164,7 @@ def _array(name: str, values: Iterable[str | None]) -> str:
     return f"{name}=({' '.join(_quoted(str(value)) for value in values)})"
 
 
-def _table(name: str, values: Mapping[str | Role, str | int | None]) -> str:
+def _table(name: str, values: Mapping[str, object]) -> str:
     pairs = " ".join(f"[{key}]={_quoted(str(value))}" for key, value in values.items())
     return f"declare -A {name}=({pairs})"
 
