@@ -60,7 +60,7 @@ def test_every_directive_is_missed_when_it_is_wrong(cluster: Slurm, script: str,
     print("\n" + "\n".join(str(part) for part in right))
     assert len(right) == 2
     for part in right:
-        assert (part["Requeue"], part["TimeLimit"], part["NumNodes"]) == ("1", "01:00:00", "1")
+        assert (part["Requeue"], part["TimeLimit"], part["NumNodes"]) == ("1", "01:00:00", "1-1")
         assert part["OverSubscribe"] == ("NO" if "--exclusive" in script else "OK")
     made = list(wrong(script))
     unnoticed = {name for name, text in made if submitted(cluster, text, tmp_path) == right}
