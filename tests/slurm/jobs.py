@@ -83,6 +83,11 @@ class Job:
         until(self.ready, _START_S)
         return time.monotonic() - self.began
 
+    def end(self) -> None:
+        """Whatever it is doing."""
+        self.slurm.run("scancel", self.id, check=False)
+        self.slurm.ended(self.id)
+
     def workers(self) -> dict[str, str]:
         """Name → URL of what its gateway knows."""
         return {one["name"]: one["url"] for one in httpx.get(f"{self.admin_url}/status").json()["workers"]}
