@@ -30,7 +30,9 @@ MpiDefault=none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerNode=1000
+JobRequeue=0
 SlurmdParameters=config_overrides
 SchedulerParameters=bf_interval=1,sched_interval=1
 KillWait={kill_wait_s}

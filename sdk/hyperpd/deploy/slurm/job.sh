@@ -132,7 +132,7 @@ tell() { # PATTERN: SIGTERM to each step with such a name, once. Not to srun: th
     # shellcheck disable=SC2053 # a pattern
     if [[ $what == $1 && $id != *.batch && $id != *.extern && -z ${told[$id]:-} ]]; then
       told[$id]=yes
-      scancel --signal=TERM "$id"
+      scancel --quiet --signal=TERM "$id"
     fi
   done < <(squeue --noheader --steps --jobs="$ids" --format='%i %j')
 }
