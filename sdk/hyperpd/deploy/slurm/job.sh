@@ -5,8 +5,7 @@ unset "${!HYPERPD_@}" "${!SM_VLLM_@}" # of the shell that submitted this
 job=$SLURM_JOB_ID
 run=$folder/$name-$job/${SLURM_RESTART_COUNT:-0} # requeued, a job begins in a new one
 stopping=$run/stopping
-# GPU jobs have their nodes alone. Others share them: each takes its ports aside by its id, or finds them taken, and says so.
-offset=$((shared_nodes ? (job + ${SLURM_RESTART_COUNT:-0}) % slots * stride : 0))
+offset=$(((job + ${SLURM_RESTART_COUNT:-0}) % slots * stride)) # requeued, a job tries other ports
 
 say() { printf '%(%F %T)T %s\n' -1 "$*"; }
 die() {

@@ -86,8 +86,10 @@ def _settings(file: RecipeFile, options: Options, components: Sequence[Component
     yield f"digest={file.digest}"
     yield f"folder={options.folder}"
     yield f"restarts={options.restarts} # of one worker or gateway that fails"
-    yield f"shared_nodes={int(recipe.accelerator == 'cpu')}"
-    yield f"slots={JOBS} stride={JOB_STRIDE} api_port={Ports().gateway_api}"
+    # Jobs with GPUs have their nodes alone.
+    yield f"slots={JOBS if recipe.accelerator == 'cpu' else 1} # of ports, of which a job takes one by its id"
+    yield f"stride={JOB_STRIDE}"
+    yield f"api_port={Ports().gateway_api}"
     yield _array("components", [component.name for component in components])
     yield _table("workers", {c.name: c.workers for c in components})
     yield _table("nodes_each", {c.name: c.nodes_each for c in components}) + " # nodes of one worker"
