@@ -97,6 +97,7 @@ def run(text: str, folder: Path, groups: list[int], job: int = 100, restart: int
     tasks.unlink(missing_ok=True)
     env = {
         "PATH": f"{tools}:{os.environ['PATH']}",
+        "HOME": str(folder),
         "SLURM_JOB_ID": str(job),
         "SLURM_JOB_NODELIST": lists[0],
         "STAND_IN_NODES": ",".join(lists),

@@ -92,6 +92,10 @@ class Job:
         """Name → URL of what its gateway knows."""
         return {one["name"]: one["url"] for one in httpx.get(f"{self.admin_url}/status").json()["workers"]}
 
+    def proven(self) -> bool:
+        """Whether its gateway knows a pair through which KV came."""
+        return any(pair["proven"] for pair in httpx.get(f"{self.admin_url}/status").json()["pairs"])
+
     def listed(self) -> str:
         """The endpoints file."""
         return (self.folder / "endpoints.json").read_text()

@@ -127,7 +127,7 @@ def test_a_worker_that_is_killed_vanishes_and_comes_again(cluster: Slurm, pair: 
     gone_s = time.monotonic() - began
     until(lambda: "decode-0" not in pair.workers(), 30)
     until(lambda: "decode-0" in pair.listed(), 120)
-    until(pair.ready, 60)
+    until(lambda: pair.ready() and pair.proven(), 60)
     print(f"\ngone from the endpoints file after {gone_s:.1f} s, ready again after {time.monotonic() - began:.1f} s")
     assert "decode-0 failed with exit code 137; 3 restarts left" in pair.log
     assert complete(http, pair.url, prompt(300, 2))["choices"][0]["text"]

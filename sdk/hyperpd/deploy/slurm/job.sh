@@ -7,6 +7,9 @@ run=$folder/$name-$job/${SLURM_RESTART_COUNT:-0} # requeued, a job begins in a n
 stopping=$run/stopping
 offset=$(((job + ${SLURM_RESTART_COUNT:-0}) % slots * stride)) # requeued, a job tries other ports
 
+# By default in TMPDIR, which goes with each step: the first request with logprobs would compile for 25 s.
+[ "${#container[@]}" -gt 0 ] || settings=("TORCHINDUCTOR_CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/torchinductor" "${settings[@]}")
+
 say() { printf '%(%F %T)T %s\n' -1 "$*"; }
 die() {
   say "error: $*" >&2
