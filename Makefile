@@ -37,7 +37,7 @@ lifecycle-test: .venv/installed .venv/checks
 
 slurm-test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
-	$(BIN)/python -m pytest -m 'slurm and not nightly' tests/slurm
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 sdk-test: .venv/installed .venv/checks .venv/sagemaker/bin/python
 	SAGEMAKER_SDK_PYTHON=$(CURDIR)/.venv/sagemaker/bin/python $(BIN)/python -m pytest -k real_sdk tests/deploy/test_sagemaker_endpoint_sent.py

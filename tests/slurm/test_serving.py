@@ -76,8 +76,10 @@ def test_a_request_is_answered_with_kv_moved_between_the_nodes(cluster: Slurm, p
     ready_s, began = pair.wait(), time.monotonic()
     body = {"model": "tiny-llama", "prompt": prompt(TOKENS, 0), "max_tokens": 4, "stream": True}
     with http.stream("POST", f"{pair.url}/v1/completions", json=body) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()
+        next(lines)
         token_s = time.monotonic() - began
+        assert "data: [DONE]" in list(lines)
     print(f"\nsbatch to ready {ready_s:.1f} s, to the first token of a request sent then {ready_s + token_s:.1f} s")
     before = cluster.bytes_out(0)
     complete(http, pair.url, prompt(TOKENS, 1))
