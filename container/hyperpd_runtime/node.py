@@ -79,7 +79,14 @@ class Node:
         if settings.role == "gateway":
             return Placement((), ports.gateway_api, ports.gateway_admin)
         return place_one(
-            recipe, settings.role, settings.ordinal, machine, ports, rank=settings.node_rank, leader=settings.leader
+            recipe,
+            settings.role,
+            settings.ordinal,
+            machine,
+            ports,
+            rank=settings.node_rank,
+            leader=settings.leader,
+            local_index=settings.local_index,
         )
 
     async def run(self) -> int:
@@ -189,7 +196,9 @@ class Node:
 
     @property
     def _has_gateway(self) -> bool:
-        return self.settings.role not in ("prefill", "decode") and not self.settings.node_rank
+        if self.settings.role == "aggregated":
+            return self.settings.front and not self.settings.node_rank
+        return self.settings.role not in ("prefill", "decode")
 
     def _listens(self) -> dict[str, tuple[str, int]]:
         """Every address and port this process and its engines are about to take, by what it is for."""

@@ -44,6 +44,11 @@ class EngineProcess:
         _, status = os.waitpid(self.pid, 0)
         self._exit.set_result(os.waitstatus_to_exitcode(status))
 
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended."""
+        return self._exit.done()
+
     async def wait(self) -> int:
         """Exit code, negative for a signal."""
         return await asyncio.shield(self._exit)

@@ -85,10 +85,11 @@ class WorkerProcess:
         return False
 
     async def until_read(self, timeout_s: float) -> bool:
-        """Wait until no request runs and no finished prompt's KV cache is held for a decode worker."""
+        """Wait until no request runs and no finished prompt's KV cache is held for a decode worker, or the engine has
+        ended: Slurm signals it, too, and what it held is gone."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while await self._busy():
+                while not (self._engine and self._engine.gone) and await self._busy():
                     await asyncio.sleep(0.2)
                 return True
         return False

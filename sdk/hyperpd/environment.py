@@ -48,6 +48,12 @@ class Environment(BaseModel):
         description="Which machine of a worker that spans several this is; 0 has the API",
         json_schema_extra=_WORKER,
     )
+    local_index: int = Field(
+        0,
+        ge=0,
+        description="How many workers of this recipe are before it on its machine: they have the first ports and GPUs",
+        json_schema_extra=_WORKER,
+    )
     leader: str = Field("", description="Address or name of that worker's machine 0", json_schema_extra=_WORKER)
     address: str = Field("127.0.0.1", description="IP address that peers connect to; never a hostname")
     api_address: str = Field(
@@ -55,6 +61,11 @@ class Environment(BaseModel):
         description="IP address that the API alone listens on, where it is not address; 0.0.0.0: every one",
         # Of a worker with both phases it is the API of its own front.
         json_schema_extra={"roles": "prefill, decode, gateway, aggregated, node"},
+    )
+    front: bool = Field(
+        True,
+        description="Serve the API here; false where a gateway elsewhere does, on ports that are that one's alone",
+        json_schema_extra={"roles": "aggregated"},
     )
     node_address: str = Field(
         "", description="IP address of the node, for HyperPod's tiered storage on it", json_schema_extra=_WORKER
@@ -80,17 +91,17 @@ class Environment(BaseModel):
     )
     prefill: str = Field(
         "",
-        description="Comma-separated prefill workers: http://ADDRESS:PORT, dns://NAME:PORT",
+        description="Comma-separated prefill workers: http://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
         json_schema_extra=_GATEWAY,
     )
     decode: str = Field(
         "",
-        description="Comma-separated decode workers: http://ADDRESS:PORT, dns://NAME:PORT",
+        description="Comma-separated decode workers: http://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
         json_schema_extra=_GATEWAY,
     )
     aggregated: str = Field(
         "",
-        description="Comma-separated aggregated workers: http://ADDRESS:PORT, dns://NAME:PORT",
+        description="Comma-separated aggregated workers: http://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
         json_schema_extra=_GATEWAY,
     )
     keys_file: str = Field(
@@ -105,8 +116,12 @@ class Environment(BaseModel):
         for url in filter(None, urls.split(",")):
             at = urlsplit(url.strip())
             named = at.scheme == "dns" and at.path in ("", "/")  # every address of the name is a worker
-            if not (at.scheme == "http" or named) or not at.hostname or not at.port:
-                raise ValueError(f"{url.strip()!r} is not like http://10.0.0.1:8100 or dns://prefill.default.svc:8100")
+            kept = at.scheme == "file" and not at.netloc and at.path.startswith("/")  # each of its role in the file
+            if not kept and (not (at.scheme == "http" or named) or not at.hostname or not at.port):
+                raise ValueError(
+                    f"{url.strip()!r} is not like http://10.0.0.1:8100 or dns://prefill.default.svc:8100"
+                    " or file:///shared/endpoints.json"
+                )
         return urls
 
     @field_validator("address", "api_address")

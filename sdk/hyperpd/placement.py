@@ -28,6 +28,12 @@ class Ports:
         return Ports(*(port + by for port in astuple(self)))
 
 
+# Jobs of Slurm that may share a machine (none that has GPUs): each takes its ports aside by its id, JOBS of them at
+# once. The distance keeps 16 workers of each apart, and off the ports of Slurm, Prometheus and its exporters.
+JOBS = 16
+JOB_STRIDE = 530
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What a placement has to know of one node. `cpus` and `gpus` are None where nobody has looked."""
@@ -105,10 +111,12 @@ def place_one(
     *,
     rank: int = 0,
     leader: str = "",
+    local_index: int = 0,
 ) -> Placement:
-    """One worker, or its part `rank`, with a machine of its own: a container.
+    """One worker, or its part `rank`, with a machine of its own: a container; or beside others of its machine.
 
-    leader: where rank 0 is. Raises RecipeError when the recipe has no such worker.
+    leader: where rank 0 is. local_index: how many workers of this recipe are before it on the machine: it leaves
+    them the first ports and GPUs. Raises RecipeError when the recipe has no such worker.
     """
     spec = recipe.roles().get(role)
     if not spec or ordinal >= spec.replicas or rank >= spec.parallel.nodes:
@@ -122,7 +130,18 @@ def place_one(
     if rank and not leader:
         raise RecipeError("settings", [f"node-rank {rank}: give leader, the address of the worker's machine 0"])
     (worker,) = (placed := _place(recipe, [(role, ordinal, rank)], [machine], ports)).workers
-    return replace(placed, workers=(replace(worker, leader=leader),))
+    first_gpu = local_index * len(worker.gpu_ids)
+    worker = replace(
+        worker,
+        leader=leader,
+        gpu_ids=tuple(first_gpu + gpu for gpu in worker.gpu_ids),
+        api_port=worker.api_port + local_index,
+        admin_port=worker.admin_port + local_index,
+        side_channel_port=worker.side_channel_port
+        + local_index * max(spec.parallel.data for spec in recipe.roles().values()),
+        data_parallel_port=worker.data_parallel_port + local_index,
+    )
+    return replace(placed, workers=(worker,))
 
 
 def _place(

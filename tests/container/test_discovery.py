@@ -71,7 +71,7 @@ def test_what_a_gateway_is_told() -> None:
         ("prefill-0", "http://10.0.0.1:8100"),
         ("prefill-2", "http://10.0.0.2:8100"),
     ]
-    assert told.names == (PREFILL, DECODE)
+    assert told.followed == (PREFILL, DECODE)
     assert told.roles == {"prefill", "decode"}
 
 
@@ -90,7 +90,7 @@ def test_sources_that_are_none(source: str) -> None:
 def test_the_workers_of_this_machine() -> None:
     file = load("tiny-cpu-1p1d")
     told = discovery.sources(Environment(role="node", recipe="r"), place(file.recipe))
-    assert ([e.name for e in told.fixed], told.names) == (["prefill-0", "decode-0"], ())
+    assert ([e.name for e in told.fixed], told.followed) == (["prefill-0", "decode-0"], ())
     placed = place(file.recipe)
     part = replace(placed.workers[1], rank=1)  # of a worker over several machines: it has no API
     told = discovery.sources(Environment(role="node", recipe="r"), replace(placed, workers=(*placed.workers, part)))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from hyperpd.engine import Launch
 from hyperpd.placement import Machine, place_one
 from hyperpd.recipe import load
+from hyperpd_runtime.process import Exec
 from hyperpd_runtime.worker import WorkerProcess
 from tests.container.stack import free_port
 
@@ -54,6 +56,13 @@ async def test_it_waits_no_longer_than_it_is_told() -> None:
 async def test_an_engine_that_says_nothing_may_hold_blocks() -> None:
     async with worker(["# nothing\n"]) as prefill:
         assert not await prefill.until_read(0.3)
+
+
+async def test_what_an_engine_held_is_gone_with_it(tmp_path: Path) -> None:
+    """Slurm signals every process of a step, the engine's, too."""
+    async with worker([BUSY]) as prefill:
+        prefill._engine = await Exec().start(Launch(("true",), {}), tmp_path / "log")
+        assert await prefill.until_read(20)
 
 
 async def test_a_part_has_its_first_machine_drain_and_stays_until_that_has_ended() -> None:

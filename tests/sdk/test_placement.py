@@ -152,3 +152,18 @@ def test_a_part_needs_to_know_its_first_machine() -> None:
         RecipeError, match="no decode worker 0 part 2; it has prefill 0 to 0, decode 0 to 0 on 2 machines"
     ):
         place_one(pair, "decode", 0, Machine("10.0.0.2"), rank=2, leader="x")
+
+
+def test_a_worker_beside_others_leaves_them_the_first_ports_and_gpus() -> None:
+    """place_one with a local index gives what place gives the workers of one machine, in whatever process it runs."""
+    pair = recipe(prefill=2, decode=2, tensor=2)
+    together = place(pair).workers
+    alone = [
+        place_one(pair, worker.role, worker.ordinal, Machine(), local_index=index).workers[0]
+        for index, worker in enumerate(together)
+    ]
+    assert alone == list(together)
+    ranks = wide(data=4)
+    beside = place_one(ranks, "decode", 0, Machine(), local_index=2).workers[0]
+    assert beside.side_channel_port == 5600 + 2 * 4  # each of those before it may have four
+    assert beside.gpu_ids == (8, 9, 10, 11)

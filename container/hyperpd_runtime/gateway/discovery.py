@@ -1,13 +1,17 @@
-"""Which workers there are: fixed ones, of this machine or from settings, and those behind DNS names."""
+"""Which workers there are: fixed ones, of this machine or from settings, those behind DNS names, those of a file."""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from hyperpd.environment import Environment
 from hyperpd.errors import RecipeError
@@ -18,6 +22,10 @@ from hyperpd_runtime.gateway import telemetry
 log = logging.getLogger("hyperpd.gateway")
 _ROLES: tuple[Role, ...] = ("prefill", "decode", "aggregated")
 _RESOLVE_EVERY_S = 3.0
+_READ_EVERY_S = 0.5  # an endpoints file: a worker that went is in it within a second
+_FILE_BYTES = 1 << 20  # llm-d's own limit
+ROLE_LABEL = "llm-d.ai/role"
+LABELS: Mapping[Role, str] = {"prefill": "prefill", "decode": "decode", "aggregated": "prefill-decode"}  # llm-d's words
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -45,6 +53,10 @@ class Name:
     host: str
     port: int
 
+    @property
+    def every_s(self) -> float:
+        return _RESOLVE_EVERY_S
+
     def __str__(self) -> str:
         return f"dns://{self.host}:{self.port}"
 
@@ -53,17 +65,88 @@ class Name:
         port = "" if self.port == Ports().worker_api else f":{self.port}"
         return Endpoint(self.role, f"{self.role}-{address}{port}", f"http://{_bracketed(address)}:{self.port}")
 
+    async def find(self, resolve: Resolve) -> tuple[Endpoint, ...]:
+        """Its workers now. Raises OSError or ValueError (UnicodeError) when they are not known."""
+        return tuple(self.endpoint(address) for address in await resolve(self.host, self.port))
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An endpoints file with the fields of llm-d's file discovery, as JSON; its entries of one role are workers.
+
+    Who writes it replaces it atomically, and is believed: prompts go where it says.
+    """
+
+    role: Role
+    path: Path
+
+    @property
+    def every_s(self) -> float:
+        return _READ_EVERY_S
+
+    def __str__(self) -> str:
+        return f"file://{self.path}#{self.role}"
+
+    async def find(self, _: Resolve) -> tuple[Endpoint, ...]:
+        """Its workers now. Raises OSError or ValueError when they are not known."""
+        return await asyncio.to_thread(self._read)  # a shared folder may hang
+
+    def _read(self) -> tuple[Endpoint, ...]:
+        if self.path.stat().st_mode & 0o002:
+            raise ValueError("everybody may write to it, and prompts go where it says; chmod o-w")
+        with self.path.open("rb") as file:
+            content = file.read(_FILE_BYTES + 1)
+        if len(content) > _FILE_BYTES:
+            raise ValueError(f"larger than {_FILE_BYTES} bytes")
+        return tuple(one for one in endpoints(content) if one.role == self.role)
+
+
+def endpoints(content: bytes) -> list[Endpoint]:
+    """The workers of an endpoints file; fields nobody here knows are ignored. Raises ValueError with what is wrong."""
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    entries = document.get("endpoints") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("no list `endpoints`")
+    found = [_endpoint(f"endpoints.{index}", entry) for index, entry in enumerate(entries)]
+    for what in ("name", "url"):
+        said = [getattr(one, what) for one in found]
+        if twice := sorted({one for one in said if said.count(one) > 1}):
+            raise ValueError(f"the {what} of more than one worker: {', '.join(twice)}")
+    return found
+
+
+def _endpoint(where: str, entry: Any) -> Endpoint:
+    if not isinstance(entry, dict) or not isinstance(labels := entry.get("labels"), dict):
+        raise ValueError(f"{where}: no mapping with labels")
+    if not isinstance(name := entry.get("name"), str) or not name:
+        raise ValueError(f"{where}.name: missing")
+    roles = [role for role, label in LABELS.items() if label == labels.get(ROLE_LABEL)]
+    if not roles:
+        raise ValueError(
+            f"{where}.labels: {ROLE_LABEL} is {labels.get(ROLE_LABEL)!r}, not one of {', '.join(LABELS.values())}"
+        )
+    try:
+        address, port = ipaddress.ip_address(str(entry.get("address"))), int(str(entry.get("port")))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    if not 0 < port < 1 << 16:
+        raise ValueError(f"{where}.port: {port} is none")
+    return Endpoint(roles[0], name, f"http://{_bracketed(str(address))}:{port}")
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a gateway's workers come from."""
+    """Where a gateway's workers come from: `fixed` ones, and those that are `followed`."""
 
     fixed: tuple[Endpoint, ...]
-    names: tuple[Name, ...] = ()
+    followed: tuple[Name | File, ...] = ()
 
     @property
     def roles(self) -> set[Role]:
-        return {endpoint.role for endpoint in self.fixed} | {name.role for name in self.names}
+        return {endpoint.role for endpoint in self.fixed} | {source.role for source in self.followed}
 
 
 def sources(settings: Environment, placement: Placement) -> Sources:
@@ -75,15 +158,17 @@ def sources(settings: Environment, placement: Placement) -> Sources:
         answering = [worker for worker in placement.workers if not worker.rank]  # other parts of one have no API
         return Sources(tuple(Endpoint(worker.role, worker.name, worker.url) for worker in answering))
     fixed: list[Endpoint] = []
-    names: list[Name] = []
+    followed: list[Name | File] = []
     for role in _ROLES:
         for ordinal, url in enumerate(filter(None, getattr(settings, role).split(","))):
             at = urlsplit(url.strip())
             if at.scheme == "dns":
-                names.append(Name(role, at.hostname or "", at.port or 0))
+                followed.append(Name(role, at.hostname or "", at.port or 0))
+            elif at.scheme == "file":
+                followed.append(File(role, Path(unquote(at.path))))
             else:
                 fixed.append(Endpoint(role, f"{role}-{ordinal}", url.strip().rstrip("/")))
-    told = Sources(tuple(fixed), tuple(dict.fromkeys(names)))
+    told = Sources(tuple(fixed), tuple(dict.fromkeys(followed)))
     if told.roles not in ({"prefill", "decode"}, {"aggregated"}):
         raise RecipeError(
             "settings",
@@ -99,9 +184,9 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 
 
 class Discovery:
-    """Follows the names of `sources`; `update` is told all workers, and why a name is not resolved.
+    """Follows what `sources` name; `update` is told all workers, and why those of a source are not known.
 
-    A name that cannot be resolved keeps the workers it last had: DNS may fail while they are well.
+    A source that cannot be used keeps the workers it last had: DNS or a shared folder may fail while they are well.
     """
 
     def __init__(
@@ -113,46 +198,46 @@ class Discovery:
         self._sources = sources
         self._update = update
         self._resolve = resolve
-        self._found: dict[Name, tuple[Endpoint, ...]] = dict.fromkeys(sources.names, ())
-        self._problems: dict[Name, str] = dict.fromkeys(sources.names, "not resolved yet")
+        self._found: dict[Name | File, tuple[Endpoint, ...]] = dict.fromkeys(sources.followed, ())
+        self._problems: dict[Name | File, str] = dict.fromkeys(sources.followed, "not resolved yet")
         self._tell()
 
     async def watch(self) -> None:
-        """Resolve every name again and again, for ever (at once done where there is none); one that hangs holds up
+        """Look at every source again and again, for ever (at once done where there is none); one that hangs holds up
         no other."""
         async with asyncio.TaskGroup() as tasks:
-            for name in self._sources.names:
-                tasks.create_task(self._follow(name))
+            for source in self._sources.followed:
+                tasks.create_task(self._follow(source))
 
-    async def _follow(self, name: Name) -> None:
+    async def _follow(self, source: Name | File) -> None:
         while True:
-            await self.look(name)
-            await asyncio.sleep(_RESOLVE_EVERY_S)
+            await self.look(source)
+            await asyncio.sleep(source.every_s)
 
-    async def look(self, name: Name) -> None:
-        """Resolve one name, once."""
-        before = self._found[name], self._problems[name]
+    async def look(self, source: Name | File) -> None:
+        """Look at one source, once."""
+        before = self._found[source], self._problems[source]
         try:
-            addresses = await self._resolve(name.host, name.port)
-        except (OSError, UnicodeError) as error:
-            telemetry.RESOLUTION_FAILURES.labels(str(name)).inc()
+            found = await source.find(self._resolve)
+        except (OSError, ValueError) as error:
+            telemetry.RESOLUTION_FAILURES.labels(str(source)).inc()
             why = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-            self._problems[name] = why
+            self._problems[source] = why
             if why != before[1]:  # said once, however long it lasts
-                kept = len(self._found[name])
-                log.warning("event=unresolved source=%s keeps_workers=%d why=%r", name, kept, why)
+                kept = len(self._found[source])
+                log.warning("event=unresolved source=%s keeps_workers=%d why=%r", source, kept, why)
         else:
-            self._found[name] = tuple(name.endpoint(address) for address in addresses)
-            self._problems[name] = ""
-            telemetry.RESOLVED.labels(str(name)).set(len(addresses))
+            self._found[source] = found
+            self._problems[source] = ""
+            telemetry.RESOLVED.labels(str(source)).set(len(found))
             if before[1]:
-                log.info("event=resolved source=%s workers=%d", name, len(addresses))
-        if (self._found[name], self._problems[name]) != before:
+                log.info("event=resolved source=%s workers=%d", source, len(found))
+        if (self._found[source], self._problems[source]) != before:
             self._tell()
 
     def _tell(self) -> None:
         found = [*self._sources.fixed, *(endpoint for of in self._found.values() for endpoint in of)]
-        self._update(found, {str(name): why for name, why in self._problems.items() if why})
+        self._update(found, {str(source): why for source, why in self._problems.items() if why})
 
 
 def _bracketed(host: str) -> str:

@@ -28,10 +28,12 @@ RECOMPUTED = Counter(
     registry=registry,
 )
 RELEASED = Counter("hyperpd_released_tickets", "Tickets given back because nobody would decode them", registry=registry)
-RESOLVED = Gauge("hyperpd_resolved_workers", "Workers that a DNS name last resolved to", ["source"], registry=registry)
+RESOLVED = Gauge(
+    "hyperpd_resolved_workers", "Workers that a DNS name or endpoints file last named", ["source"], registry=registry
+)
 RESOLUTION_FAILURES = Counter(
     "hyperpd_resolution_failures",
-    "DNS names that could not be resolved; their workers stay as they were",
+    "DNS names that could not be resolved, endpoints files that could not be used; their workers stay as they were",
     ["source"],
     registry=registry,
 )

@@ -24,6 +24,7 @@ TARGETS = (
     "llm_d",
     "sagemaker_endpoint",
     "console",
+    "slurm",
 )
 
 
