@@ -31,9 +31,13 @@ def test_everything_is_made_once_and_found_again(account):
         "lifecycle files",
         "cluster pd",
     ]
-    writes = [call.operation for call in here.gate.calls if not call.operation.startswith(("Get", "List", "Head", "Desc"))]
+    writes = [
+        call.operation for call in here.gate.calls if not call.operation.startswith(("Get", "List", "Head", "Desc"))
+    ]
     Cluster.create(spec, told.append)
-    again = [call.operation for call in here.gate.calls if not call.operation.startswith(("Get", "List", "Head", "Desc"))]
+    again = [
+        call.operation for call in here.gate.calls if not call.operation.startswith(("Get", "List", "Head", "Desc"))
+    ]
     assert again == writes
     assert told[-1].text == "cluster pd: there already, as the file says"
     assert cluster.wait(poll_s=0, new=True).ready
@@ -81,7 +85,9 @@ def test_a_plan_says_exactly_what_create_sends(account):
     spec = parse(here.eks(), "c")
     planned = Cluster.plan(spec)
     assert here.made() == {"clusters": [], "roles": [], "buckets": [], "keys": []}
-    wanted = [(call.service, "".join(part.capitalize() for part in call.operation.split("_"))) for call in planned.calls]
+    wanted = [
+        (call.service, "".join(part.capitalize() for part in call.operation.split("_"))) for call in planned.calls
+    ]
     begin = len(here.gate.calls)
     Cluster.create(spec)
     writes = [
