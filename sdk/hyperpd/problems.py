@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -32,14 +33,16 @@ def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
 
 def _block(root: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel] | None:
     """The block at `location`, or None where there is none."""
-    block = root
-    for part in location:
+    block, parts = root, iter(location)
+    for part in parts:
         field = block.model_fields.get(str(part))
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
         inner = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if not inner:
             return None
         block = inner[0]
+        if field and get_origin(field.annotation) in (dict, tuple):
+            next(parts, None)  # which one of them
     return block
 
 

@@ -436,11 +436,15 @@ def load(recipe: str | Path) -> RecipeFile:
         hint = f"did you mean {near[0]}?" if near else f"shipped recipes: {', '.join(shipped())}"
         raise RecipeError(str(recipe), [f"no such file and no shipped recipe of this name; {hint}"])
     content = path.read_bytes()
+    return RecipeFile(parse(read(content, str(path)), str(path)), path.resolve(), hashlib.sha256(content).hexdigest())
+
+
+def read(content: bytes, where: str) -> Any:
+    """The YAML that was written in `where`. Raises RecipeError where it is none, or says a key twice."""
     try:
-        document = yaml.load(content, _Loader)
+        return yaml.load(content, _Loader)
     except yaml.YAMLError as error:
-        raise RecipeError(str(path), [f"not YAML: {' '.join(str(error).split())}"]) from None
-    return RecipeFile(parse(document, str(path)), path.resolve(), hashlib.sha256(content).hexdigest())
+        raise RecipeError(where, [f"not YAML: {' '.join(str(error).split())}"]) from None
 
 
 def schema() -> dict[str, Any]:
