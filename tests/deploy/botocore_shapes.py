@@ -10,6 +10,7 @@ import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -30,6 +31,8 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "long": int,
     "float": (int, float),
     "double": (int, float),
+    "timestamp": (int, float, datetime),  # on the wire a number
+    "blob": (str, bytes),
 }
 
 
@@ -42,6 +45,19 @@ def shape(service: str, operation: str) -> Shape:
 def problems(service: str, operation: str, request: Mapping[str, Any]) -> list[str]:
     """Every problem, with the path of the member."""
     return list(_problems(request, shape(service, operation), ()))
+
+
+def answer_problems(service: str, operation: str, answer: Mapping[str, Any]) -> list[str]:
+    """The same for what a service answers."""
+    declared = _answer_shape(service, operation)
+    if declared is None:
+        return ["an answer where there is none"] if answer else []
+    return list(_problems(answer, declared, ()))
+
+
+@cache
+def _answer_shape(service: str, operation: str) -> Shape | None:
+    return botocore.session.get_session().get_service_model(service).operation_model(operation).output_shape
 
 
 def of_shape(service: str, name: str, value: Any) -> list[str]:
@@ -81,6 +97,8 @@ def _problems(value: Any, declared: Any, path: Path) -> Iterator[str]:
 
 def _bounds(value: Any, declared: Any) -> Iterator[str]:
     said = declared.metadata
+    if declared.type_name == "timestamp":
+        return
     size, unit = (value, "") if isinstance(value, int | float) else (len(value), " long")
     if "min" in said and size < said["min"]:
         yield f"{size}{unit} is below {said['min']}"
@@ -124,7 +142,7 @@ def mutations(service: str, operation: str, request: Mapping[str, Any]) -> Itera
             )
         if required:
             yield _changed("drop", request, path, lambda block, key: block.pop(key))
-        wrong = 1.5 if declared.type_name not in ("float", "double") else "x"
+        wrong = 1.5 if declared.type_name not in ("float", "double", "timestamp") else "x"
         yield _changed("type", request, path, lambda block, key, wrong=wrong: block.__setitem__(key, wrong))
         for bad in _outside(_at(request, path), declared):
             yield _changed("value", request, path, lambda block, key, bad=bad: block.__setitem__(key, bad))

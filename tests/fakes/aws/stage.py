@@ -1,0 +1,76 @@
+"""Stage: what is in moto, set up and looked at behind the gate; and what the HyperPod stand-in sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.exceptions
+
+from tests.fakes.gate import ACCOUNT, REGION
+from tests.fakes.hyperpod.nodes import Zones
+from tests.fakes.hyperpod.scenario import Scenario, Trouble
+
+Body = dict[str, Any]
+
+
+class Stage(Scenario):
+    """The services that a cluster is made from, as they are: roles, subnets, security groups, EKS, lifecycle files."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.client = cache(self._client)
+        self._spread = Zones()
+
+    def _client(self, service: str) -> Any:
+        """A boto3 client that nobody refuses and nobody writes down."""
+        client = boto3.client(
+            service, endpoint_url=self.url, region_name=REGION, aws_access_key_id="stage", aws_secret_access_key="stage"
+        )
+        client.meta.events.register("before-send", _account)
+        return client
+
+    def zone(self, subnet: str) -> tuple[str, str]:
+        """Name and id of a subnet's availability zone."""
+        found = self._found("ec2", "describe_subnets", SubnetIds=[subnet])
+        if not found:
+            return self._spread(subnet)
+        return found["Subnets"][0]["AvailabilityZone"], found["Subnets"][0]["AvailabilityZoneId"]
+
+    def refuses_create(self, request: Body) -> Iterator[str]:
+        """What CreateCluster or UpdateCluster names, and is not there."""
+        groups = request.get("InstanceGroups", [])
+        for role in sorted({group["ExecutionRole"] for group in groups}):
+            if not self._found("iam", "get_role", RoleName=role.rpartition("/")[2]):
+                yield f"Could not assume role {role}: it is not there"
+        vpcs = [one for one in (request.get("VpcConfig"), *(each.get("OverrideVpcConfig") for each in groups)) if one]
+        for subnet in sorted({subnet for vpc in vpcs for subnet in vpc["Subnets"]}):
+            if not self._found("ec2", "describe_subnets", SubnetIds=[subnet]):
+                yield f"The subnet ID '{subnet}' does not exist"
+        for group in sorted({group for vpc in vpcs for group in vpc["SecurityGroupIds"]}):
+            if not self._found("ec2", "describe_security_groups", GroupIds=[group]):
+                yield f"The security group '{group}' does not exist"
+        eks = request.get("Orchestrator", {}).get("Eks", {}).get("ClusterArn", "").rpartition("/")[2]
+        if eks and not self._found("eks", "describe_cluster", name=eks):
+            yield f"No EKS cluster found for name: {eks}"
+
+    def lifecycle(self, source: str, script: str) -> Trouble | None:
+        """What ends a node's start when its script is not in the bucket."""
+        where = urlsplit(source)
+        key = f"{where.path.strip('/')}/{script}".lstrip("/")
+        if self._found("s3", "head_object", Bucket=where.netloc, Key=key):
+            return None
+        return Trouble("lifecycle", f"Failed to download lifecycle scripts from {source}: {script} is not there.")
+
+    def _found(self, service: str, operation: str, **asked: Any) -> Any:
+        try:
+            return getattr(self.client(service), operation)(**asked)
+        except botocore.exceptions.ClientError:
+            return None
+
+
+def _account(request: Any, **_: Any) -> None:
+    request.headers["x-moto-account-id"] = ACCOUNT
