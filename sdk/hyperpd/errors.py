@@ -50,9 +50,17 @@ class CapacityError(HyperpdError):
 
 
 class CloudError(HyperpdError):
-    """AWS or Kubernetes refused; the message names operation, code and cause."""
+    """AWS or Kubernetes refused; the message names operation, code and cause.
+
+    operation, code: as the service names them, for a program to compare; empty where no service said no.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *, operation: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.code = code
 
 
 class NotReady(CloudError):

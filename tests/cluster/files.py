@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from hyperpd.cluster import file
-from hyperpd.cluster.blueprint import Blueprint, Place, blueprint
+from hyperpd.cluster.blueprint import Blueprint, blueprint
+from hyperpd.cluster.names import Place
 from hyperpd.cluster.spec import ClusterSpec
 
 ACCOUNT, REGION = "123456789012", "us-east-1"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from hyperpd.cluster import file, groups
-from hyperpd.cluster.blueprint import Place, blueprint
+from hyperpd.cluster.blueprint import blueprint
+from hyperpd.cluster.names import Place
 from hyperpd.cluster.requests import instance_groups
 from hyperpd.deploy.console import groups as console
 from hyperpd.deploy.console.options import Options
@@ -30,7 +31,7 @@ def from_recipe(orchestrator: str, recipe: str, **change: Any) -> Any:
 def test_groups_are_those_of_the_console(name, orchestrator):
     made = blueprint(from_recipe(orchestrator, name, role=ROLE, bucket="sagemaker-files"), PLACE)
     site = Site(load(name), Options(orchestrator=orchestrator, bucket="sagemaker-files", region="us-east-1"))
-    folder = f"s3://sagemaker-files/{made.prefix}/{made.scripts['hyperpd'].digest}/"
+    folder = f"s3://sagemaker-files/{made.names.prefix}/{made.scripts['hyperpd'].digest}/"
     theirs = console.groups(site, ROLE, folder, None)
     ours = [{k: v for k, v in group.items() if k != "KubernetesConfig"} for group in instance_groups(made)]
     assert ours == theirs
@@ -91,6 +92,6 @@ def test_names_follow_from_cluster_account_and_region_alone():
     assert len({one.bucket, *(other.bucket for other in others)}) == 4
     assert others[1].role_arn(others[1].groups["decode"]).startswith("arn:aws-us-gov:iam::")
     longest = blueprint(from_recipe("eks", PD, name="a" * 63), Place("123456789012", "ap-southeast-1"))
-    assert (len(longest.role_name), len(longest.bucket) <= 63) == (64, True)
+    assert (len(longest.names.role), len(longest.bucket) <= 63) == (64, True)
     assert one.makes_role
     assert one.makes_bucket

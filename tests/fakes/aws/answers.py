@@ -27,8 +27,8 @@ def error(call: Identified, refused: Refused) -> Answer:
         case "cbor":
             headers = {"Content-Type": "application/cbor", "smithy-protocol": "rpc-v2-cbor"}
             fields = {"__type": f"stand-in#{refused.code}", "message": refused.message}
-            body = b"\xa2" + b"".join(_text(word) for field in fields.items() for word in field)
-            return Answer(refused.status, headers, body)
+            content = b"\xa2" + b"".join(_text(word) for field in fields.items() for word in field)
+            return Answer(refused.status, headers, content)
         case _:
             fields = {"__type": refused.code, "message": refused.message}
             headers = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-errortype": refused.code}

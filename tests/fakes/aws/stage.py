@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,8 +13,6 @@ import botocore.exceptions
 from tests.fakes.gate import ACCOUNT, REGION
 from tests.fakes.hyperpod.nodes import Zones
 from tests.fakes.hyperpod.scenario import Scenario, Trouble
-
-Body = dict[str, Any]
 
 
 class Stage(Scenario):
@@ -40,7 +38,7 @@ class Stage(Scenario):
             return self._spread(subnet)
         return found["Subnets"][0]["AvailabilityZone"], found["Subnets"][0]["AvailabilityZoneId"]
 
-    def refuses_create(self, request: Body) -> Iterator[str]:
+    def refuses_create(self, request: Mapping[str, Any]) -> Iterator[str]:
         """What CreateCluster or UpdateCluster names, and is not there."""
         groups = request.get("InstanceGroups", [])
         for role in sorted({group["ExecutionRole"] for group in groups}):

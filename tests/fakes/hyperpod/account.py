@@ -63,15 +63,12 @@ class Account:
     def trouble(self, group: Body, ordinal: int, attempt: int) -> Trouble | None:
         """What ends the start of a node of a group, by the group's specification."""
         name = group["InstanceGroupName"]
-        if found := self.first(lambda each: each.trouble(name, ordinal, attempt)):
-            return cast(Trouble, found)
+        if trouble := self.first(lambda each: each.trouble(name, ordinal, attempt)):
+            return cast(Trouble, trouble)
         lifecycle = group.get("LifeCycleConfig", {})
-        for kind in ("OnCreate", "OnInitComplete"):
-            if (script := lifecycle.get(kind)) and (
-                found := self.first(lambda each, script=script: each.lifecycle(lifecycle["SourceS3Uri"], script))
-            ):
-                return cast(Trouble, found)
-        return None
+        scripts = [lifecycle[kind] for kind in ("OnCreate", "OnInitComplete") if kind in lifecycle]
+        found = (each.lifecycle(lifecycle["SourceS3Uri"], script) for script in scripts for each in self.scenarios)
+        return next((one for one in found if one), None)
 
     def first(self, asked: Callable[[Scenario], Any]) -> Any:
         """The first scenario's answer that is one."""

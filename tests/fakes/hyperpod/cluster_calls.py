@@ -171,7 +171,7 @@ def _batch(config: Body, nodes: int) -> int:
     size: Any = config.get("RollingUpdatePolicy", {}).get("MaximumBatchSize")
     if size is None:
         return max(1, nodes)
-    part = size["Value"] if size["Type"] == "INSTANCE_COUNT" else math.ceil(nodes * size["Value"] / 100)
+    part: int = size["Value"] if size["Type"] == "INSTANCE_COUNT" else math.ceil(nodes * size["Value"] / 100)
     return max(1, min(part, nodes))
 
 

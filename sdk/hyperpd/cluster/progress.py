@@ -1,0 +1,38 @@
+"""What long commands tell while they work: small values, given to a callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hyperpd.cluster.state import Event, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something was done, or is waited for."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Where the cluster is; told when something moved."""
+
+    status: Status
+    elapsed_s: float  # since the wait began
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """An event of the cluster's."""
+
+    event: Event
+
+
+Progress = Step | Seen | Happened
+Tell = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """Nobody listens."""
