@@ -93,7 +93,7 @@ class Gate:
             policy = Policy.of(self.allow)
             for need in call.needs:
                 if not policy.allows(need.action, need.resource, need.context):
-                    raise denied(need)
+                    raise denied(call.service, need)
 
     def leave(self, call: Call) -> None:
         """After the effect. Raises Disconnected."""
@@ -110,15 +110,21 @@ class Gate:
         return {(need.action, need.resource) for call in self.calls for need in call.needs}
 
 
-def denied(need: Need) -> Refused:
+# What services call the same thing; the others say ThrottlingException, AccessDeniedException, ExpiredTokenException.
+_THROTTLED = {"s3": "SlowDown", "ec2": "RequestLimitExceeded", "iam": "Throttling", "sts": "Throttling"}
+_DENIED = {"s3": "AccessDenied", "ec2": "UnauthorizedOperation", "iam": "AccessDenied", "sts": "AccessDenied"}
+_EXPIRED = {"s3": "ExpiredToken", "iam": "ExpiredToken", "sts": "ExpiredToken", "ec2": "RequestExpired"}
+_JSON = ("sagemaker", "servicequotas", "logs", "pricing")  # status 400 whatever it is
+
+
+def denied(service: str, need: Need) -> Refused:
+    """As `service` says it."""
     message = f"User: {CALLER} is not authorized to perform: {need.action}"
     message += f" on resource: {need.resource}" if need.resource != "*" else ""
-    service = need.action.partition(":")[0]
-    code = {"s3": "AccessDenied", "iam": "AccessDenied", "sts": "AccessDenied", "ec2": "UnauthorizedOperation"}
     return Refused(
-        code.get(service, "AccessDeniedException"),
+        _DENIED.get(service, "AccessDeniedException"),
         f"{message} because no identity-based policy allows the {need.action} action",
-        status=400 if service in ("sagemaker", "servicequotas", "logs", "pricing") else 403,
+        status=400 if service in _JSON else 403,
     )
 
 
@@ -142,7 +148,8 @@ class Throttle(_Counted):
 
     def before(self, call: Call) -> None:
         if self._counts(call) and self.at <= self.seen < self.at + self.times:
-            raise Refused("ThrottlingException", "Rate exceeded")
+            code = _THROTTLED.get(call.service, "ThrottlingException")
+            raise Refused(code, "Rate exceeded", 503 if call.service in ("s3", "ec2") else 400)
 
 
 class Expire(_Counted):
@@ -157,8 +164,9 @@ class Expire(_Counted):
         if self._counts(call) and self.seen == self.at:
             self.expired.add(call.access_key)
         if call.access_key in self.expired:
-            code = "ExpiredToken" if call.service in ("s3", "iam", "sts") else "ExpiredTokenException"
-            raise Refused(code, "The security token included in the request is expired", 403)
+            code = _EXPIRED.get(call.service, "ExpiredTokenException")
+            status = 400 if call.service in (*_JSON, "s3") else 403
+            raise Refused(code, "The security token included in the request is expired", status)
 
 
 class Fail(_Counted):

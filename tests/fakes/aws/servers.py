@@ -103,9 +103,10 @@ class Aws:
 
     def client(self, service: str, **given: Any) -> Any:
         """A boto3 client as a user has it: through the gate."""
-        url = self.control.url if service == "sagemaker" else self.url
+        if service == "sagemaker":
+            return self.control.client(**given)
         keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
-        return boto3.client(service, endpoint_url=url, region_name=REGION, **(keys | given))
+        return boto3.client(service, endpoint_url=self.url, region_name=REGION, **(keys | given))
 
     def answer(self, request: wire.Request) -> wire.Answer:
         """One call to a service other than SageMaker's control plane."""

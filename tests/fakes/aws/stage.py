@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,6 +64,19 @@ class Stage(Scenario):
         if self._found("s3", "head_object", Bucket=where.netloc, Key=key):
             return None
         return Trouble("lifecycle", f"Failed to download lifecycle scripts from {source}: {script} is not there.")
+
+    def script_ended(self, cluster_arn: str, cluster: str, group: str, instance: str, log: tuple[str, ...]) -> None:
+        """To CloudWatch's log group of the cluster, in a stream per instance; nothing of a script that never ran."""
+        if not log:
+            return
+        logs = self.client("logs")
+        where = {"logGroupName": f"/aws/sagemaker/Clusters/{cluster}/{cluster_arn.rpartition('/')[2]}"}
+        stream = {**where, "logStreamName": f"LifecycleConfig/{group}/{instance}"}
+        with suppress(logs.exceptions.ResourceAlreadyExistsException):
+            logs.create_log_group(**where)
+        logs.create_log_stream(**stream)
+        now_ms = int(time.time() * 1000)  # the log takes nothing from the future, where virtual time may be
+        logs.put_log_events(**stream, logEvents=[{"timestamp": now_ms, "message": line} for line in log])
 
     def _found(self, service: str, operation: str, **asked: Any) -> Any:
         try:

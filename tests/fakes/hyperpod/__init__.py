@@ -1,7 +1,7 @@
 """A stand-in for the HyperPod control plane: SageMaker's JSON 1.1 over HTTP, virtual time, no AWS.
 
     with Control(LifecycleFailure("prefill"), Throttle(3), allow=policy, quotas={"ml.p5.48xlarge": 2}) as control:
-        client = boto3.client("sagemaker", endpoint_url=control.url, …)   # or AWS_ENDPOINT_URL_SAGEMAKER=control.url
+        client = control.client()                   # boto3; others with AWS_ENDPOINT_URL_SAGEMAKER=control.url
         client.create_cluster(…)
         client.describe_cluster(ClusterName="a")   # each look takes step_s of virtual time (60 s)
         control.advance(3 * 3600)                   # … and so does this; nothing moves by itself

@@ -11,7 +11,7 @@ from typing import Any, cast
 from tests.fakes.gate import ACCOUNT, REGION, Refused
 from tests.fakes.hyperpod.clock import Clock
 from tests.fakes.hyperpod.clusters import Cluster
-from tests.fakes.hyperpod.nodes import Zones, digest
+from tests.fakes.hyperpod.nodes import Node, Zones, digest
 from tests.fakes.hyperpod.scenario import Scenario, Trouble
 
 Body = dict[str, Any]
@@ -69,6 +69,10 @@ class Account:
         scripts = [lifecycle[kind] for kind in ("OnCreate", "OnInitComplete") if kind in lifecycle]
         found = (each.lifecycle(lifecycle["SourceS3Uri"], script) for script in scripts for each in self.scenarios)
         return next((one for one in found if one), None)
+
+    def printed(self, cluster: Cluster, node: Node, log: tuple[str, ...]) -> None:
+        for each in self.scenarios:
+            each.script_ended(cluster.arn, cluster.name, node.group, node.instance_id, log)
 
     def first(self, asked: Callable[[Scenario], Any]) -> Any:
         """The first scenario's answer that is one."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import time
 from collections.abc import Callable
-
-START_S = 1_795_600_000.0  # 2026-11-25, a moment like any other
 
 
 class Clock:
     """Seconds since the epoch, and what is still to happen."""
 
-    def __init__(self, now_s: float = START_S) -> None:
-        self.now_s = now_s
+    def __init__(self, now_s: float | None = None) -> None:
+        self.now_s = float(int(time.time())) if now_s is None else now_s
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
 

@@ -26,7 +26,15 @@ def create(account: Account, request: Body) -> Body:
     _reserve(account, groups, ())
     spec = copy.deepcopy(request)
     tags = spec.pop("Tags", [])
-    cluster = Cluster(spec, account.arn_of(name), account.clock, account.zones, account.latest, account.trouble)
+    cluster = Cluster(
+        spec,
+        account.arn_of(name),
+        account.clock,
+        account.zones,
+        lambda: account.latest,
+        account.trouble,
+        account.printed,
+    )
     account.clusters.append(cluster)
     account.tags[cluster.arn] = {tag["Key"]: tag["Value"] for tag in tags}
     cluster.create(account.first(lambda each: each.cluster_fails(name)) or "")

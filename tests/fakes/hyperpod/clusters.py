@@ -35,8 +35,9 @@ class Cluster:
     arn: str
     clock: Clock
     zones: Callable[[str], tuple[str, str]]
-    latest: str  # the newest image version
+    latest: Callable[[], str]  # the newest image version
     troubles: Callable[[Body, int, int], Trouble | None]
+    printed: Callable[[Cluster, Node, tuple[str, ...]], None]  # what a lifecycle script printed
     created_s: float = 0.0
     status: str = "Creating"
     failure: str = ""
@@ -53,7 +54,7 @@ class Cluster:
         self.created_s = self.clock.now_s
         self.events = Events(self.arn, self.name)
         for spec in self.spec.get("InstanceGroups", ()):
-            self.groups[spec["InstanceGroupName"]] = Group(copy.deepcopy(spec), self.latest)
+            self.groups[spec["InstanceGroupName"]] = Group(copy.deepcopy(spec), self.latest())
 
     @property
     def name(self) -> str:
@@ -134,7 +135,9 @@ class Cluster:
         self._tell(node, "Info", "Instance was launched.", LcsExecutionState="NotStarted")
 
         def initialised() -> None:
-            if trouble and trouble.stage == "lifecycle":
+            failed = trouble and trouble.stage == "lifecycle"
+            self.printed(self, node, trouble.log if trouble and failed else ("[start]", "[stop] exit code 0"))
+            if trouble and failed:
                 self._trouble(node, trouble)
                 return
             self._tell(node, "Info", "Lifecycle scripts ran.", LcsExecutionState="Succeeded")
@@ -339,4 +342,4 @@ class Cluster:
 
     def _group_details(self) -> Iterator[Body]:
         for group in self.groups.values():
-            yield group.details([node.instance_type for node in self.present(group.name)], self.latest)
+            yield group.details([node.instance_type for node in self.present(group.name)], self.latest())

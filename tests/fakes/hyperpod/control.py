@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
+import boto3
+
 from tests.deploy import botocore_shapes
 from tests.fakes import wire
-from tests.fakes.gate import Call, Fault, Gate, Refused
+from tests.fakes.gate import REGION, Call, Fault, Gate, Refused
 from tests.fakes.hyperpod import (
     cluster_calls,
     event_calls,
@@ -21,6 +23,7 @@ from tests.fakes.hyperpod import (
     tag_calls,
 )
 from tests.fakes.hyperpod.account import Account, Body
+from tests.fakes.hyperpod.clock import Clock
 from tests.fakes.hyperpod.clusters import Cluster
 from tests.fakes.hyperpod.nodes import Node, Zones
 from tests.fakes.hyperpod.scenario import Scenario
@@ -44,7 +47,8 @@ class Control:
 
     `faults`: on the way (tests/fakes/gate.py) and inside (scenario.py), in any order. `allow`: a policy document,
     several, or a list of actions; None allows everything. `quotas`: instances per type. `zones`: subnet → (zone, id).
-    `gate`: one that is shared with other stand-ins, with its own faults and policy.
+    `step_s`: what a look takes; `now_s`: when it begins (the present). `gate`: one that is shared with other stand-ins,
+    with its own faults and policy.
     """
 
     def __init__(
@@ -54,11 +58,13 @@ class Control:
         quotas: Mapping[str, int] | None = None,
         zones: Mapping[str, tuple[str, str]] | Callable[[str], tuple[str, str]] | None = None,
         step_s: float = STEP_S,
+        now_s: float | None = None,
         gate: Gate | None = None,
     ) -> None:
         on_the_way = [one for one in faults if isinstance(one, Fault)]
         self.gate = gate or Gate(*on_the_way, allow=allow)
         self.account = Account(
+            clock=Clock(now_s),
             zones=zones if callable(zones) else Zones(dict(zones or {})),
             quotas=dict(quotas or {}),
             scenarios=[one for one in faults if isinstance(one, Scenario)],
@@ -82,6 +88,11 @@ class Control:
     @property
     def calls(self) -> list[Call]:
         return self.gate.calls
+
+    def client(self, **given: Any) -> Any:
+        """A boto3 client; `given`: other arguments of boto3.client."""
+        keys = {"aws_access_key_id": "AKIASTANDIN0000000000", "aws_secret_access_key": "stand-in"}
+        return boto3.client("sagemaker", endpoint_url=self.url, region_name=REGION, **(keys | given))
 
     def advance(self, seconds: float) -> None:
         """Time passes, as it does by itself with each Describe."""

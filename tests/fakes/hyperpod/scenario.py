@@ -17,6 +17,7 @@ class Trouble:
 
     stage: str  # capacity, lifecycle, health
     message: str
+    log: tuple[str, ...] = ()  # what the lifecycle script printed
 
 
 class Scenario:
@@ -33,6 +34,9 @@ class Scenario:
     def lifecycle(self, source: str, script: str) -> Trouble | None:
         """What ends a node's start by the script of its group: an S3 folder, and a file within."""
         return None
+
+    def script_ended(self, cluster_arn: str, cluster: str, group: str, instance: str, log: tuple[str, ...]) -> None:
+        """A lifecycle script ended on an instance, and printed this."""
 
     def cluster_fails(self, cluster: str) -> str:
         """The message with which the cluster's own resources fail, before any node; "" if they do not."""
@@ -63,10 +67,11 @@ class LifecycleFailure(Scenario):
     nodes: tuple[int, ...] = ()  # ordinals; all if empty
     message: str = "Lifecycle scripts did not run successfully: exit code 1."
     attempts: int = 1_000_000
+    log: tuple[str, ...] = ("[start] on_create.sh", "[error] no route to the file system", "[stop] exit code 1")
 
     def trouble(self, group: str, ordinal: int, attempt: int) -> Trouble | None:
         hit = fnmatchcase(group, self.group) and (not self.nodes or ordinal in self.nodes) and attempt < self.attempts
-        return Trouble("lifecycle", self.message) if hit else None
+        return Trouble("lifecycle", self.message, self.log) if hit else None
 
 
 @dataclass(slots=True)
@@ -106,6 +111,9 @@ class ClusterFailure(Scenario):
     """The cluster's own resources cannot be made."""
 
     message: str
+
+    def script_ended(self, cluster_arn: str, cluster: str, group: str, instance: str, log: tuple[str, ...]) -> None:
+        """A lifecycle script ended on an instance, and printed this."""
 
     def cluster_fails(self, cluster: str) -> str:
         return self.message
