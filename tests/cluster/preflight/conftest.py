@@ -1,0 +1,35 @@
+"""The account's environment, an empty price cache, and AWS's models loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import botocore.loaders
+import pytest
+
+from tests.cluster.preflight.account import Account
+
+
+@cache
+def _loader() -> botocore.loaders.Loader:
+    return botocore.loaders.Loader(data_path=None)
+
+
+@pytest.fixture(autouse=True)
+def _models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore reads eight services' models anew for each session: two seconds of each test."""
+    monkeypatch.setattr(botocore.loaders, "create_loader", lambda search_path_string=None: _loader())
+
+
+@pytest.fixture
+def enter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Account], None]:
+    """Makes an account that of this process."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def enter(aws: Account) -> None:
+        for name, value in aws.environment.items():
+            monkeypatch.setenv(name, value)
+
+    return enter
