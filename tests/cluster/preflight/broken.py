@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import boto3
+
 from hyperpd.cluster import rights
 from hyperpd.cluster.preflight.quotas import ALL, ONE, VOLUME
 from tests.cluster.files import merged
@@ -25,6 +27,7 @@ from tests.cluster.preflight.account import (
     Document,
     make_subnet,
 )
+from tests.fakes.aws.stage import _account
 from tests.fakes.gate import Expire
 from tests.fakes.hyperpod import example
 
@@ -131,6 +134,7 @@ def _small(aws: Account, document: Document, folder: Path) -> Document:
 
 def _plan(kind: str = GPU, count: int = 2, zone: str = ZONE, **given: Any) -> Break:
     def breaks(aws: Account, document: Document, folder: Path) -> Document:
+        aws.quotas.clusters["ml.p5en.48xlarge"], aws.prices.hourly["ml.p5en.48xlarge"] = 8, 70.0
         arn = aws.control.training_plan("may", kind, count, ("us-east-2a", zone), **given)
         return merged(document, {"groups": {"prefill": {"training_plan": arn}}})
 
@@ -221,8 +225,12 @@ def _no_bucket(aws: Account, document: Document, folder: Path) -> None:
 
 
 def _elsewhere(aws: Account, document: Document, folder: Path) -> Document:
-    where = {"LocationConstraint": "eu-west-1"}
-    aws.stage.client("s3").create_bucket(Bucket="sagemaker-ireland", CreateBucketConfiguration=where)
+    ireland = boto3.client(
+        "s3", "eu-west-1", endpoint_url=aws.moto_url, aws_access_key_id="stage", aws_secret_access_key="stage"
+    )
+    ireland.meta.events.register("before-send", _account)
+    where: Any = {"LocationConstraint": "eu-west-1"}
+    ireland.create_bucket(Bucket="sagemaker-ireland", CreateBucketConfiguration=where)
     return _allowed(aws, merged(document, {"bucket": "sagemaker-ireland"}))
 
 
@@ -327,11 +335,11 @@ CASES = (
     Broken(
         "the caller may not read quotas",
         "permission",
-        "quotas for cluster usage could not be checked: servicequotas:List",
+        "quotas for cluster usage could not be checked: no permission for servicequotas:ListAWS",
         _nothing,
         "unknown",
         0,
-        allow=[*(one for one in READS if "quotas" not in one), "*:Create*", "*:Put*", "iam:PassRole", "iam:TagRole"],
+        allow=["ec2:*", "eks:*", "iam:*", "pricing:*", "s3:*", "sagemaker:*"],
     ),
     Broken("quota of the type", "quota", f"“{GPU} for cluster usage” is 2; 3 are wanted", _quota(GPU, 2), code=3),
     Broken("quota used by another cluster", "quota", "6 are in other clusters", _other_cluster, code=3),

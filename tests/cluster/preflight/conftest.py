@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import botocore.loaders
+import botocore.session
 import pytest
 
 from tests.cluster.preflight.account import Account
@@ -20,7 +21,8 @@ def _loader() -> botocore.loaders.Loader:
 @pytest.fixture(autouse=True)
 def _models(monkeypatch: pytest.MonkeyPatch) -> None:
     """botocore reads eight services' models anew for each session: two seconds of each test."""
-    monkeypatch.setattr(botocore.loaders, "create_loader", lambda search_path_string=None: _loader())
+    monkeypatch.setattr(botocore.session, "create_loader", lambda search_path_string=None: _loader())
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # a second of each test, and no image is asked for
 
 
 @pytest.fixture

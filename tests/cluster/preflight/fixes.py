@@ -23,6 +23,7 @@ Document = dict[str, Any]
 Run = Callable[[list[str]], str]
 _SET = re.compile(r"set ([\w.-]+): (.+)")
 _SHELL = ("sed", "mv")
+_RENAMED = {"version": "kubernetes-version"}  # of eks: --version is the CLI's own
 
 
 def apply(fix: str, document: Document, run: Run) -> Document:
@@ -64,7 +65,7 @@ def interpreter(aws: Aws) -> Run:
         model = get_session().get_service_model(name)
         wire = next(each for each in model.operation_names if xform_name(each, "-") == operation)
         shape = model.operation_model(wire).input_shape
-        members = {xform_name(member, "-"): member for member in shape.members}
+        members = {_RENAMED.get(member, xform_name(member, "-")): member for member in shape.members}
         parameters = {
             members[option]: _value(values, shape.members[members[option]]) for option, values in given.items()
         }

@@ -120,7 +120,7 @@ def _account(
     reading: Reading, plan: Blueprint, nodes: list[Nodes], training: dict[str, Object], now: datetime
 ) -> Iterator[Finding]:
     """What only AWS knows."""
-    yield from permissions.check(reading, permissions.read(reading, plan))
+    yield from permissions.check(reading, plan, permissions.read(reading, plan))
     yield from roles.check(plan, list(roles.read(reading, plan)))
     yield from bucket.check(plan, list(bucket.read(reading, plan, nodes)))
     others = clusters.read(reading, plan)

@@ -45,9 +45,11 @@ class Caller:
         shelf = {"user": "Users", "role": "Roles"}.get(self.kind)
         return f"IAM console, {shelf}, {self.name}" if shelf else self.arn
 
-    def grant(self, actions: Sequence[str], policy: str, statements: Sequence[Any] = ()) -> str:
-        """How it gets `actions`, or `statements`, as an inline policy of that name; who may do so has to run it."""
-        given = list(statements) or [{"Effect": "Allow", "Action": sorted(actions), "Resource": "*"}]
+    def grant(self, allowed: Sequence[Any], policy: str) -> str:
+        """How it gets what is allowed (actions, or statements) as an inline policy of that name; somebody who may give
+        it has to run that."""
+        actions = [one for one in allowed if isinstance(one, str)]
+        given = [{"Effect": "Allow", "Action": actions, "Resource": "*"}] if actions else list(allowed)
         document = shlex.quote(json.dumps({"Version": "2012-10-17", "Statement": given}))
         if self.kind not in ("user", "role") or self.name.startswith(_SSO):
             return f"{self.place}: allow it with the policy {document}"

@@ -20,11 +20,10 @@ def check(nodes: Iterable[Nodes], sendable: frozenset[str] | None) -> Iterator[F
                 continue
             near = difflib.get_close_matches(name, [*known, *(sendable or ())], 1)
             if sendable is not None and name not in sendable:
-                fix = (
-                    f"set {path}: {near[0] if not one.group.instance_types else [near[0]]}" if near else "write a type"
-                )
+                several = bool(one.group.instance_types)
+                fix = f"set {path}: {[near[0]] if several else near[0]}" if near else "pip install -U boto3"
                 what = f"{one.name}: neither HyperPod's API nor hyperpd knows the type {name}"
-                yield written("instance-type", what, path, f"{fix}\npip install -U boto3")
+                yield written("instance-type", what, path, fix)
             elif one.exchanges:
                 what = f"{one.name}: nothing is known here of {name}: GPUs, EFA, addresses and price are not checked"
                 yield warning(

@@ -62,13 +62,13 @@ def read(reading: Reading, plan: Blueprint) -> list[Object] | None:
     return simulation.lacking(reading, _PURPOSE, principal, needed(plan))
 
 
-def check(reading: Reading, denied: list[Object] | None) -> Iterator[Finding]:
+def check(reading: Reading, plan: Blueprint, denied: list[Object] | None) -> Iterator[Finding]:
     """denied: what `read` gives."""
     caller = reading.caller
     if denied:
         actions = sorted({action for one in denied for action in one["Action"]})
         what = f"{caller.name} may not: {', '.join(actions)}"
-        yield refused("permissions", what, caller.place, caller.grant(actions, "hyperpd-create", denied))
+        yield refused("permissions", what, caller.place, caller.grant(needed(plan), "hyperpd-create"))
     elif caller.kind == "root":
         yield Finding("warning", "permissions", "these are the root user's credentials", "IAM console", "aws configure")
     elif denied is None and caller.kind == "other":

@@ -34,12 +34,13 @@ class Quotas:
 
 def read(reading: Reading) -> Quotas | None:
     """Values of the account, AWS's defaults where it has none of its own."""
-    values: dict[str, tuple[float, str]] = {}
-    for operation in ("list_aws_default_service_quotas", "list_service_quotas"):
-        found = reading.pages(_PURPOSE, "service-quotas", operation, "Quotas", ServiceCode="sagemaker")
-        if found is None:
-            return None
-        values |= {one["QuotaName"]: (float(one["Value"]), one["QuotaCode"]) for one in found if _ours(one)}
+    operations = ("list_aws_default_service_quotas", "list_service_quotas")
+    pages = [reading.pages(_PURPOSE, "service-quotas", one, "Quotas", ServiceCode="sagemaker") for one in operations]
+    if None in pages:
+        return None
+    values = {
+        one["QuotaName"]: (float(one["Value"]), one["QuotaCode"]) for page in pages for one in page or () if _ours(one)
+    }
     return Quotas(reading.caller.where.region, values)
 
 

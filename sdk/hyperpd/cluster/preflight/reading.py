@@ -19,9 +19,33 @@ _SERVICES = {"service-quotas": "servicequotas"}
 _ACTIONS = {
     "s3:HeadBucket": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
-    "s3:ListObjectsV2": "s3:ListBucket",
-    "s3:GetBucketTagging": "s3:GetBucketTagging",
 }
+# Every action that a plan reads with; none changes anything. tests/cluster/preflight records them.
+READS = (
+    "ec2:DescribeInstanceTypeOfferings",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeManagedPrefixLists",
+    "ec2:DescribeRouteTables",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcEndpoints",
+    "ec2:DescribeVpcs",
+    "eks:DescribeAddon",
+    "eks:DescribeCluster",
+    "eks:ListAddons",
+    "eks:ListClusters",
+    "iam:GetRole",
+    "iam:SimulatePrincipalPolicy",
+    "pricing:GetProducts",
+    "s3:GetObject",
+    "s3:ListBucket",
+    "sagemaker:DescribeCluster",
+    "sagemaker:DescribeTrainingPlan",
+    "sagemaker:ListClusters",
+    "sagemaker:ListTags",
+    "servicequotas:ListAWSDefaultServiceQuotas",
+    "servicequotas:ListServiceQuotas",
+)
 _GONE = (*MISSING, "NoSuchKey", "NoSuchResourceException")
 _TOKENS = (("NextToken", "NextToken"), ("nextToken", "nextToken"), ("Marker", "Marker"))
 
@@ -67,12 +91,17 @@ class Reading:
         self._said[known] = str(error)
 
     def unread(self) -> Iterator[Finding]:
-        """An unknown finding for each action that was refused or failed."""
+        """An unknown finding for all actions that were refused, and one for each that failed."""
+        refused = {needed: purposes for (needed, code), purposes in self._unread.items() if denied(code)}
+        if refused:
+            purposes = list(dict.fromkeys(purpose for each in refused.values() for purpose in each))
+            what = f"{_and(purposes)} could not be checked: no permission for {_and(sorted(refused))}"
+            # All that is read: a policy of the same name that has the missing ones alone would take others back.
+            grant = self.caller.grant(sorted({*READS, *refused}), "hyperpd-plan")
+            yield unknown("permission", what, self.caller.place, grant)
         for (needed, code), purposes in self._unread.items():
-            what = f"{_and(purposes)} could not be checked: {needed}: {code}"
-            if denied(code):
-                yield unknown("permission", what, self.caller.place, self.caller.grant([needed], "hyperpd-plan"))
-            else:
+            if not denied(code):
+                what = f"{_and(purposes)} could not be checked: {needed}: {code}"
                 said = self._said[needed, code].partition("\n")
                 yield unknown("reading", what, said[0], said[2] or "run it again; a proxy or a VPN may be in the way")
 

@@ -32,7 +32,8 @@ class Role:
     path: str  # in the cluster file
     service: str  # that has to be able to take it on
     described: Object  # {}: there is none
-    denied: list[Object]  # of what it needs
+    needed: list[Object]  # statements of what it has to be allowed
+    denied: list[Object]  # of these, what it is not
 
     @property
     def name(self) -> str:
@@ -56,7 +57,7 @@ def read(reading: Reading, plan: Blueprint) -> Iterator[Role]:
         if found is None:
             continue
         denied = simulation.lacking(reading, f"what {purpose} may do", arn, statements) if found else []
-        yield Role(arn, path, service, found.get("Role", {}), denied or [])
+        yield Role(arn, path, service, found.get("Role", {}), statements, denied or [])
 
 
 def check(plan: Blueprint, roles: list[Role]) -> Iterator[Finding]:
@@ -83,7 +84,7 @@ def check(plan: Blueprint, roles: list[Role]) -> Iterator[Finding]:
         if role.denied:
             actions = sorted({action for one in role.denied for action in one["Action"]})
             what = f"role {role.name} may not: {', '.join(actions)}"
-            document = shlex.quote(json.dumps({"Version": "2012-10-17", "Statement": role.denied}))
+            document = shlex.quote(json.dumps({"Version": "2012-10-17", "Statement": role.needed}))
             fix = f"aws iam put-role-policy --role-name {role.name} --policy-name hyperpd-nodes"
             yield refused("role-policy", what, f"{place}, Permissions", f"{fix} --policy-document {document}")
         if boundary := role.described.get("PermissionsBoundary", {}).get("PermissionsBoundaryArn"):

@@ -9,6 +9,8 @@ from hyperpd.cluster.preflight.nodes import Nodes
 from hyperpd.cluster.preflight.reading import Object
 from hyperpd.cluster.preflight.vpc import Vpc
 
+_ALIVE = ("available", "pending")  # EC2 goes on to describe endpoints that are deleted
+
 
 def check(nodes: list[Nodes], vpc: Vpc) -> Iterator[Finding]:
     """Without any way lifecycle files do not arrive; with a NAT gateway they do, and each gigabyte is billed."""
@@ -16,7 +18,9 @@ def check(nodes: list[Nodes], vpc: Vpc) -> Iterator[Finding]:
     gateways = [
         one
         for one in vpc.endpoints
-        if one["ServiceName"] == f"com.amazonaws.{vpc.region}.s3" and one.get("VpcEndpointType", "Gateway") == "Gateway"
+        if one["ServiceName"] == f"com.amazonaws.{vpc.region}.s3"
+        and one.get("VpcEndpointType", "Gateway") == "Gateway"
+        and str(one.get("State", "available")).lower() in _ALIVE
     ]
     covered = {table for one in gateways for table in one.get("RouteTableIds", ())}
     bare = [name for name in tables if name not in covered]

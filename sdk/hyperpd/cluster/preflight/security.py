@@ -26,13 +26,12 @@ def check(nodes: list[Nodes], vpc: Vpc, s3_prefix_lists: Iterable[str] | None) -
     """s3_prefix_lists: ids of S3's prefix lists in the Region; None where they could not be read."""
     named = {group for one in nodes for group in one.security_groups}
     for group in sorted(named - vpc.groups.keys()):
-        others = [name for name, one in vpc.groups.items() if one.get("VpcId") == vpc.id]
-        fix = f"set network.security_groups: [{', '.join(others) or 'sg-…'}]"
-        yield written("security-group", f"{group}: there is no such security group", "network.security_groups", fix)
-    for group in sorted(named & vpc.groups.keys()):
-        if vpc.groups[group].get("VpcId") not in (vpc.id, None):
-            what = f"{group} is in {vpc.groups[group]['VpcId']}, the subnets are in {vpc.id}"
-            yield written("security-group", what, "network.security_groups", "give one of the subnets' VPC")
+        what = f"{group}: there is no such security group in {vpc.id}"
+        near = sorted(
+            vpc.groups, key=lambda one: sum(_names(vpc.groups[one], way, (one,)) for way in _RULES), reverse=True
+        )
+        fix = f"set network.security_groups: [{near[0]}]" if near else "VPC console, Security groups, Create"
+        yield written("security-group", what, "network.security_groups", fix)
     if named - vpc.groups.keys():
         return
     yield from _among(nodes, vpc)

@@ -20,7 +20,7 @@ class Vpc:
     region: str
     subnets: dict[str, Object]  # those named, wherever they are
     neighbours: list[Object]  # every subnet of their VPCs
-    groups: dict[str, Object]
+    groups: dict[str, Object]  # every security group of their VPCs
     tables: list[Object]
     endpoints: list[Object]
     vpcs: dict[str, Object]
@@ -76,13 +76,12 @@ def read(reading: Reading, nodes: list[Nodes]) -> Vpc | None:
     if named is None:
         return None
     inside = [{"Name": "vpc-id", "Values": sorted({one["VpcId"] for one in named}) or ["vpc-none"]}]
-    groups = [{"Name": "group-id", "Values": sorted({group for one in nodes for group in one.security_groups})}]
     ask = reading.pages
     return Vpc(
         reading.caller.where.region,
         {one["SubnetId"]: one for one in named},
         ask("room for more subnets", "ec2", "describe_subnets", "Subnets", Filters=inside) or [],
-        _by_id(ask("security groups", "ec2", "describe_security_groups", "SecurityGroups", Filters=groups), "GroupId"),
+        _by_id(ask("security groups", "ec2", "describe_security_groups", "SecurityGroups", Filters=inside), "GroupId"),
         ask("routes to S3", "ec2", "describe_route_tables", "RouteTables", Filters=inside) or [],
         ask("the S3 gateway endpoint", "ec2", "describe_vpc_endpoints", "VpcEndpoints", Filters=inside) or [],
         _by_id(ask("room for more subnets", "ec2", "describe_vpcs", "Vpcs", Filters=inside), "VpcId"),
