@@ -102,7 +102,7 @@ def _volume(aws: Account, document: Document, folder: Path) -> Document:
 
 
 def _zone(aws: Account, document: Document, folder: Path) -> Document:
-    far = make_subnet(aws, _vpc(aws, document), "10.0.64.0/20", "us-east-2c")
+    far = make_subnet(aws, _vpc(aws, document), "10.0.64.0/20", "use2-az3")
     aws.quotas.clusters["ml.g7e.8xlarge"] = 8
     aws.prices.hourly["ml.g7e.8xlarge"] = 7.5
     types = {"instance_type": "ml.g7e.8xlarge"}
@@ -118,17 +118,17 @@ def _allowed(aws: Account, document: Document) -> Document:
 
 
 def _apart(aws: Account, document: Document, folder: Path) -> Document:
-    far = make_subnet(aws, _vpc(aws, document), "10.0.64.0/20", "us-east-2b")
+    far = make_subnet(aws, _vpc(aws, document), "10.0.64.0/20", OTHER_ZONE)
     return _allowed(aws, merged(document, {"groups": {"decode": {"network": {"subnets": [far]}}}}))
 
 
 def _spread(aws: Account, document: Document, folder: Path) -> Document:
-    far = make_subnet(aws, _vpc(aws, document), "10.0.64.0/20", "us-east-2b")
+    far = make_subnet(aws, _vpc(aws, document), "10.0.64.0/20", OTHER_ZONE)
     return _allowed(aws, merged(document, {"network": {"subnets": [_subnet(document), far]}}))
 
 
 def _small(aws: Account, document: Document, folder: Path) -> Document:
-    small = make_subnet(aws, _vpc(aws, document), "10.0.16.0/24", "us-east-2a")
+    small = make_subnet(aws, _vpc(aws, document), "10.0.16.0/24", ZONE)
     return _allowed(aws, merged(document, {"network": {"subnets": [small]}}))
 
 
@@ -205,7 +205,7 @@ def _nat(aws: Account, document: Document, folder: Path) -> None:
 
 def _other_vpc(aws: Account, document: Document, folder: Path) -> Document:
     vpc = _ec2(aws).create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
-    subnet = make_subnet(aws, vpc, "10.8.0.0/20", "us-east-2a")
+    subnet = make_subnet(aws, vpc, "10.8.0.0/20", ZONE)
     group = _ec2(aws).create_security_group(GroupName="b", Description="b", VpcId=vpc)["GroupId"]
     itself = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}]
     _ec2(aws).authorize_security_group_ingress(GroupId=group, IpPermissions=itself)

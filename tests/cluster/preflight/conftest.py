@@ -15,7 +15,7 @@ from tests.cluster.preflight.account import Account
 
 @cache
 def _loader() -> botocore.loaders.Loader:
-    return botocore.loaders.Loader(data_path=None)
+    return botocore.loaders.Loader()
 
 
 @pytest.fixture(autouse=True)

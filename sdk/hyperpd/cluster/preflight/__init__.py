@@ -85,6 +85,7 @@ def run(
     nodes = list(nodes_.of(plan))
     known = boto.shape()
     found += machines.check(nodes, boto.instance_types(known))
+    nodes = machines.real(nodes, boto.instance_types(known))
     found += boto.check(plan, known)
     asked = (*_ASKED, *(_ASKED_EKS if spec.orchestrator.eks else ()))
     training: dict[str, Object] = {}

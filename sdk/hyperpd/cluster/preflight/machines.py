@@ -10,6 +10,12 @@ from hyperpd.cluster.preflight.nodes import Nodes
 from hyperpd.instances import INSTANCES
 
 
+def real(nodes: Iterable[Nodes], sendable: frozenset[str] | None) -> list[Nodes]:
+    """Those of a type that somebody knows: nothing more is asked about a misspelled one."""
+    known = {facts.name for facts in INSTANCES} | (sendable or frozenset())
+    return [one for one in nodes if sendable is None or set(one.types) <= known]
+
+
 def check(nodes: Iterable[Nodes], sendable: frozenset[str] | None) -> Iterator[Finding]:
     """sendable: the types that the installed boto3 knows; None without boto3."""
     known = {facts.name: facts for facts in INSTANCES}
