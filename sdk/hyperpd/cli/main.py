@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import click
 
 from hyperpd import __version__
 from hyperpd.cli import output
+from hyperpd.cli.commands import Commands
 from hyperpd.errors import HyperpdError
 
-_COMMANDS = ("up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image", "hub")
+_COMMANDS = (
+    *("up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image", "hub"),
+    "cluster",
+)
 
 
-class _Commands(click.Group):
-    def list_commands(self, context: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
-            return None
-        command: click.Command = getattr(importlib.import_module(f"hyperpd.cli.{name}"), name)
-        return command
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    commands={name: f"hyperpd.cli.{name}" for name in _COMMANDS},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__)
 def cli() -> None:
     """Prefill/decode disaggregated LLM inference for Amazon SageMaker HyperPod."""

@@ -91,7 +91,7 @@ def diff(wanted: Object, have: Object) -> Changes:
             continue
         found = list(_of_group(group, before[name]))
         impossible += [
-            f"groups.{name}.image_release: {one.was} to {one.becomes}; use hyperpd cluster patch --release {one.becomes}"
+            f"groups.{name}.image_release: {one.was} to {one.becomes}; hyperpd cluster patch --release does that"
             for one in found
             if one.path == "image_release"
         ]

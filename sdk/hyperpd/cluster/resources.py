@@ -112,9 +112,7 @@ def owned(found: Object, cluster: str) -> bool:
 
 def owned_bucket(aws: Aws, names: Names) -> bool:
     """Whether the bucket that would be made is there and tagged as made for this cluster."""
-    found = _or_none(
-        aws, "s3", "get_bucket_tagging", Bucket=names.bucket, ExpectedBucketOwner=names.place.account
-    )
+    found = _or_none(aws, "s3", "get_bucket_tagging", Bucket=names.bucket, ExpectedBucketOwner=names.place.account)
     return owned({"Tags": found.get("TagSet", ())}, names.cluster) if found else False
 
 
@@ -130,9 +128,7 @@ def remove_files(aws: Aws, bucket: str, names: Names) -> int:
     keys = sorted(objects(aws, bucket, names.prefix + "/"))
     for start in range(0, len(keys), _BATCH):
         wanted = {"Objects": [{"Key": key} for key in keys[start : start + _BATCH]], "Quiet": True}
-        answer = aws.call(
-            "s3", "delete_objects", Bucket=bucket, Delete=wanted, ExpectedBucketOwner=names.place.account
-        )
+        answer = aws.call("s3", "delete_objects", Bucket=bucket, Delete=wanted, ExpectedBucketOwner=names.place.account)
         if failed := answer.get("Errors"):
             told = "; ".join(f"{one.get('Key')}: {one.get('Code')} {one.get('Message')}" for one in failed)
             raise CloudError(f"s3 DeleteObjects: {len(failed)} of {len(keys)} files stay: {told}")

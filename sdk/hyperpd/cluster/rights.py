@@ -36,7 +36,9 @@ def policy(plan: Blueprint) -> Object:
     arn, here = f"arn:{place.partition}:", f"{place.region}:{place.account}"
     networks = [plan.spec.network, *(group.network for group in plan.groups.values() if group.network)]
     subnets = sorted({f"{arn}ec2:{here}:subnet/{one}" for network in networks for one in network.subnets})
-    groups = sorted({f"{arn}ec2:{here}:security-group/{one}" for network in networks for one in network.security_groups})
+    groups = sorted(
+        {f"{arn}ec2:{here}:security-group/{one}" for network in networks for one in network.security_groups}
+    )
     interface = f"{arn}ec2:{here}:network-interface/*"
     # HyperPod's machines are in an account of AWS, so their ARNs have another account than this one.
     instance = f"{arn}ec2:{place.region}:*:instance/*"

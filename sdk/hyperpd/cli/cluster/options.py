@@ -1,0 +1,70 @@
+"""Arguments and options that the commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hyperpd.cli import output
+
+if TYPE_CHECKING:
+    from hyperpd.cluster import Cluster
+
+_Command = Callable[..., Any]
+
+file_argument = click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+cluster_argument = click.argument("cluster")
+region_option = click.option("--region", help="Region; default: the file's, or that of your AWS configuration.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document; progress to standard error.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print the exact requests; send none that changes.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def wait_options(command: _Command) -> _Command:
+    """--no-wait and --timeout-min."""
+    command = click.option("--no-wait", is_flag=True, help="Send it, and do not wait.")(command)
+    return timeout_option(command)
+
+
+def timeout_option(command: _Command) -> _Command:
+    return click.option(
+        "--timeout-min",
+        type=click.FloatRange(min=0),
+        default=195.0,
+        show_default=True,
+        help="How long to wait; HyperPod itself gives a group three hours.",
+    )(command)
+
+
+def named(cluster: str, region: str | None) -> Cluster:
+    """The cluster of a name or a file."""
+    from hyperpd.cluster import Cluster, load
+
+    if Path(cluster).is_file() or cluster.endswith((".yaml", ".yml")):
+        spec = load(cluster)
+        return Cluster(spec.name, region=region or spec.region)
+    return Cluster(cluster, region=region)
+
+
+@contextmanager
+def remains(*lines: str) -> Iterator[None]:
+    """Ctrl-C says what remains, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for line in lines:
+            output.note(line)
+        raise
+
+
+def confirm(question: str, yes: bool, as_json: bool) -> None:
+    """Ask before what cannot be undone. Raises click.Abort at no."""
+    if yes:
+        return
+    if as_json:
+        raise click.UsageError("--json cannot ask: give --yes, too")
+    click.confirm(question, abort=True)

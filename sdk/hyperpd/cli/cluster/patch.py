@@ -1,0 +1,53 @@
+"""hyperpd cluster patch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from hyperpd.cli import output
+from hyperpd.cli.cluster.options import (
+    cluster_argument,
+    confirm,
+    json_option,
+    named,
+    region_option,
+    remains,
+    timeout_option,
+    yes_option,
+)
+
+
+@click.command()
+@cluster_argument
+@click.option("--group", "groups", multiple=True, help="This group; may be repeated. Default: all with an update.")
+@click.option("--release", help="Release of HyperPod's image, as in 1.2.3; default: the newest.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Nodes of a group at once.")
+@region_option
+@yes_option
+@timeout_option
+@json_option
+def patch(
+    cluster: str,
+    groups: tuple[str, ...],
+    release: str | None,
+    batch: int,
+    region: str | None,
+    yes: bool,
+    timeout_min: float,
+    as_json: bool,
+) -> None:
+    """Bring the software of CLUSTER up to date: prefill, then decode, then the rest, and never two groups at once.
+
+    Nodes are set up anew, and what is on their root volumes is lost. HyperPod takes an update back without a word
+    where nodes do not come up: the release before and after tells, and then this fails.
+    """
+    from hyperpd.cli.cluster import show
+
+    found = named(cluster, region)
+    confirm(f"Patch {found.name}, {batch} nodes of a group at once?", yes, as_json)
+    with remains(f"what was sent goes on: hyperpd cluster watch {cluster}"):
+        done = found.patch(groups, show.progress(as_json), release=release, batch=batch, timeout_s=timeout_min * 60)
+    if as_json:
+        output.document([asdict(one) for one in done])

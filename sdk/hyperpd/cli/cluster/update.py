@@ -1,0 +1,62 @@
+"""hyperpd cluster update."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hyperpd.cli import output
+from hyperpd.cli.cluster.options import (
+    confirm,
+    dry_run_option,
+    file_argument,
+    json_option,
+    remains,
+    wait_options,
+    yes_option,
+)
+
+
+@click.command()
+@file_argument
+@dry_run_option
+@yes_option
+@wait_options
+@json_option
+def update(file: Path, dry_run: bool, yes: bool, no_wait: bool, timeout_min: float, as_json: bool) -> None:
+    """Make the cluster what FILE says; shows the difference first. What cannot be changed is named, and then nothing
+    is. What the file is silent on stays as it is."""
+    from hyperpd.cli.cluster import show
+    from hyperpd.cli.cluster.plan import change_of
+    from hyperpd.cluster import Cluster, load
+
+    spec = load(file)
+    planned = Cluster.plan(spec)
+    changes = planned.changes
+    if not as_json and changes is not None:
+        show.lines(changes.lines() or ["nothing differs"])
+    if dry_run:
+        if as_json:
+            output.document({"sent": False, "requests": show.call_documents(planned.calls)})
+        else:
+            show.calls(planned.calls)
+        return
+    if changes and changes.request:
+        question = f"Change {spec.name} so?"
+        if changes.deleted:
+            question = f"Delete {', '.join(changes.deleted)} with all on their nodes, and change {spec.name} so?"
+        confirm(question, yes, as_json)
+    cluster, tell = Cluster(spec.name, region=spec.region), show.progress(as_json)
+    with remains(f"cut off; run it again and it goes on where it was: hyperpd cluster update {file}"):
+        changes = cluster.update(spec, tell)
+    status = None
+    if changes.request and not no_wait:
+        with remains(f"the cluster goes on without you: hyperpd cluster watch {spec.name}"):
+            status = cluster.wait(tell, expect=changes.counts, timeout_s=timeout_min * 60)
+    if as_json:
+        told = show.plain([change_of(one) for one in changes.changes])
+        sent = changes.request is not None
+        output.document({"sent": sent, "changes": told, "cluster": show.document(status) if status else None})
+    elif status:
+        output.line(f"{spec.name} is in service with its nodes")

@@ -1,0 +1,154 @@
+"""Repairing and patching: by role, with partial failures and silent rollbacks."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from hyperpd.cluster import Cluster
+from hyperpd.cluster.file import parse
+from hyperpd.errors import CloudError, NotReady, RecipeError
+from tests.fakes.hyperpod import BatchFailure, SilentRollback
+
+NEWER = "1.5.0"
+
+
+def running(here: Any, **change: Any) -> Cluster:
+    cluster = Cluster.create(parse(here.eks(**change), "c"))
+    cluster.wait(poll_s=0, new=True)
+    return cluster
+
+
+@pytest.mark.parametrize("action", ["reboot", "replace"])
+def test_a_node_comes_back(account, action):
+    here = account()
+    cluster = running(here)
+    node = here.control.nodes("pd", "prefill")[0].instance_id
+    assert [one.id for one in cluster.repair([node], action, poll_s=0)] == [node]
+    after = [one.id for one in cluster.nodes("prefill")]
+    assert (node in after) == (action == "reboot")
+    assert all(one.healthy for one in cluster.nodes())
+    assert len(after) == 2
+
+
+def test_unhealthy_nodes_are_found(account):
+    here = account()
+    cluster = running(here)
+    assert cluster.repair([], "replace", poll_s=0) == []
+    sick = here.control.nodes("pd", "decode")[0]
+    here.control.sicken(sick)
+    assert [one.status for one in cluster.nodes("decode")] == ["Failure"]
+    # The only one of its role, but it serves nobody any more.
+    assert [one.group for one in cluster.repair([], "replace", poll_s=0)] == ["decode"]
+    assert cluster.status().ready
+
+
+def test_never_the_last_worker_of_a_role(account):
+    here = account()
+    cluster = running(here)
+    decode = here.control.nodes("pd", "decode")[0].instance_id
+    prefill = [node.instance_id for node in here.control.nodes("pd", "prefill")]
+    for chosen, role in (([decode], "decode"), (prefill, "prefill")):
+        with pytest.raises(RecipeError, match=rf"{role}: .* is all that is healthy of it; reboot another first"):
+            cluster.repair(chosen, "reboot", poll_s=0)
+    assert here.gate.named("BatchRebootClusterNodes") == []
+    here.control.sicken(here.control.nodes("pd", "prefill")[0])
+    with pytest.raises(RecipeError, match="prefill"):
+        cluster.repair(prefill[1:], "reboot", poll_s=0)
+    assert len(cluster.repair([decode], "reboot", poll_s=0, force=True)) == 1
+
+
+def test_a_role_is_its_label_before_its_groups_name(account):
+    """Two groups of one role: a spot pool beside a reserved one."""
+    here = account()
+    labels = {"labels": {"hyperpd.io/role": "decode"}}
+    spare = {"instance_type": "ml.p5.48xlarge", "count": 1, **labels}
+    cluster = running(here, groups={"decode": labels, "spare": spare})
+    assert [group.role for group in cluster.status().groups] == ["prefill", "decode", "decode"]
+    assert len(cluster.repair([here.control.nodes("pd", "decode")[0].instance_id], "reboot", poll_s=0)) == 1
+
+
+def test_a_200_that_hides_a_failure(account):
+    here = account(BatchFailure("BatchReplaceClusterNodes", "i-*", "InternalServerError"))
+    cluster = running(here)
+    node = here.control.nodes("pd", "prefill")[0].instance_id
+    with pytest.raises(CloudError) as error:
+        cluster.repair([node], "replace", poll_s=0)
+    assert error.value.code == "PartialFailure"
+    assert f"{node}: InternalServerError: An internal error occurred." in str(error.value)
+    with pytest.raises(RecipeError, match="i-0nothing: no such node; there are i-0"):
+        cluster.repair(["i-0nothing"], "reboot", poll_s=0)
+
+
+def test_many_nodes_go_in_batches_and_all_are_tried(account):
+    here = account()
+    cluster = running(here, groups={"prefill": {"count": 60}})
+    nodes = [node.instance_id for node in here.control.nodes("pd", "prefill")]
+    here.control.account.scenarios.append(BatchFailure("BatchRebootClusterNodes", nodes[1], "InternalServerError"))
+    with pytest.raises(CloudError, match=r"1 of 59 nodes failed, 58 were taken"):
+        cluster.repair(nodes[:59], "reboot", poll_s=0)
+    sent = [len(call.request["NodeIds"]) for call in here.gate.named("BatchRebootClusterNodes")]
+    assert sent == [25, 25, 9]
+
+
+def test_nothing_is_repaired_where_aws_would_do_nothing(account):
+    here = account()
+    cluster = Cluster.create(parse(here.eks(), "c"))
+    with pytest.raises(CloudError, match="pd is Creating: nodes are repaired in service alone"):
+        cluster.repair([], "reboot", poll_s=0)
+
+
+def test_patching_goes_role_by_role_around_a_drain(account):
+    here = account()
+    cluster = running(here, groups={"gateway": {"instance_type": "ml.c5.2xlarge", "count": 1}})
+    before = here.control.account.latest
+    here.control.account.latest = NEWER
+    order: list[str] = []
+
+    @contextmanager
+    def drain(nodes, tell):
+        order.append(f"drain {nodes[0].group} {len(nodes)}")
+        yield
+        order.append(f"back {nodes[0].group} {here.control.nodes('pd', nodes[0].group)[0].version}")
+
+    done = cluster.patch(drain=drain, poll_s=0)
+    assert order == ["drain prefill 2", f"back prefill {NEWER}", "drain decode 1", f"back decode {NEWER}"]
+    assert [(one.group, one.before, one.after) for one in done] == [
+        (name, before, NEWER) for name in ("prefill", "decode", "gateway")
+    ]
+    sent = [call.request["InstanceGroups"][0]["InstanceGroupName"] for call in here.gate.named("UpdateClusterSoftware")]
+    assert sent == ["prefill", "decode", "gateway"]
+    told: list[Any] = []
+    assert cluster.patch((), told.append, poll_s=0) == []
+    assert [one.text for one in told] == ["every group is up to date"]
+
+
+def test_without_an_endpoint_the_drain_says_so(account):
+    here = account()
+    cluster = running(here)
+    here.control.account.latest = NEWER
+    told: list[Any] = []
+    cluster.patch(["prefill"], told.append, poll_s=0)
+    assert "no endpoint deployed by hyperpd is known on 2 nodes" in told[0].text
+    assert here.control.cluster("pd").groups["decode"].version != NEWER
+
+
+def test_a_silent_rollback_is_noticed(account):
+    here = account(SilentRollback("decode"))
+    cluster = running(here)
+    before, here.control.account.latest = here.control.account.latest, NEWER
+    with pytest.raises(NotReady) as error:
+        cluster.patch(poll_s=0)
+    assert f"decode was rolled back: its image's release was {before} and is {before}" in str(error.value)
+    assert cluster.status().status == "InService"
+    assert [node.version for node in here.control.nodes("pd")] == [NEWER, NEWER, before]
+
+
+def test_a_release_that_is_named(account):
+    here = account()
+    cluster = running(here)
+    assert [one.after for one in cluster.patch(release="1.3.0", poll_s=0)] == ["1.3.0", "1.3.0"]
+    with pytest.raises(RecipeError, match="nothing: no such group"):
+        cluster.patch(["nothing"], poll_s=0)
