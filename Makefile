@@ -12,7 +12,7 @@ help:
 	@echo "make test   install, run every test, the real engines included"
 	@echo "make image-test  build the image on a fresh Debian, run every role in it (root; not part of make test)"
 	@echo "make lifecycle-test  the lifecycle scripts on disposable nodes, with a real Slurm (root; not part of make test)"
-	@echo "make sdk-test  the rendered files of a SageMaker endpoint on the real sagemaker-core (450 MB), against moto"
+	@echo "make sdk-test  the real sagemaker-core (450 MB) and the AWS CLI, against moto and the HyperPod stand-in"
 	@echo "make hyp-test  stock hyp 3.12.0 in an environment of its own (530 MB), against stand-ins for S3, a hub and Kubernetes"
 	@echo "make check  format, lint, types, import contracts, shell and Dockerfile lint"
 	@echo "make contract ENGINE=0.31.0   the wire tests on another version of the engine"
@@ -34,8 +34,9 @@ lifecycle-test: .venv/installed .venv/checks
 	@bash tests/install_os_packages.sh
 	$(BIN)/python -m pytest -m lifecycle tests/lifecycle
 
-sdk-test: .venv/installed .venv/checks .venv/sagemaker/bin/python
-	SAGEMAKER_SDK_PYTHON=$(CURDIR)/.venv/sagemaker/bin/python $(BIN)/python -m pytest -k real_sdk tests/deploy/test_sagemaker_endpoint_sent.py
+sdk-test: .venv/installed .venv/checks .venv/sagemaker/bin/python .venv/awscli/bin/aws
+	SAGEMAKER_SDK_PYTHON=$(CURDIR)/.venv/sagemaker/bin/python AWS_CLI=$(CURDIR)/.venv/awscli/bin/aws $(BIN)/python -m pytest \
+		-k 'real_sdk or aws_cli' tests/deploy/test_sagemaker_endpoint_sent.py tests/fakes/test_hyperpod_clients.py
 
 hyp-test: .venv/installed .venv/checks $(HYP)
 	$(BIN)/python -m pytest -m hyp tests/hyp
@@ -90,6 +91,13 @@ clean:
 	@echo "SageMaker SDK …"
 	@$(PYTHON) -m venv .venv/sagemaker
 	@.venv/sagemaker/bin/python -m pip --quiet install sagemaker-core==2.27.0 2>&1 | { grep -v 'is ignored: it is neither' || true; }
+
+# Apart from ours: each version of it pins the one of botocore.
+.venv/awscli/bin/aws:
+	@echo "AWS CLI …"
+	@$(PYTHON) -m venv .venv/awscli
+	@.venv/awscli/bin/python -m pip --quiet install awscli==1.46.3 2>&1 | { grep -v 'is ignored: it is neither' || true; }
+	@test -x $@
 
 # Apart from ours: it pins pytest and ruff, and cannot live beside newer SageMaker SDKs.
 $(HYP):

@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import botocore.exceptions
+import httpx
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 
 from tests.fakes.aws import Aws
 from tests.fakes.gate import ACCOUNT, CALLER, REGION
@@ -268,6 +272,31 @@ def test_a_process_finds_everything_by_its_environment(aws: Aws) -> None:
         ("sagemaker", "ListClusters"),
         ("s3", "ListBuckets"),
     ]
+
+
+def test_managed_policies_can_be_attached(aws: Aws) -> None:
+    iam = aws.client("iam")
+    iam.create_role(RoleName="a", AssumeRolePolicyDocument=TRUST)
+    managed = "arn:aws:iam::aws:policy/AmazonSageMakerClusterInstanceRolePolicy"
+    iam.attach_role_policy(RoleName="a", PolicyArn=managed)
+    assert [one["PolicyArn"] for one in iam.list_attached_role_policies(RoleName="a")["AttachedPolicies"]] == [managed]
+
+
+def test_one_url_is_enough(aws: Aws) -> None:
+    aws.client("sagemaker", endpoint_url=aws.url).list_clusters()
+    runtime = aws.client("sagemaker-runtime")
+    runtime.invoke_endpoint(EndpointName="pd", Body=b"{}")
+    assert [call.operation for call in aws.calls] == ["ListClusters", "InvokeEndpoint"]
+
+
+def test_a_call_that_nobody_knows_is_an_error_of_the_test() -> None:
+    aws = Aws()
+    with aws:
+        request = AWSRequest("GET", f"{aws.url}/no/such/path")
+        SigV4Auth(Credentials("a", "b"), "eks", REGION).add_auth(request)
+        httpx.get(request.url, headers=dict(request.headers))
+        (wrong,), aws.broken = aws.broken, []
+    assert wrong == "no operation of eks: GET /no/such/path"
 
 
 def test_nothing_is_left_for_the_next() -> None:

@@ -156,6 +156,17 @@ def test_nodes_are_listed_in_pages_and_by_group(control: Control, client: Any) -
     assert len(only["ClusterNodeSummaries"]) == 13
 
 
+def test_health_is_checked_on_request(control: Control, client: Any) -> None:
+    first, second = control.nodes("pd")
+    wanted = {"InstanceGroupName": "prefill", "DeepHealthChecks": ["InstanceStress"]}
+    client.start_cluster_health_check(
+        ClusterName="pd", DeepHealthCheckConfigurations=[{**wanted, "InstanceIds": [first.instance_id]}]
+    )
+    assert (first.status, second.status) == ("DeepHealthCheckInProgress", "Running")
+    control.advance(7200)
+    assert first.status == "Running"
+
+
 def test_addresses_are_every_nodes_own(control: Control, client: Any) -> None:
     client.update_cluster(ClusterName="pd", InstanceGroups=[example.group("decode", 60)])
     control.advance(7200)

@@ -9,11 +9,11 @@
         aws.eks.addon("name", "vpc-cni", "v1.20.4-eksbuild.2", enableNetworkPolicy="false")
         aws.prices.hourly["ml.p5.48xlarge"] = 60.5
 
-moto has S3, IAM, STS, EC2, EKS clusters, CloudFormation, CloudWatch and its logs. Stand-ins beside it, because it lacks
-them: Service Quotas (quotas.py), EKS add-ons, access entries and pod identities (eks.py), prices (prices.py), IAM's
-policy simulation and the caller's identity (identity.py). CreateCluster looks at moto: roles, subnets, security groups
-and the EKS cluster have to be there, and so have the lifecycle scripts when a node starts. moto's state is the
-process's: one at a time.
+moto has S3, IAM (with AWS's managed policies), STS, EC2, EKS clusters, CloudFormation, CloudWatch and its logs.
+Stand-ins beside it, because it lacks them: Service Quotas (quotas.py), EKS add-ons, access entries and pod identities
+(eks.py), prices (prices.py), IAM's policy simulation and the caller's identity (identity.py). CreateCluster looks at
+moto: roles, subnets, security groups and the EKS cluster have to be there, and so have the lifecycle scripts when a
+node starts; what they print is in CloudWatch's logs. moto's state is the process's: one at a time.
 """
 
 from tests.fakes.aws.servers import Aws

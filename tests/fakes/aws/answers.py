@@ -24,11 +24,6 @@ def error(call: Identified, refused: Refused) -> Answer:
             kind = "<Type>Sender</Type>"
             body = f"<ErrorResponse><Error>{kind}{words}</Error><RequestId>stand-in</RequestId></ErrorResponse>"
             return _xml(refused.status, body)
-        case "cbor":
-            headers = {"Content-Type": "application/cbor", "smithy-protocol": "rpc-v2-cbor"}
-            fields = {"__type": f"stand-in#{refused.code}", "message": refused.message}
-            content = b"\xa2" + b"".join(_text(word) for field in fields.items() for word in field)
-            return Answer(refused.status, headers, content)
         case _:
             fields = {"__type": refused.code, "message": refused.message}
             headers = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-errortype": refused.code}
@@ -54,9 +49,3 @@ def _elements(value: Any) -> str:
 
 def _xml(status: int, text: str) -> Answer:
     return Answer(status, {"Content-Type": "text/xml"}, f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode())
-
-
-def _text(word: str) -> bytes:
-    """CBOR's text string of less than 64 KiB."""
-    encoded = word.encode()
-    return b"\x79" + len(encoded).to_bytes(2, "big") + encoded

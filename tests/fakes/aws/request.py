@@ -19,6 +19,7 @@ _MODELS = {
     "monitoring": "cloudwatch",
     "tagging": "resourcegroupstaggingapi",
     "elasticloadbalancing": "elbv2",
+    "sagemaker": "sagemaker-runtime",  # the control plane is another server
 }
 _PREFIXES = {"monitoring": "cloudwatch", "tagging": "tag"}  # signed name → what IAM calls the service
 
@@ -29,7 +30,7 @@ class Identified:
     model: str  # as botocore names it
     operation: str
     parameters: dict[str, Any]
-    protocol: str  # json, rest-json, rest-xml, query, ec2, cbor
+    protocol: str  # json, rest-json, rest-xml, query, ec2
 
 
 def identify(request: Request) -> Identified | None:
@@ -41,8 +42,6 @@ def identify(request: Request) -> Identified | None:
     service = _PREFIXES.get(signed, signed)
     if target := request.headers.get("x-amz-target"):
         return Identified(service, name, target.rpartition(".")[2], json.loads(request.body or b"{}"), "json")
-    if request.headers.get("smithy-protocol") == "rpc-v2-cbor":
-        return Identified(service, name, request.path.rpartition("/")[2], {}, "cbor")
     model = _model(name)
     if model.protocol in ("query", "ec2"):
         form = dict(parse_qsl(request.body.decode(), keep_blank_values=True)) | request.query

@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
+from unittest import mock
 from urllib.parse import urlsplit
 
 import boto3
+from moto.core.config import default_user_config
 from moto.server import ThreadedMotoServer
 
 from tests.deploy import botocore_shapes
@@ -70,8 +72,9 @@ class Aws:
         self._open.callback(moto.stop)
         host, port = moto.get_host_and_port()
         self.moto_url = f"http://{host}:{port}"
-        self._reset()
         self._open.callback(self._reset)  # moto's state is the process's
+        self._open.enter_context(mock.patch.dict(default_user_config, iam={"load_aws_managed_policies": True}))
+        self._reset()
         self.stage.url = self.moto_url
         self.url = self._open.enter_context(wire.serve(self.answer))
         self._open.enter_context(self.control)
@@ -109,8 +112,12 @@ class Aws:
         return boto3.client(service, endpoint_url=self.url, region_name=REGION, **(keys | given))
 
     def answer(self, request: wire.Request) -> wire.Answer:
-        """One call to a service other than SageMaker's control plane."""
+        """One call, to any service."""
+        if request.headers.get("x-amz-target", "").startswith("SageMaker."):
+            return self.control.answer(request)
         found = identify(request)
+        if found is None and request.signed[2]:
+            self.broken.append(f"no operation of {request.signed[2]}: {request.method} {request.target}")
         if found is None:
             return self._forward(request)
         call = Call(found.service, found.operation, found.parameters, needs.of(found), request.signed[0])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from tests.fakes.gate import ACCOUNT, REGION, Refused
+from tests.fakes.hub import Hub
 from tests.fakes.hyperpod.clock import Clock
 from tests.fakes.hyperpod.clusters import Cluster
 from tests.fakes.hyperpod.nodes import Node, Zones, digest
@@ -27,6 +28,7 @@ class Account:
     quotas: dict[str, int] = field(default_factory=dict)
     latest: str = "1.4.2"  # the newest image version
     scenarios: list[Scenario] = field(default_factory=list)
+    hub: Hub = field(default_factory=Hub)
     clusters: list[Cluster] = field(default_factory=list)
     plans: list[Body] = field(default_factory=list)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)  # ARN → tags

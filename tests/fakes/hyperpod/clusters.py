@@ -157,6 +157,15 @@ class Cluster:
 
         self.clock.after(LIFECYCLE_S, lambda: None if self._over(node, machine) else initialised())
 
+    def check(self, node: Node) -> None:
+        """A deep health check of a running node."""
+        node.status, machine = "DeepHealthCheckInProgress", node.machines
+
+        def checked() -> None:
+            node.status = "Running"
+
+        self.clock.after(DEEP_CHECK_S, lambda: None if self._over(node, machine) else checked())
+
     def _over(self, node: Node, machine: int) -> bool:
         """Whether what was to happen to a node no longer concerns it."""
         return node.gone or node.machines != machine or node.status == "ShuttingDown" or self.status == "Deleting"

@@ -17,6 +17,7 @@ from tests.fakes.hyperpod import (
     cluster_calls,
     event_calls,
     hosting_calls,
+    hub_calls,
     needs,
     node_calls,
     plan_calls,
@@ -36,6 +37,7 @@ _OPERATIONS: dict[str, Callable[[Account, Body], Body]] = {
     **plan_calls.OPERATIONS,
     **tag_calls.OPERATIONS,
     **hosting_calls.OPERATIONS,
+    **hub_calls.OPERATIONS,
 }
 # Virtual time that a call takes, seconds: one that looks waits until there is something to see.
 STEP_S, CALL_S = 60.0, 1.0
@@ -92,7 +94,7 @@ class Control:
     def client(self, **given: Any) -> Any:
         """A boto3 client; `given`: other arguments of boto3.client."""
         keys = {"aws_access_key_id": "AKIASTANDIN0000000000", "aws_secret_access_key": "stand-in"}
-        return boto3.client("sagemaker", endpoint_url=self.url, region_name=REGION, **(keys | given))
+        return boto3.client("sagemaker", region_name=REGION, **({"endpoint_url": self.url} | keys | given))
 
     def advance(self, seconds: float) -> None:
         """Time passes, as it does by itself with each Describe."""

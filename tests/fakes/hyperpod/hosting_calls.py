@@ -51,7 +51,7 @@ def create_endpoint(account: Account, request: Body) -> Body:
     answer = _create(account, "Endpoint", request)
     endpoint = account.hosting["Endpoint", request["EndpointName"]]
     endpoint |= {"EndpointStatus": "Creating", "LastModifiedTime": account.clock.now_s, "Config": config}
-    trouble = account.trouble(request["EndpointName"], 0, 0)
+    trouble = account.first(lambda each: each.trouble(request["EndpointName"], 0, 0))
 
     def ready() -> None:
         if endpoint["EndpointStatus"] == "Creating":

@@ -20,6 +20,7 @@ _ON_EKS = (
     "eks:AssociateAccessPolicy",
 )
 _NAMED = {
+    "HubContentName": "hub-content",
     "TrainingPlanName": "training-plan",
     "ModelName": "model",
     "EndpointConfigName": "endpoint-config",

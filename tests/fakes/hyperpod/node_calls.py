@@ -216,7 +216,22 @@ def _find(cluster: Cluster, named: str) -> Node | None:
     return next((node for node in cluster.nodes if named in (node.instance_id, node.logical_id)), None)
 
 
+def check_health(account: Account, request: Body) -> Body:
+    """Deep health checks on running nodes, which work on meanwhile."""
+    cluster = account.cluster(request["ClusterName"])
+    wanted = request["DeepHealthCheckConfigurations"]
+    if missing := [one["InstanceGroupName"] for one in wanted if one["InstanceGroupName"] not in cluster.groups]:
+        raise invalid(*(f"no instance group {name}" for name in missing))
+    cluster.operation("DeepHealthCheck")
+    for one in wanted:
+        for node in cluster.of(one["InstanceGroupName"]):
+            if node.status == "Running" and node.instance_id in one.get("InstanceIds", [node.instance_id]):
+                cluster.check(node)
+    return {"ClusterArn": cluster.arn}
+
+
 OPERATIONS = {
+    "StartClusterHealthCheck": check_health,
     "ListClusterNodes": list_,
     "DescribeClusterNode": describe,
     "BatchAddClusterNodes": add,
