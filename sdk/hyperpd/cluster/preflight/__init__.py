@@ -125,16 +125,18 @@ def _account(
     yield from roles.check(plan, list(roles.read(reading, plan)))
     yield from bucket.check(plan, list(bucket.read(reading, plan, nodes)))
     others = clusters.read(reading, plan)
+    coming = nodes
     if others:
         yield from clusters.check(plan, others)
+        coming = clusters.coming(plan, nodes, others)
     limits = quotas.read(reading)
     if limits:
         yield from quotas.check(plan, nodes, limits, others)
-    yield from plans.check(nodes, training, now)
+    yield from plans.check(coming, training, now)
     network = vpc.read(reading, nodes)
     if network:
         yield from zones.check(nodes, network, plans.zones(training))
-        yield from addresses.check(nodes, network)
+        yield from addresses.check(coming, network)
         yield from routes.check(nodes, network)
         yield from security.check(nodes, network, vpc.s3_prefix_lists(reading))
     if plan.spec.orchestrator.eks:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hyperpd.cluster.blueprint import Blueprint
 from hyperpd.cluster.names import OWNER_TAG
 from hyperpd.cluster.preflight.finding import Finding, refused, warning, written
+from hyperpd.cluster.preflight.nodes import Nodes
 from hyperpd.cluster.preflight.reading import Object, Reading
 
 
@@ -58,6 +59,13 @@ def read(reading: Reading, plan: Blueprint) -> Clusters | None:
         )
         tags = {tag["Key"]: tag["Value"] for tag in given or ()}
     return Clusters(tuple(described), tags)
+
+
+def coming(plan: Blueprint, nodes: list[Nodes], clusters: Clusters) -> list[Nodes]:
+    """Nodes that are not there yet: those that are have their addresses and their share of a training plan."""
+    ours = next((one for one in clusters.described if one["ClusterName"] == plan.spec.name), {})
+    there = {one["InstanceGroupName"]: int(one.get("CurrentCount", 0)) for one in ours.get("InstanceGroups", ())}
+    return [replace(one, count=max(0, one.count - there.get(one.name, 0))) for one in nodes]
 
 
 def check(plan: Blueprint, clusters: Clusters) -> Iterator[Finding]:
