@@ -7,6 +7,7 @@ and ReservedCluster is another product, so neither is taken.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -72,34 +73,33 @@ def hourly(products: Iterable[Any], instance_type: str, region: str) -> Iterator
 
 
 def cached(region: str) -> dict[str, Price]:
-    """Type → price when it was last looked up; none where nothing was, or what is there cannot be read."""
+    """Type → price when it was last looked up; what is there and cannot be read is left out."""
+    found = {}
+    for name, row in _kept().get(region, {}).items():
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            day = Day.fromisoformat(row["date"])
+            found[name] = Price(float(row["usd_per_hour"]), f"{HYPERPOD}, as it was", _SOURCE, day)
+    return found
+
+
+def _kept() -> dict[str, dict[str, Any]]:
     try:
-        rows = json.loads(_file().read_text())[region]
-        return {
-            name: Price(float(row["usd_per_hour"]), f"{HYPERPOD}, as it was", _SOURCE, Day.fromisoformat(row["date"]))
-            for name, row in rows.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = json.loads(_file().read_text())
+    except (OSError, ValueError):
         return {}
+    return {region: rows for region, rows in kept.items() if isinstance(rows, dict)} if isinstance(kept, dict) else {}
 
 
 def _keep(region: str, found: dict[str, Price]) -> None:
     """Beside what is there; a cache that cannot be written is none."""
-    try:
-        kept = json.loads(_file().read_text())
-    except (OSError, ValueError):
-        kept = {}
-    if not isinstance(kept, dict):
-        kept = {}
+    kept = _kept()
     rows = {name: {"usd_per_hour": price.usd_per_hour, "date": price.date.isoformat()} for name, price in found.items()}
-    kept[region] = {**kept.get(region, {}), **rows}
-    try:
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        part = _file().with_suffix(f".{os.getpid()}")
+    kept[region] = kept.get(region, {}) | rows
+    part = _file().with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):
+        part.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(kept, indent=1))
         part.replace(_file())
-    except OSError:
-        return
 
 
 def _file() -> Path:

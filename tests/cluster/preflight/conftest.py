@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import botocore.loaders
 import botocore.session
@@ -13,9 +14,17 @@ import pytest
 from tests.cluster.preflight.account import Account
 
 
+class _Loader(botocore.loaders.Loader):
+    """S3's model anew each time: clients rewrite its paths, which the stand-ins read."""
+
+    def load_service_model(self, service_name: str, *given: Any, **named: Any) -> Any:
+        loader = botocore.loaders.Loader() if service_name == "s3" else super()
+        return loader.load_service_model(service_name, *given, **named)
+
+
 @cache
 def _loader() -> botocore.loaders.Loader:
-    return botocore.loaders.Loader()
+    return _Loader()
 
 
 @pytest.fixture(autouse=True)

@@ -60,7 +60,7 @@ def plan(file: Path, offline: bool, prices: dict[str, float], requests: bool, as
         if requests:
             show.calls(found.calls)
     if error:
-        output.error(f"{len(flight.of('problem'))} in the way of {spec.name}; nothing was changed")
+        output.error(f"problems in the way of {spec.name}: {len(flight.of('problem'))}; nothing was changed")
         sys.exit(error.exit_code)
 
 

@@ -57,8 +57,8 @@ class Preflight:
         more = "" if whole else ", and what has no price"
         monthly = usd * costs.HOURS_PER_MONTH
         yield f"cost: ${usd:,.2f}/h, ${monthly:,.0f}/month in all{more}; storage and traffic come on top"
-        counts = [f"{len(self.of(level))} {word}" for level, word in _WORDS.items()]
-        yield f"{', '.join(counts)}; checked: {', '.join(self.checked)}"
+        yield ", ".join(f"{word}: {len(self.of(level))}" for level, word in _WORDS.items())
+        yield f"checked: {', '.join(self.checked)}"
 
     def document(self) -> dict[str, object]:
         """For --json."""

@@ -14,7 +14,13 @@ _ALIVE = ("available", "pending")  # EC2 goes on to describe endpoints that are 
 
 def check(nodes: list[Nodes], vpc: Vpc) -> Iterator[Finding]:
     """Without any way lifecycle files do not arrive; with a NAT gateway they do, and each gigabyte is billed."""
-    tables = {table["RouteTableId"]: table for subnet in _subnets(nodes, vpc) if (table := _table(subnet, vpc))}
+    if vpc.tables is None or vpc.endpoints is None:
+        return
+    tables = {
+        table["RouteTableId"]: table
+        for subnet in _subnets(nodes, vpc)
+        if (table := _table(vpc.tables, subnet, str(vpc.subnets[subnet]["VpcId"])))
+    }
     gateways = [
         one
         for one in vpc.endpoints
@@ -51,14 +57,14 @@ def _subnets(nodes: list[Nodes], vpc: Vpc) -> list[str]:
     return sorted({subnet for one in nodes for subnet in one.subnets if subnet in vpc.subnets})
 
 
-def _table(subnet: str, vpc: Vpc) -> Object | None:
-    """The subnet's own route table, else the VPC's main one."""
+def _table(tables: list[Object], subnet: str, vpc: str) -> Object | None:
+    """The subnet's own route table, else its VPC's main one."""
     main = None
-    for table in vpc.tables:
+    for table in tables:
         for one in table.get("Associations", ()):
             if one.get("SubnetId") == subnet:
                 return table
-            if one.get("Main") and table["VpcId"] == vpc.subnets[subnet]["VpcId"]:
+            if one.get("Main") and table["VpcId"] == vpc:
                 main = table
     return main
 

@@ -16,6 +16,7 @@ from hyperpd.cluster.preflight.nodes import Nodes
 from hyperpd.cluster.preflight.reading import Object
 from hyperpd.cluster.preflight.vpc import Vpc
 
+Groups = dict[str, Object]
 _ALL = "-1"
 _ANYWHERE = ("0.0.0.0/0", "::/0")
 _RULES = {"in": "IpPermissions", "out": "IpPermissionsEgress"}
@@ -24,32 +25,32 @@ _WORDS = {"in": ("ingress", "from"), "out": ("egress", "to")}
 
 def check(nodes: list[Nodes], vpc: Vpc, s3_prefix_lists: Iterable[str] | None) -> Iterator[Finding]:
     """s3_prefix_lists: ids of S3's prefix lists in the Region; None where they could not be read."""
+    if (there := vpc.groups) is None:
+        return
     named = {group for one in nodes for group in one.security_groups}
-    for group in sorted(named - vpc.groups.keys()):
+    for group in sorted(named - there.keys()):
         what = f"{group}: there is no such security group in {vpc.id}"
-        near = sorted(
-            vpc.groups, key=lambda one: sum(_names(vpc.groups[one], way, (one,)) for way in _RULES), reverse=True
-        )
+        near = sorted(there, key=lambda one: sum(_names(there[one], way, (one,)) for way in _RULES), reverse=True)
         fix = f"set network.security_groups: [{near[0]}]" if near else "VPC console, Security groups, Create"
         yield written("security-group", what, "network.security_groups", fix)
-    if named - vpc.groups.keys():
+    if named - there.keys():
         return
-    yield from _among(nodes, vpc)
+    yield from _among(nodes, there, vpc.region)
     for groups in dict.fromkeys(one.security_groups for one in nodes):
-        yield from _to_s3(groups, vpc, s3_prefix_lists)
-        yield from _open(groups, vpc)
+        yield from _to_s3(groups, there, vpc.region, s3_prefix_lists)
+        yield from _open(groups, there, vpc.region)
 
 
-def _among(nodes: list[Nodes], vpc: Vpc) -> Iterator[Finding]:
+def _among(nodes: list[Nodes], there: Groups, region: str) -> Iterator[Finding]:
     """Every group of nodes to every other; each carries all of its security groups."""
     efa = any(one.efa for one in nodes)
     sets = list(dict.fromkeys(one.security_groups for one in nodes if one.security_groups))
     seen = set()
     for ours, theirs in product(sets, sets):
         for way in ("in", "out"):
-            if any(_names(vpc.groups[group], way, theirs) for group in ours):
+            if any(_names(there[group], way, theirs) for group in ours):
                 continue
-            if not efa and any(_anything(vpc.groups[group], way) for group in ours):
+            if not efa and any(_anything(there[group], way) for group in ours):
                 continue  # plain IP
             group, other = ours[0], (ours[0] if ours == theirs else theirs[0])
             if (group, other, way) in seen:
@@ -59,7 +60,7 @@ def _among(nodes: list[Nodes], vpc: Vpc) -> Iterator[Finding]:
             whom = "itself" if group == other else other
             what = f"{group} has no {verb} rule for all traffic {word} {whom}"
             what += ": EFA's health check fails, and so does the cluster" if efa else ": nodes do not reach each other"
-            yield refused("security-group", what, _place(group, way), _allow(group, other, way, vpc.region))
+            yield refused("security-group", what, _place(group, way), _allow(group, other, way, region))
 
 
 def _names(group: Object, way: str, others: tuple[str, ...]) -> bool:
@@ -83,12 +84,12 @@ def _ranges(rule: Object) -> list[str]:
     return [one for one in found if one in _ANYWHERE]
 
 
-def _to_s3(groups: tuple[str, ...], vpc: Vpc, lists: Iterable[str] | None) -> Iterator[Finding]:
+def _to_s3(groups: tuple[str, ...], there: Groups, region: str, lists: Iterable[str] | None) -> Iterator[Finding]:
     """Lifecycle files come over HTTPS; a rule for a part of the internet is not counted."""
     if not groups:
         return
     for group in groups:
-        for rule in vpc.groups[group].get("IpPermissionsEgress", ()):
+        for rule in there[group].get("IpPermissionsEgress", ()):
             if rule.get("IpProtocol") == _ALL or int(rule.get("FromPort", 0)) <= 443 <= int(rule.get("ToPort", 65535)):
                 named = {one.get("PrefixListId") for one in rule.get("PrefixListIds", ())}
                 if _ranges(rule) or (named if lists is None else named & set(lists)):
@@ -97,12 +98,12 @@ def _to_s3(groups: tuple[str, ...], vpc: Vpc, lists: Iterable[str] | None) -> It
     target = next(iter(lists or ()), None)
     peer = {"PrefixListIds": [{"PrefixListId": target}]} if target else {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
     rule = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, **peer}
-    yield refused("security-group-s3", what, _place(groups[0], "out"), _authorize(groups[0], "out", rule, vpc.region))
+    yield refused("security-group-s3", what, _place(groups[0], "out"), _authorize(groups[0], "out", rule, region))
 
 
-def _open(groups: tuple[str, ...], vpc: Vpc) -> Iterator[Finding]:
+def _open(groups: tuple[str, ...], there: Groups, region: str) -> Iterator[Finding]:
     for group in groups:
-        for rule in vpc.groups[group].get("IpPermissions", ()):
+        for rule in there[group].get("IpPermissions", ()):
             if ranges := _ranges(rule):
                 said = (
                     "everything" if rule.get("IpProtocol") == _ALL else f"{rule['IpProtocol']} {rule.get('FromPort')}"
@@ -114,7 +115,7 @@ def _open(groups: tuple[str, ...], vpc: Vpc) -> Iterator[Finding]:
                 kept = {key: rule[key] for key in ("IpProtocol", "FromPort", "ToPort") if key in rule}
                 six = [{"CidrIpv6": one} for one in ranges if ":" in one]
                 gone = kept | ({"IpRanges": peer} if peer else {}) | ({"Ipv6Ranges": six} if six else {})
-                fix = _authorize(group, "in", gone, vpc.region, verb="revoke")
+                fix = _authorize(group, "in", gone, region, verb="revoke")
                 yield warning("security-group-open", what, _place(group, "in"), fix)
 
 

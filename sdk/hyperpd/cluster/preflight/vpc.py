@@ -15,14 +15,14 @@ _RESERVED = 5  # addresses of each subnet that are AWS's
 
 @dataclass(frozen=True)
 class Vpc:
-    """What was asked for and is there, by id. `known` types are None where EC2 could not be asked for them."""
+    """What was asked for and is there, by id. None: it could not be read."""
 
     region: str
     subnets: dict[str, Object]  # those named, wherever they are
     neighbours: list[Object]  # every subnet of their VPCs
-    groups: dict[str, Object]  # every security group of their VPCs
-    tables: list[Object]
-    endpoints: list[Object]
+    groups: dict[str, Object] | None  # every security group of their VPCs
+    tables: list[Object] | None
+    endpoints: list[Object] | None
     vpcs: dict[str, Object]
     types: dict[str, Object]  # EC2's name → its description
     offers: dict[str, frozenset[str]] | None  # EC2's name → ids of zones that have it
@@ -77,13 +77,14 @@ def read(reading: Reading, nodes: list[Nodes]) -> Vpc | None:
         return None
     inside = [{"Name": "vpc-id", "Values": sorted({one["VpcId"] for one in named}) or ["vpc-none"]}]
     ask = reading.pages
+    security = ask("security groups", "ec2", "describe_security_groups", "SecurityGroups", Filters=inside)
     return Vpc(
         reading.caller.where.region,
         {one["SubnetId"]: one for one in named},
         ask("room for more subnets", "ec2", "describe_subnets", "Subnets", Filters=inside) or [],
-        _by_id(ask("security groups", "ec2", "describe_security_groups", "SecurityGroups", Filters=inside), "GroupId"),
-        ask("routes to S3", "ec2", "describe_route_tables", "RouteTables", Filters=inside) or [],
-        ask("the S3 gateway endpoint", "ec2", "describe_vpc_endpoints", "VpcEndpoints", Filters=inside) or [],
+        None if security is None else _by_id(security, "GroupId"),
+        ask("routes to S3", "ec2", "describe_route_tables", "RouteTables", Filters=inside),
+        ask("the S3 gateway endpoint", "ec2", "describe_vpc_endpoints", "VpcEndpoints", Filters=inside),
         _by_id(ask("room for more subnets", "ec2", "describe_vpcs", "Vpcs", Filters=inside), "VpcId"),
         _types(reading, nodes),
         _offers(reading, nodes),
