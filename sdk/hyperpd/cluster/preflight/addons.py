@@ -24,7 +24,7 @@ _HELM = "https://github.com/aws/sagemaker-hyperpod-cli, helm_chart/HyperPodHelmC
 
 
 def read(reading: Reading, cluster: str) -> dict[str, Object] | None:
-    """Name → DescribeAddon's answer ({} of those that need no look); None where they could not be listed."""
+    """Name → DescribeAddon's answer ({} where it needs no look, or could not be read); None: could not be listed."""
     listed = reading.pages("add-ons", "eks", "list_addons", "addons", clusterName=cluster)
     if listed is None:
         return None
@@ -32,9 +32,7 @@ def read(reading: Reading, cluster: str) -> dict[str, Object] | None:
     for one in listed:
         if one in (CNI, OPERATOR):
             answer = reading.ask(f"add-on {one}", "eks", "describe_addon", clusterName=cluster, addonName=one)
-            if answer is None:
-                continue
-            found[one] = answer.get("addon", {})
+            found[one] = (answer or {}).get("addon", {})
         else:
             found[one] = {}
     return found
