@@ -88,10 +88,10 @@ def test_types_that_only_boto3_knows_are_a_warning_where_kv_cache_is_exchanged()
     assert said(found) == [("warning", "instance-type")]
     assert "prefill" in found[0].what
     several = plan(
-        EKS, groups={"prefill": {"instance_type": None, "instance_types": ["ml.p5.48xlarge", "ml.p5.49xlarge"]}}
+        EKS, groups={"prefill": {"instance_type": None, "instance_types": ["ml.p5.48xlarge", "ml.p5en.48xlagre"]}}
     )
     (one,) = machines.check(of(several), known)
-    assert one.fix == "set groups.prefill.instance_types: ['ml.p5.48xlarge']"
+    assert one.fix == "set groups.prefill.instance_types: [ml.p5.48xlarge, ml.p5en.48xlarge]"
     assert [each.name for each in machines.real(of(several), known)] == ["decode"]
     assert len(machines.real(of(several), None)) == 2
 

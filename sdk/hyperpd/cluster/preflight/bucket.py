@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +14,7 @@ from hyperpd.cluster.preflight.nodes import Nodes
 from hyperpd.cluster.preflight.reading import Object, Reading, denied
 from hyperpd.errors import CloudError
 
-_RULE = re.compile(r"sagemaker-[a-z0-9][-a-z0-9.]{1,51}[a-z0-9]")
+_READABLE = "sagemaker-"
 _LEGACY = "provisioning_parameters.json"
 _HEAD_BYTES = 65536
 
@@ -52,9 +51,8 @@ def read(reading: Reading, plan: Blueprint, nodes: list[Nodes]) -> Iterator[Buck
             continue
         there = state[0] == "there"
         files = {key: _content(reading, name, key) for key in sorted(keys.get(name, ()))} if there else {}
-        yield Bucket(
-            name, path, *state, files, _parameters(reading, name, prefixes.get(name, set())) if there else None
-        )
+        legacy = prefixes.get(name, set()) if there and plan.spec.orchestrator.slurm else set()
+        yield Bucket(name, path, *state, files, _parameters(reading, name, legacy))
 
 
 def _state(
@@ -101,8 +99,8 @@ def check(plan: Blueprint, buckets: list[Bucket]) -> Iterator[Finding]:
     """Every bucket."""
     for one in buckets:
         place = f"S3 console, Buckets, {one.name}"
-        if not _RULE.fullmatch(one.name):
-            what = f"bucket {one.name}: AWS's policy lets nodes read buckets alone whose name begins with sagemaker-"
+        if not one.name.startswith(_READABLE):
+            what = f"bucket {one.name}: AWS's policy lets nodes read buckets alone whose name begins with {_READABLE}"
             yield written("bucket-name", what, one.path, f"set {one.path}: {_renamed(one)}")
         if one.state == "missing" and one.path:
             yield refused("bucket", f"there is no bucket {one.name}", one.path, _create(one.name, plan.place.region))

@@ -26,8 +26,9 @@ def check(nodes: Iterable[Nodes], sendable: frozenset[str] | None) -> Iterator[F
                 continue
             near = difflib.get_close_matches(name, [*known, *(sendable or ())], 1)
             if sendable is not None and name not in sendable:
-                several = bool(one.group.instance_types)
-                fix = f"set {path}: {[near[0]] if several else near[0]}" if near else "pip install -U boto3"
+                mended = dict.fromkeys(near[0] if each == name else each for each in one.types) if near else ()
+                value = f"[{', '.join(mended)}]" if one.group.instance_types else "".join(mended)
+                fix = f"set {path}: {value}" if near else "pip install -U boto3"
                 what = f"{one.name}: neither HyperPod's API nor hyperpd knows the type {name}"
                 yield written("instance-type", what, path, fix)
             elif one.exchanges:
