@@ -153,7 +153,7 @@ def test_no_rights_no_region_no_boto3(account, monkeypatch):
     assert "hyperpd iam" in str(error.value)
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
-    with pytest.raises(CloudError, match="no Region"):
+    with pytest.raises(CloudError, match="Write region: in the cluster file"):
         Cluster.plan(parse(here.eks(), "c"))
 
 

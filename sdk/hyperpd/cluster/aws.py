@@ -44,9 +44,7 @@ class Aws:
     @cached_property
     def place(self) -> Place:
         """Account and Region. Raises CloudError."""
-        region = self._session.region_name
-        if not region:
-            raise CloudError("no Region: write region: in the cluster file, give --region, or run aws configure")
+        region = self._client("sts").meta.region_name
         identity = self.call("sts", "get_caller_identity")
         return Place(str(identity["Account"]), str(region))
 
@@ -86,23 +84,19 @@ class Aws:
         model = self._client("sagemaker").meta.service_model
         return model.operation_model(operation).input_shape if operation in model.operation_names else None
 
-    @cached_property
-    def _session(self) -> Any:
-        try:
-            import boto3
-        except ImportError:
-            raise NotReady("clusters need boto3: pip install 'hyperpd[aws]'") from None
-        return boto3.Session(region_name=self._region)
-
     def _client(self, service: str) -> Any:
         if service not in self._clients:
+            try:
+                import boto3
+            except ImportError:
+                raise NotReady("clusters need boto3: pip install 'hyperpd[aws]'") from None
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError
 
             # Throttled calls are tried again with growing pauses; eight times cover a busy minute.
             config = Config(retries={"mode": "standard", "total_max_attempts": 8}, **_TIMEOUTS_S)
             try:
-                self._clients[service] = self._session.client(service, config=config)
+                self._clients[service] = boto3.client(service, region_name=self._region, config=config)
             except BotoCoreError as error:
                 raise CloudError(f"{service}: {error}{_hint(type(error).__name__)}") from None
         return self._clients[service]

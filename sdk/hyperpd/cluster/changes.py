@@ -39,7 +39,8 @@ _WORDS = {  # AWS' word → the file's
     "AutoScaling": "autoscaling",
     "ClusterRole": "autoscaling.role",
 }
-_KEPT = ("ThreadsPerCore", "MinInstanceCount", "NetworkInterface", "ImageId")
+# A release, too: new nodes of a group get the newest where none is named (botocore 1.44), and roles are better alike.
+_KEPT = ("ThreadsPerCore", "MinInstanceCount", "NetworkInterface", "ImageId", "ImageReleaseVersion")
 _OFF = {"TieredStorageConfig": {"Mode": "Disable"}, "AutoScaling": {"Mode": "Disable"}}
 
 
@@ -154,7 +155,7 @@ def _of_group(wanted: Object, have: Object) -> Iterator[Change]:
     """Differences of one group; paths in the file's words, below the group."""
     for key in dict.fromkeys((*wanted, *have)):
         ours, theirs = wanted.get(key), have.get(key)
-        if key in UNSAID or (ours is None and key in (*_KEPT, "ImageReleaseVersion")):
+        if key in UNSAID or (ours is None and key in _KEPT):
             continue
         if key == "ImageId" and ours == "default":
             continue  # HyperPod's own, and which that is, it says by the release
