@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from hyperpd.cluster.aws import Aws
@@ -59,6 +60,7 @@ def test_found_named_and_fixed(
         def command(argv: list[str]) -> str:
             if argv == ["aws", "sso", "login"]:
                 monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIANEW00000000000000")
+                monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # the next plan is another process
                 return ""
             return commands(argv)
 
