@@ -95,14 +95,13 @@ def test_create_killed_at_any_call_goes_on(here, warm, tmp_path, capsys):
 
 def test_delete_killed_at_any_call_goes_on(here, warm, tmp_path):
     def delete(name: str) -> int:
-        # Time moves a minute with each look, so the pause of 15 s between two looks is all that is waited for.
-        return warm.run("cluster", "delete", name, "--yes", "--timeout-min", "0.2")
+        # It does not wait for the nodes to go: the next run finds them gone.
+        return warm.run("cluster", "delete", name, "--yes", "--timeout-min", "0")
 
-    path = tmp_path
     chance, most = random.Random(SEED + 1), 14
     for number in range(12):
         name, at, after = f"kill-{number:04}", chance.randint(1, most), chance.random() < 0.5
-        assert warm.run("cluster", "create", str(written(path, here.eks(name=name))), "--no-wait") == 0
+        assert warm.run("cluster", "create", str(written(tmp_path, here.eks(name=name))), "--no-wait") == 0
         here.gate.faults[:] = [Cut(at, after_effect=after, do=warm.kill)]
         first = delete(name)
         here.gate.faults[:] = []
@@ -111,8 +110,7 @@ def test_delete_killed_at_any_call_goes_on(here, warm, tmp_path):
         second = delete(name)
         here.control.advance(600)
         assert (second, delete(name)) in ((0, 0), (4, 0)), warm.out.read_text()
-        left = state(here, name)
-        assert left == _anonymous({"clusters": 0, "roles": [], "buckets": []}, {}), f"{name}: call {at}, {after}"
+        assert state(here, name) == repr({"clusters": 0, "roles": [], "buckets": []}), f"{name}: call {at}, {after}"
 
 
 def test_a_process_started_anew(here, tmp_path):

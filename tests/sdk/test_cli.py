@@ -22,7 +22,8 @@ def hyperpd(*argv: str, home: Path | None = None) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize(
-    "command", ["", "up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image", "hub"]
+    "command",
+    ["", "up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image", "hub", "cluster"],
 )
 def test_help_imports_nothing_heavy(command: str) -> None:
     argv = [command, "--help"] if command else ["--help"]
