@@ -27,7 +27,7 @@ from tests.cluster.preflight.account import (
     Document,
     make_subnet,
 )
-from tests.fakes.aws.stage import _account
+from tests.fakes.aws.stage import KEY
 from tests.fakes.gate import Expire
 from tests.fakes.hyperpod import example
 
@@ -225,10 +225,7 @@ def _no_bucket(aws: Account, document: Document, folder: Path) -> None:
 
 
 def _elsewhere(aws: Account, document: Document, folder: Path) -> Document:
-    ireland = boto3.client(
-        "s3", "eu-west-1", endpoint_url=aws.moto_url, aws_access_key_id="stage", aws_secret_access_key="stage"
-    )
-    ireland.meta.events.register("before-send", _account)
+    ireland = boto3.client("s3", "eu-west-1", endpoint_url=aws.url, aws_access_key_id=KEY, aws_secret_access_key=KEY)
     where: Any = {"LocationConstraint": "eu-west-1"}
     ireland.create_bucket(Bucket="sagemaker-ireland", CreateBucketConfiguration=where)
     return _allowed(aws, merged(document, {"bucket": "sagemaker-ireland"}))
@@ -298,9 +295,9 @@ def _typo(aws: Account, document: Document, folder: Path) -> Document:
     return _allowed(aws, merged(document, {"orchestrator": {"eks": "prd"}}))
 
 
-def _eks(what: str, value: str) -> Break:
+def _eks(**differs: Any) -> Break:
     def breaks(aws: Account, document: Document, folder: Path) -> None:
-        getattr(aws, what)[EKS] = value
+        aws.eks.clusters[EKS] |= differs
 
     return breaks
 
@@ -424,8 +421,13 @@ CASES = (
     Broken("role of the name that would be made", "role", "was not made for this cluster", _taken_role),
     Broken("name of a cluster that is taken", "name", "a cluster pd is there", _taken_name, code=2),
     Broken("no such EKS cluster", "eks", "there is no EKS cluster prd", _typo, code=2),
-    Broken("EKS version too old", "eks-version", "Kubernetes 1.26", _eks("versions", "1.26")),
-    Broken("EKS access by ConfigMap alone", "eks-access", "is CONFIG_MAP", _eks("modes", "CONFIG_MAP")),
+    Broken("EKS version too old", "eks-version", "Kubernetes 1.26", _eks(version="1.26")),
+    Broken(
+        "EKS access by ConfigMap alone",
+        "eks-access",
+        "is CONFIG_MAP",
+        _eks(accessConfig={"authenticationMode": "CONFIG_MAP"}),
+    ),
     Broken(
         "VPC CNI too old",
         "vpc-cni",
