@@ -45,7 +45,8 @@ def test_no_read_changes_anything_and_every_one_is_listed(aws: Account, document
     planned(aws, document)
     planned(aws, merged(document, {"orchestrator": {"eks": "prd"}}))  # names of others
     aws.eks.addons["prod", "vpc-cni"]["addonVersion"] = "v1.18.0-eksbuild.1"
-    planned(aws, document)  # versions that there are
+    (old,) = planned(aws, document).of("problem")  # reads the versions that there are
+    assert "--addon-version v9.0.0-eksbuild.1" in old.fix  # what EKS would install, not its newest
     client = aws.client("sagemaker")
     client.create_cluster(
         ClusterName="pd",
