@@ -106,7 +106,7 @@ def test_without_usable_credentials_the_rest_is_checked_all_the_same(
     code, said, _ = plan(document)
     assert code == 4
     assert "problem: credentials have expired" in said
-    assert "cost: $0.00/h, $0/month in all, and what has no price" in said
+    assert "cost: in all not known; what has a price: $0.00/h, $0/month" in said
 
 
 def test_a_price_that_is_none(aws: Account, document: Document, plan: Any) -> None:

@@ -54,9 +54,9 @@ class Preflight:
         for cost in self.costs:
             yield f"cost: {cost.line(self.today)}"
         usd, whole = costs.total(list(self.costs))
-        more = "" if whole else ", and what has no price"
-        monthly = usd * costs.HOURS_PER_MONTH
-        yield f"cost: ${usd:,.2f}/h, ${monthly:,.0f}/month in all{more}; storage and traffic come on top"
+        known = f"${usd:,.2f}/h, ${usd * costs.HOURS_PER_MONTH:,.0f}/month"
+        total = f"{known} in all" if whole else f"in all not known; what has a price: {known}"
+        yield f"cost: {total}; storage and traffic come on top"
         yield ", ".join(f"{word}: {len(self.of(level))}" for level, word in _WORDS.items())
         yield f"checked: {', '.join(self.checked)}"
 
