@@ -99,6 +99,16 @@ def test_every_command_has_json(account, hyperpd, tmp_path):
     assert json.loads(hyperpd("delete", "pd", "--yes", "--json")[1])["deleted"] is True
 
 
+def test_create_makes_nothing_where_a_problem_stands_in_the_way(account, hyperpd, tmp_path):
+    here = account()
+    itself = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": here.security_group}]}]
+    here.aws.stage.client("ec2").revoke_security_group_egress(GroupId=here.security_group, IpPermissions=itself)
+    before, path = here.made(), written(tmp_path, here.eks())
+    code, _, err = hyperpd("create", path)
+    assert (code, here.security_group in err, here.made()) == (4, True, before), err
+    assert hyperpd("create", path, "--no-wait", "--no-preflight")[0] == 0
+
+
 def test_an_import_writes_a_file_and_never_over_one(account, hyperpd, tmp_path):
     here = account()
     path, out = written(tmp_path, here.eks()), tmp_path / "imported.yaml"
@@ -116,7 +126,7 @@ def test_exit_codes_and_next_commands(account, hyperpd, tmp_path):
     assert (code, "FailureMessage: Instance group 'decode'" in err) == (4, True)
     assert hyperpd("watch", "pd")[0] == 4
     here = account(Expire(9, "DescribeCluster"))
-    code, _, err = hyperpd("create", path := written(tmp_path, here.eks()))
+    code, _, err = hyperpd("create", path := written(tmp_path, here.eks()), "--no-preflight")
     assert (code, "hyperpd cluster watch pd --region us-east-2" in err) == (4, True)
     here = account(NoCapacity("prefill"))
     path = written(tmp_path, here.eks(continuous=True))

@@ -70,7 +70,7 @@ def _anonymous(value: Any, words: dict[str, str]) -> Any:
 
 def test_create_killed_at_any_call_goes_on(here, warm, tmp_path, capsys):
     def create(name: str) -> int:
-        return warm.run("cluster", "create", str(written(tmp_path, here.eks(name=name))), "--no-wait")
+        return warm.run("cluster", "create", str(written(tmp_path, here.eks(name=name))), "--no-wait", "--no-preflight")
 
     begin = len(here.gate.calls)
     assert create("clean-000") == 0, warm.out.read_text()
@@ -101,7 +101,7 @@ def test_delete_killed_at_any_call_goes_on(here, warm, tmp_path):
     chance, most = random.Random(SEED + 1), 14
     for number in range(12):
         name, at, after = f"kill-{number:04}", chance.randint(1, most), chance.random() < 0.5
-        assert warm.run("cluster", "create", str(written(tmp_path, here.eks(name=name))), "--no-wait") == 0
+        assert warm.run("cluster", "create", str(written(tmp_path, here.eks(name=name))), "--no-wait", "--no-preflight") == 0
         here.gate.faults[:] = [Cut(at, after_effect=after, do=warm.kill)]
         first = delete(name)
         here.gate.faults[:] = []
@@ -124,6 +124,7 @@ def test_a_process_started_anew(here, tmp_path):
         "create",
         str(path),
         "--no-wait",
+        "--no-preflight",
     ]
     running: list[subprocess.Popen[bytes]] = []
     here.gate.faults[:] = [Cut(9, do=lambda: running[0].kill())]

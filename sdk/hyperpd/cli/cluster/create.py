@@ -13,15 +13,18 @@ from hyperpd.cli.cluster.options import dry_run_option, file_argument, json_opti
 @click.command()
 @file_argument
 @dry_run_option
+@click.option("--no-preflight", is_flag=True, help="Do not look at the account first for what stands in the way.")
 @wait_options
 @json_option
-def create(file: Path, dry_run: bool, no_wait: bool, timeout_min: float, as_json: bool) -> None:
+def create(file: Path, dry_run: bool, no_preflight: bool, no_wait: bool, timeout_min: float, as_json: bool) -> None:
     """Create the cluster of FILE: role, bucket and lifecycle files as far as they are missing, then the cluster.
 
-    Run again after it was cut off, it goes on where it was; run again after all went well, it does nothing.
+    First it checks what plan checks, and makes nothing where a problem stands in the way. Run again after it was cut
+    off, it goes on where it was; run again after all went well, it does nothing.
     """
     from hyperpd.cli.cluster import show
-    from hyperpd.cluster import Cluster, load
+    from hyperpd.cluster import Cluster, load, preflight
+    from hyperpd.cluster.aws import Aws
 
     spec = load(file)
     if dry_run:
@@ -31,6 +34,13 @@ def create(file: Path, dry_run: bool, no_wait: bool, timeout_min: float, as_json
         else:
             show.calls(found.calls)
         return
+    if not no_preflight:
+        flight = preflight.run(spec, Aws(spec.region))
+        for finding in (*flight.of("unknown"), *flight.of("warning")):
+            for line in finding.lines():
+                output.note(line)
+        if error := flight.error():
+            raise error
     tell = show.progress(as_json)
     with remains(f"cut off; run it again and it goes on where it was: hyperpd cluster create {file}"):
         cluster = Cluster.create(spec, tell)
