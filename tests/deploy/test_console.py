@@ -105,6 +105,18 @@ def test_addresses_fill_in_what_the_templates_ask(name, orchestrator):
             assert re.search(declared.get("AllowedPattern", ""), value)
 
 
+@pytest.mark.parametrize(("name", "orchestrator"), CASES)
+def test_the_last_section_deletes_every_stack_that_the_page_makes(name, orchestrator):
+    said = texts(name, orchestrator)["console.md"]
+    before, _, last = said.partition("## When you are done")
+    made = {one["stackName"] for one in addresses(before)} | set(re.findall(r"Stack name `([^`]+)`", before))
+    deleted = re.findall(r"^[0-9]\. `([^`]+)`", last, re.MULTILINE)
+    assert "hyperpd-bucket" in made
+    assert sorted(deleted) == sorted(made)
+    order = [f"hyperpd{part}" for part in ("-serve", "-endpoint", "-nodes", "", "-image", "-eks", "-bucket")]
+    assert deleted == [one for one in order if one in made]  # what uses another's security group or image goes first
+
+
 def test_the_longest_options_still_fit_in_an_address():
     prefix = "a" * 128
     settings = [*(one for one in SETTINGS if not one.startswith("bucket")), "bucket=sagemaker-" + "b" * 53]

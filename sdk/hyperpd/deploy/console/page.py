@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from hyperpd.deploy.console import before, cluster, endpoint, groups, hosted, image, links, serve, stock, troubles
+from hyperpd.deploy.console import after, before, cluster, endpoint, groups, hosted, image, links, serve, stock, troubles
 from hyperpd.deploy.console.site import UNSEEN, Site
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
 from hyperpd.deploy.target import Document
@@ -74,7 +74,7 @@ def _page(site: Site) -> Iterator[str]:
     yield ""
     yield "This does not begin with an empty account: step 0 says what has to be there. **No step takes a terminal.**"
     yield ""
-    yield "Nodes of the cluster, billed from the moment they start until the stack is deleted:"
+    yield "Nodes of the cluster, billed from the moment they start until their stack is deleted (the last section):"
     yield ""
     yield "| instance group | type | nodes |"
     yield "|---|---|---|"
@@ -82,7 +82,7 @@ def _page(site: Site) -> Iterator[str]:
     yield ""
     if hosted.made(site):
         yield f"All workers fit on one {site.capacity.roles[0].instance.name}. For a SageMaker endpoint alone,"
-        yield "with no cluster, do steps 1, 2, 3 and 5a."
+        yield "with no cluster, you need of step 0 the quota for an endpoint, then steps 1, 2, 3 and 5a."
         yield ""
     yield from before.section(site)
     yield from _bucket(site)
@@ -99,7 +99,7 @@ def _page(site: Site) -> Iterator[str]:
         yield "`--set orchestrator=eks` they go on to a served request."
         yield ""
     yield from troubles.section(site)
-    yield from _end(site)
+    yield from after.section(site)
 
 
 def _bucket(site: Site) -> Iterator[str]:
@@ -268,18 +268,6 @@ def _serve(site: Site) -> Iterator[str]:
     yield 'Shows: Executing function: succeeded; Details: `"status": 200`, and in `answer` the `choices`, the text in'
     yield f"`choices[0].message.content`. 503 means that no worker is ready yet. {UNSEEN}"
     yield ""
-
-
-def _end(site: Site) -> Iterator[str]:
-    yield "## When you are done"
-    yield ""
-    made = {"serve": site.eks, "endpoint": hosted.made(site), "": True, "image": image.made(site)}
-    stacks = [f"`{site.stack(part)}`" for part, there in made.items() if there]
-    stay = "The bucket, and the repository of the image, stay" if image.made(site) else "The bucket stays"
-    yield f"CloudFormation, Stacks, in this order, Delete: {', '.join(stacks)}."
-    yield f"{stay} until you empty and delete {'them' if image.made(site) else 'it'}."
-    yield ""
-    yield f"Shows: DELETE_COMPLETE for each; under HyperPod clusters and Endpoints nothing is left. {UNSEEN}"
 
 
 def _json(site: Site) -> Iterator[str]:
