@@ -42,6 +42,8 @@ _ATTRIBUTES = {
     **dict.fromkeys(
         ("Log.Arn", "ApplyLog.Arn", "AskLog.Arn"), f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/hyperpd:*"
     ),
+    "Endpoint": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/hyperpd-endpoint",
+    "EndpointName": "hyperpd-endpoint",
     "Repository.Arn": f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/hyperpd",
     "GroupId": "sg-0aaaaaaaaaaaaaaaa",
     "Subnet": "subnet-0aaaaaaaaaaaaaaaa",

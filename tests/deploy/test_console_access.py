@@ -83,8 +83,7 @@ def test_services_take_on_roles_for_this_account_only(orchestrator):
                     said = trust.get("Condition", {}).get("StringEquals", {}).get("aws:SourceAccount")
                     assert said == (None if file == "1-cluster.yaml" else ACCOUNT), f"{name} {file} {logical}"
                     seen.add(trust["Principal"]["Service"])
-    assert seen >= {"sagemaker.amazonaws.com", "codebuild.amazonaws.com"}
-    assert ("lambda.amazonaws.com" in seen) == (orchestrator == "eks")
+    assert seen >= {"sagemaker.amazonaws.com", "codebuild.amazonaws.com", "lambda.amazonaws.com"}
 
 
 def test_pods_read_their_model_from_s3_and_nothing_else():

@@ -166,14 +166,6 @@ def model(place: tuple[str, str] | None) -> list[Object]:
     return _files("Model", literal(place[0]), literal(place[1].rstrip("/"))) if place else []
 
 
-def function(log: str) -> list[Object]:
-    """What a function may do in AWS; in Kubernetes its access entry says. log: logical name of its log group."""
-    return [
-        allow("FindCluster", ["eks:DescribeCluster"], [ref("EksClusterArn")]),
-        allow("Logs", ["logs:CreateLogStream", "logs:PutLogEvents"], [{"Fn::GetAtt": [log, "Arn"]}]),
-    ]
-
-
 def builder(key: str) -> list[Object]:
     """What the build of the image may do: read its one file (`key` of the prefix), write its log, fill its repository.
     It pulls from there, too: a push asks which layers are there already."""

@@ -6,7 +6,19 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from hyperpd.deploy.console import after, before, cluster, endpoint, groups, hosted, image, links, serve, stock, troubles
+from hyperpd.deploy.console import (
+    after,
+    before,
+    cluster,
+    endpoint,
+    groups,
+    hosted,
+    image,
+    links,
+    serve,
+    stock,
+    troubles,
+)
 from hyperpd.deploy.console.site import UNSEEN, Site
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
 from hyperpd.deploy.target import Document
@@ -219,14 +231,11 @@ def _endpoint(site: Site) -> Iterator[str]:
     yield ""
     yield f"Shows: `Endpoint` CREATE_IN_PROGRESS for as long as the model loads, then CREATE_COMPLETE. {UNSEEN}"
     yield ""
-    yield "The request: SageMaker AI, Studio, Deployments, Endpoints,"
-    yield f"`{site.stack('endpoint')}`, Test inference, Custom sample request, Content type `application/json`:"
+    yield f"The last of it is a function, `{site.stack('endpoint')}`, that may send this endpoint a request and nothing"
+    yield "else. Who tries it out needs `lambda:InvokeFunction` on it."
     yield ""
-    yield from _json(site)
-    yield "Send request."
-    yield ""
-    yield "Shows: HTTP 200 and a JSON with `choices`, the text in `choices[0].message.content`, in less than 60 s."
-    yield UNSEEN
+    yield from _asking(site, "endpoint")
+    yield "400, 422 or 503 are the container's own words, in `answer`."
     yield ""
 
 
@@ -259,14 +268,21 @@ def _serve(site: Site) -> Iterator[str]:
     yield ""
     yield "## 6. The request"
     yield ""
-    yield f"1. Open {links.page(site, 'lambda', '#/functions/' + site.stack('serve') + '?tab=testing')}"
+    yield from _asking(site, "serve")
+    yield "503 means that no worker is ready yet."
+    yield ""
+
+
+def _asking(site: Site, part: str) -> Iterator[str]:
+    """A request, by the function that has the name of its stack."""
+    yield f"1. Open {links.page(site, 'lambda', f'#/functions/{site.stack(part)}?tab=testing')}"
     yield "2. Test event, Create new event, Event name `ask`, Event JSON:"
     yield ""
     yield from _json(site)
     yield "3. Test."
     yield ""
     yield 'Shows: Executing function: succeeded; Details: `"status": 200`, and in `answer` the `choices`, the text in'
-    yield f"`choices[0].message.content`. 503 means that no worker is ready yet. {UNSEEN}"
+    yield f"`choices[0].message.content`. {UNSEEN}"
     yield ""
 
 
