@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from hyperpd import deploy
+from hyperpd import deploy, models
 from hyperpd.deploy import Rendering
 from hyperpd.deploy.console import links
 from hyperpd.recipe import RecipeFile, load, shipped
@@ -52,8 +52,14 @@ _ATTRIBUTES = {
 
 
 def gpu_recipes() -> list[str]:
-    """Names of the shipped recipes for GPUs."""
-    return [name for name in shipped() if load(name).recipe.accelerator == "gpu"]
+    """Names of the shipped recipes for GPUs, without those of gated models."""
+    return [name for name in shipped() if load(name).recipe.accelerator == "gpu" and name not in gated_recipes()]
+
+
+def gated_recipes() -> list[str]:
+    """Those of models that Hugging Face asks a token for."""
+    found = {name: models.find(load(name).recipe.model.huggingface) for name in shipped()}
+    return [name for name, known in found.items() if known and known.gated]
 
 
 @cache

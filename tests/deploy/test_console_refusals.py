@@ -14,16 +14,36 @@ from hyperpd.recipe import RecipeFile, load, parse, shipped
 from tests.deploy.console_stacks import (
     GIVEN,
     IMAGE,
+    ORCHESTRATORS,
     PINNED,
     SETTINGS,
-    gpu_recipes,
+    gated_recipes,
+    own_rendered,
 )
 
 
-@pytest.mark.parametrize("name", [name for name in shipped() if name not in gpu_recipes()])
+@pytest.mark.parametrize("name", [name for name in shipped() if load(name).recipe.accelerator == "cpu"])
 def test_recipes_for_cpus_are_refused_with_the_reason(name):
     with pytest.raises(RecipeError, match="accelerator: cpu: no instance type is named"):
         deploy.render(load(name), "console", SETTINGS)
+
+
+@pytest.mark.parametrize("orchestrator", ORCHESTRATORS)
+def test_gated_models_are_refused_before_nodes_are_paid_for(orchestrator):
+    assert len(gated_recipes()) == 2
+    for name in gated_recipes():
+        with pytest.raises(RecipeError) as error:
+            deploy.render(load(name), "console", [*SETTINGS, f"orchestrator={orchestrator}"])
+        (said,) = error.value.problems
+        assert said.startswith("model.huggingface: meta-llama/Llama-3.3-70B-Instruct is gated")
+        assert said.endswith("put its files in S3 and say model.s3 instead")
+
+
+@pytest.mark.parametrize("orchestrator", ORCHESTRATORS)
+def test_from_s3_a_gated_model_is_as_any_other(orchestrator):
+    document = load(gated_recipes()[0]).recipe.model_dump(mode="json", exclude_unset=True)
+    document["model"] = {"s3": "s3://models-example/llama", "served_as": "meta-llama/Llama-3.3-70B-Instruct"}
+    assert own_rendered(document, f"orchestrator={orchestrator}").documents
 
 
 @pytest.mark.parametrize(

@@ -53,5 +53,6 @@ def _problems(site: Site) -> Iterator[str]:
         if found and found.fate == "refused" and path != "gateway.auth":  # what of it is refused the console says
             yield f"{path}: an endpoint refuses it: {found.how}"
     for one in sagemaker_endpoint.problems(recipe, endpoint(site).options):
-        if not (alone(site) and one.startswith("model: ")):
+        gated = one.startswith("model.huggingface: ")  # refused altogether, by the console's own word
+        if not (gated or (alone(site) and one.startswith("model: "))):
             yield one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hyperpd import instances
+from hyperpd import instances, models
 from hyperpd.deploy.console import hosted, image, links, page, serve
 from hyperpd.deploy.console.site import Site
 from hyperpd.deploy.sagemaker_endpoint.endpoint import ECR
@@ -60,6 +60,11 @@ def _recipe(site: Site) -> Iterator[str]:
     recipe = site.recipe
     if recipe.gateway.auth == "keys":
         yield "gateway.auth: keys: the console's test pages send no key; IAM is what guards them, so say none"
+    if (known := models.find(recipe.model.huggingface)) and known.gated:
+        yield (
+            f"model.huggingface: {known.name} is gated: Hugging Face hands it out with a token only, and nothing here"
+            " gives workers one; put its files in S3 and say model.s3 instead"
+        )
     if recipe.fabric == "infiniband" and not recipe.aggregated:
         yield "kv_transfer.fabric: HyperPod has no InfiniBand; try efa"
     if recipe.model.s3 and not recipe.model.s3.removeprefix("s3://").partition("/")[2].strip("/"):
