@@ -95,7 +95,7 @@ def test_refusals_name_the_field_or_option(text, settings, said, load):
 
 
 def test_a_gated_model_from_s3_is_as_any_other(load):
-    text = GATED.replace("ml.g6e.12xlarge", "ml.p5.48xlarge, parallel: {tensor: 2}")
+    text = GATED.replace("ml.g6e.12xlarge", "ml.p5en.48xlarge, parallel: {tensor: 2}")
     assert deploy.render(load(text), "sagemaker_endpoint", [*BASE, DATA]).documents
 
 
