@@ -230,7 +230,6 @@ def test_no_option_is_dead():
         "orchestrator": ("slurm", "eks"),
         "stack_name": ("other", "eks"),
         "prefix": ("other", "eks"),
-        "account": ("999999999999", "eks"),
         "gateway_instance_type": ("ml.m5.xlarge", "eks"),
         "volume_gb": ("100", "eks"),
         "training_plan_arn": ("arn:aws:sagemaker:us-east-1:123456789012:training-plan/plan-1", "eks"),
@@ -245,12 +244,30 @@ def test_no_option_is_dead():
         "namespace": ("other", "eks"),
         "efa_sha256": ("1" * 64, "eks"),
     }
-    # Held by recipes that are refused without them: tiny-gpu-1p1d and deepseek-r1-p5en-2xdp16.
-    assert set(changes) == set(Options.model_fields) - {"instance_type", "leader_worker_set"}
+    # Held by recipes that are refused without them: tiny-gpu-1p1d and deepseek-r1-p5en-2xdp16; account below.
+    assert set(changes) == set(Options.model_fields) - {"account", "instance_type", "leader_worker_set"}
     for name, (value, orchestrator) in changes.items():
         before = [document.body for document in rendered("qwen3-32b-p5-4p2d", orchestrator).documents]
         after = [document.body for document in rendered("qwen3-32b-p5-4p2d", orchestrator, f"{name}={value}").documents]
         assert before != after, name
+
+
+def test_the_account_is_the_images_or_where_it_is_another_the_given_one():
+    """An image that is there may be of another account; one that a stack builds is not."""
+
+    def roles(*settings: str) -> set[str]:
+        made = rendered("qwen3-32b-p5-4p2d", "eks", *settings).documents
+        pasted = next(str(one.body) for one in made if one.file == "instance-group-settings.json")
+        return {one["ExecutionRole"] for one in json.loads(pasted)}
+
+    file, given = load("qwen3-32b-p5-4p2d"), [one for one in SETTINGS if not one.startswith("account=")]
+    without = {one.file: one.body for one in deploy.render(file, "console", given).documents}
+    pasted = json.loads(str(without["instance-group-settings.json"]))
+    assert {one["ExecutionRole"] for one in pasted} == roles()
+    assert roles() == {"arn:aws:iam::123456789012:role/hyperpd-us-east-1-execution"}
+    assert "111122223333" not in str(without["console.md"])
+    other = roles(f"image={PINNED}", "account=999999999999")
+    assert other == {"arn:aws:iam::999999999999:role/hyperpd-us-east-1-execution"}
 
 
 def test_managed_tiers_are_the_clusters():
@@ -291,6 +308,9 @@ def test_the_page_says_what_has_to_be_there_and_what_the_function_may_do():
         "No step takes a terminal.",
         "the controller of LeaderWorkerSet: rendered with `leader_worker_set=true`, this page takes it to be there",
         "`hyperpd-serve-apply`, is administrator of the EKS cluster (AmazonEKSClusterAdminPolicy, all namespaces)",
+        "roles with names of their own (iam:CreateRole, iam:PassRole), access entries (eks:CreateAccessEntry) among it",
+        "an access entry of your own (EKS, the cluster, Access; AmazonEKSAdminViewPolicy), and eks:AccessKubernetesApi",
+        "If EKS says that your principal has no access, go on: step 6 answers 503 until workers are ready.",
         "`hyperpd-serve`, may send the gateway a POST and nothing else. Who tries it out needs `lambda:InvokeFunction`",
     ):
         assert said in words

@@ -60,6 +60,11 @@ def test_from_s3_a_gated_model_is_as_any_other(orchestrator):
         (("orchestrator=slurm", f"vpc_id={GIVEN['VpcId']}"), "vpc_id, subnet_id: one goes with the other"),
         (("orchestrator=slurm", "route_table_id=rtb-01234567"), "route_table_id: goes with vpc_id"),
         (("region=eu-west-1", f"eks_cluster_arn={GIVEN['EksClusterArn']}"), "eks_cluster_arn: is in us-east-1"),
+        ((*SETTINGS[:3], "account=999999999999"), "account: 999999999999, but the image that a stack builds there"),
+        (
+            (*SETTINGS[:3], "eks_cluster_arn=arn:aws:eks:us-east-1:999999999999:cluster/prod"),
+            "eks_cluster_arn: is of the account 999999999999, the stacks are of 123456789012",
+        ),
         (("leader_worker_set=true",), "leader_worker_set: no LeaderWorkerSet is made here"),
         (("orchestrator=slurm", "leader_worker_set=true"), "leader_worker_set: no LeaderWorkerSet is made here"),
         ((*SETTINGS[:2], f"image={PINNED}", f"efa_sha256={'0' * 64}"), "efa_sha256: no stack builds the image"),

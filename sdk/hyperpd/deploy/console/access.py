@@ -180,9 +180,8 @@ def builder(key: str) -> list[Object]:
 
 def repository(site: Site) -> str:
     """ARN of the image's repository."""
-    host, _, path = site.image.partition("/")
-    account, region = host.split(".")[0], host.split(".")[3]
-    return f"{_ARN}ecr:{region}:{account}:repository/{literal(path.partition('@')[0].partition(':')[0])}"
+    image = site.registry
+    return f"{_ARN}ecr:{image['region']}:{image['account']}:repository/{image['repository']}"
 
 
 def _own() -> Object:

@@ -16,7 +16,7 @@ def endpoint(site: Site) -> Endpoint:
     """With a role's ARN that stands for the one that the stack makes."""
     missing = [spec for spec in site.file.recipe.roles().values() if not spec.instance_type]
     options = sagemaker_endpoint.Options(
-        role_arn=f"arn:{site.partition}:iam::{site.options.account}:role/hyperpd",
+        role_arn=f"arn:{site.partition}:iam::{site.account}:role/hyperpd",
         image=site.image,
         instance_type=site.capacity.roles[0].instance.name if missing else None,
     )

@@ -12,6 +12,7 @@ import yaml
 
 from hyperpd.deploy.console import access, hosted
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION, bucket_parameter, prefix_parameter
+from hyperpd.deploy.console.options import pattern
 from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
 from hyperpd.deploy.target import Document
 from hyperpd.image.tools import DOCKERFILE, Reference, reference
@@ -94,7 +95,6 @@ def needs_efa(site: Site) -> bool:
 
 def document(site: Site) -> Document:
     """Repository, role, project."""
-    checksum = r"^[0-9a-f]{64}$" if needs_efa(site) else r"^$|^[0-9a-f]{64}$"
     said = f"SHA-256 that you trust of {efa_installer()}"
     body: Object = {
         "AWSTemplateFormatVersion": VERSION,
@@ -105,7 +105,7 @@ def document(site: Site) -> Document:
             "EfaSha256": parameter(
                 said if needs_efa(site) else f"{said}; empty: an image without EFA",
                 site.options.efa_sha256 or (None if needs_efa(site) else ""),
-                AllowedPattern=checksum,
+                AllowedPattern=pattern("efa_sha256", empty=not needs_efa(site)),
             ),
         },
         "Resources": {

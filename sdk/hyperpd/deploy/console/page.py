@@ -194,8 +194,8 @@ def _pasting(site: Site) -> Iterator[str]:
     yield "### Or from pasted instance groups"
     yield ""
     yield "Create the stack above with `CreateCluster` = no: it makes the role and the security group, and its Outputs"
-    yield f"name them. `{PASTE_FILE}` has the groups, as the API's CreateCluster takes them. With `--set account=`"
-    yield "their ExecutionRole is that of the stack; without, 111122223333 stands for your account."
+    yield f"name them. `{PASTE_FILE}` has the groups, as the API's CreateCluster takes them; their"
+    yield f"ExecutionRole is that of the stack, in the account {site.account} (`--set account=` names another)."
     yield ""
     if not stock.known(site):
         if not site.eks:
@@ -262,7 +262,8 @@ def _serve(site: Site) -> Iterator[str]:
     yield f'Shows: CREATE_COMPLETE within five minutes; Outputs, `Said`: "applied … objects". {UNSEEN}'
     yield ""
     yield "Workers load their model now. EKS, Clusters, your cluster, Resources, Workloads, Pods, namespace"
-    yield f"{' and '.join(rooms)}."
+    yield f"{' and '.join(rooms)}. If EKS says that your principal has no access, go on: step 6 answers 503 until"
+    yield "workers are ready."
     yield ""
     yield f"Shows: every pod Running and Ready, at the latest after {site.recipe.start_timeout_s} s. {UNSEEN}"
     yield ""

@@ -8,6 +8,7 @@ import json
 from hyperpd.deploy import kubernetes
 from hyperpd.deploy.console import access, function, hosted, lambdas
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION
+from hyperpd.deploy.console.options import pattern
 from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
 from hyperpd.deploy.target import Document
@@ -94,7 +95,7 @@ def document(site: Site) -> Document:
             "EksClusterArn": parameter(
                 "ARN of the EKS cluster",
                 site.options.eks_cluster_arn,
-                AllowedPattern=r"^arn:aws[a-z-]*:eks:[a-z0-9-]+:[0-9]{12}:cluster/[0-9A-Za-z][A-Za-z0-9_-]*$",
+                AllowedPattern=pattern("eks_cluster_arn"),
             )
         },
         "Resources": {
