@@ -42,8 +42,8 @@ def section(site: Site) -> Iterator[str]:
 def _needed_of_eks(site: Site) -> Iterator[str]:
     yield "- Add-ons come from registries of AWS' accounts: nodes may pull from those, and from this account's"
     yield "  registry the image of step 3 and no other."
-    yield "- To see Pods in step 5: an access entry of your own (EKS, the cluster, Access; AmazonEKSAdminViewPolicy), and"
-    yield f"  eks:AccessKubernetesApi. Who has neither sees the answer of step 6 all the same. {UNSEEN}"
+    yield "- To see Pods in step 5: an access entry of your own (EKS, the cluster, Access; AmazonEKSAdminViewPolicy),"
+    yield f"  and eks:AccessKubernetesApi. Who has neither sees the answer of step 6 all the same. {UNSEEN}"
     yield "- An EKS cluster, authentication mode `API` or `API_AND_CONFIG_MAP`, API server endpoint access"
     yield "  Public, or Public and private, with what HyperPod needs on it (device plugins for GPUs and EFA, health"
     yield "  monitoring), and no HyperPod cluster on it yet." + (

@@ -6,6 +6,7 @@ from hyperpd.deploy.console import access, hosted, invoke, lambdas
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION, bucket_parameter, prefix_parameter
 from hyperpd.deploy.console.site import RECIPE, Object, Site, ref, sub
 from hyperpd.deploy.sagemaker_endpoint import requests
+from hyperpd.deploy.sagemaker_endpoint.permissions import allow
 from hyperpd.deploy.target import Document
 
 FILE = "2-endpoint.yaml"
@@ -48,7 +49,7 @@ def document(site: Site) -> Document:
 
 def _asking(site: Site) -> Object:
     """Who asks: a function that may send this endpoint a request, and nothing else."""
-    may = [access.allow("AskEndpoint", ["sagemaker:InvokeEndpoint"], [ref("Endpoint")])]
+    may = [allow("AskEndpoint", ["sagemaker:InvokeEndpoint"], [ref("Endpoint")])]
     properties: Object = {
         "Description": "Sends the endpoint a request: what its Test tab is given",
         "Handler": "index.asked",

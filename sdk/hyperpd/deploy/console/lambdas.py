@@ -7,6 +7,7 @@ from types import ModuleType
 
 from hyperpd.deploy.console import access
 from hyperpd.deploy.console.site import Object, Site, sub
+from hyperpd.deploy.sagemaker_endpoint.permissions import allow
 
 
 def function(
@@ -15,7 +16,7 @@ def function(
     """Resources: a function, its log, its role. name: logical; suffix: of its own name, behind the stack's;
     may: statements of what it may do beside writing its log."""
     log = f"{name}Log"
-    statements = [*may, access.allow("Logs", ["logs:CreateLogStream", "logs:PutLogEvents"], [_arn(log)])]
+    statements = [*may, allow("Logs", ["logs:CreateLogStream", "logs:PutLogEvents"], [_arn(log)])]
     return {
         log: {
             "Type": "AWS::Logs::LogGroup",

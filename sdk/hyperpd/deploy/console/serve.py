@@ -11,6 +11,7 @@ from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION
 from hyperpd.deploy.console.options import pattern
 from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
+from hyperpd.deploy.sagemaker_endpoint.permissions import allow
 from hyperpd.deploy.target import Document
 from hyperpd.engine import hub_names
 from hyperpd.recipe import Recipe, RecipeFile
@@ -155,7 +156,7 @@ def document(site: Site) -> Document:
 
 def _function(site: Site, name: str, source: str, properties: Object, entry: Object, suffix: str = "") -> Object:
     """A function, and its entry to the cluster."""
-    find = [access.allow("FindCluster", ["eks:DescribeCluster"], [ref("EksClusterArn")])]
+    find = [allow("FindCluster", ["eks:DescribeCluster"], [ref("EksClusterArn")])]
     role = {"Fn::GetAtt": [f"{name}Role", "Arn"]}
     return lambdas.function(site, name, source, properties, find, suffix=suffix) | {
         f"{name}Entry": {
