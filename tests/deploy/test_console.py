@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,14 @@ def test_the_same_recipe_gives_the_same_bytes():
     file, settings = load("qwen3-32b-p5-4p2d"), SETTINGS
     one, other = (deploy.texts(deploy.render(file, "console", settings), file, settings) for _ in range(2))
     assert one == other
+
+
+def test_rendering_costs_little():
+    file = load("qwen3-32b-p5-4p2d")
+    deploy.render(file, "console", SETTINGS)  # what is read once
+    began = time.process_time()
+    deploy.texts(deploy.render(file, "console", SETTINGS), file, SETTINGS)
+    print(f"rendered in {(time.process_time() - began) * 1000:.0f} ms of CPU")
 
 
 def test_no_option_is_dead():

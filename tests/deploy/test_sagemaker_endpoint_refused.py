@@ -46,7 +46,11 @@ def load(tmp_path):
         (LOCAL, [*BASE, DATA, "volume_gb=100"], "volume_gb: ml.p5.48xlarge has disks of its own"),
         (LOCAL, [*BASE, DATA, "instance_type=ml.gr6.8xlarge"], "SageMaker has no endpoints on ml.gr6.8xlarge"),
         (LOCAL, [*BASE, DATA, "instance_type=ml.p5.49xlarge"], "nothing is known of ml.p5.49xlarge"),
-        (LOCAL, [*BASE, DATA, "instance_type=ml.g6e.12xlarge"], "replicas: all workers are on one ml.g6e.12xlarge"),
+        (
+            LOCAL,
+            [*BASE, DATA, "instance_type=ml.g6e.12xlarge"],
+            "replicas: all workers are on one ml.g6e.12xlarge with 4 GPUs, and they take 6",
+        ),
         (LOCAL.replace("/opt/ml/model/adapters", "/fsx"), [*BASE, DATA], "model.adapters.0.path: /fsx/sql is not in"),
         (
             LOCAL.replace("replicas: 2", "replicas: 5").replace("max: 4", "max: 6"),

@@ -138,8 +138,9 @@ def _instance(recipe: Recipe, options: Options) -> Iterator[str]:
         fitting = recipe.model_copy(update={"kv_transfer": recipe.kv_transfer.model_copy(update={"fabric": "local"})})
         try:
             place(fitting, (Machine(gpus=machine.gpus),))
-        except CapacityError as error:
-            yield f"replicas: all workers are on one {name} with {machine.gpus} GPUs, but {error}"
+        except CapacityError:
+            taken = sum(spec.replicas * spec.parallel.size for spec in recipe.roles().values())
+            yield f"replicas: all workers are on one {name} with {machine.gpus} GPUs, and they take {taken}"
 
 
 def _on(recipe: Recipe, name: str) -> Iterator[str]:
