@@ -7,6 +7,7 @@ Where they come from, for every row:
   checkpoint's index states the number or it follows from the shapes. The tests compute all of them again
   from config.json, so a slip of the pen is found.
 - expert_bytes: from the shapes, at the checkpoint's own width.
+- gated: the model card; its files are handed out with a token of somebody who accepted its licence, or not at all.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class KnownModel:
     experts_per_token: int = 0
     expert_bytes: int = 0  # of weights_bytes, those of routed experts
     expert_shards: int = 0  # most ranks one expert may be cut into (the blocks of its scales); 0: any number
+    gated: bool = False  # Hugging Face asks for a token before it hands the files out
 
     @property
     def expert_share(self) -> float:
@@ -138,6 +140,7 @@ MODELS = (
         context_tokens=131_072,
         source="computed from config.json: bfloat16; the index of Llama-3.1-70B-Instruct, the same shape, says it too",
         date="2024-12-06",
+        gated=True,
     ),
     _QWEN3_32B,
     replace(

@@ -30,6 +30,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, known: dict[str, dict[str, str]], denied: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.known, self.denied = known, denied
+        self.inadmissible = ""  # a kind
         self.objects: dict[str, Any] = {}
         self.asked: list[Any] = []
         self.told: list[Any] = []
@@ -108,6 +109,8 @@ class Handler(BaseHTTPRequestHandler):
         room = body["metadata"].get("namespace")
         if room and f"/api/v1/namespaces/{room}" not in self.server.objects:
             self._answer(404, {"message": f"namespace {room} not found"})
+        elif body["kind"] == self.server.inadmissible:
+            self._answer(403, {"message": "admission webhook denied the request"})
         elif self.headers["Content-Type"] != "application/apply-patch+yaml" or "fieldManager=" not in query:
             self._answer(415, {"message": "no apply"})
         else:

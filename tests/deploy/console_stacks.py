@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from hyperpd import deploy
+from hyperpd import deploy, models
 from hyperpd.deploy import Rendering
 from hyperpd.deploy.console import links
 from hyperpd.recipe import RecipeFile, load, shipped
@@ -42,6 +42,8 @@ _ATTRIBUTES = {
     **dict.fromkeys(
         ("Log.Arn", "ApplyLog.Arn", "AskLog.Arn"), f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/hyperpd:*"
     ),
+    "Endpoint": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/hyperpd-endpoint",
+    "EndpointName": "hyperpd-endpoint",
     "Repository.Arn": f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/hyperpd",
     "GroupId": "sg-0aaaaaaaaaaaaaaaa",
     "Subnet": "subnet-0aaaaaaaaaaaaaaaa",
@@ -50,8 +52,14 @@ _ATTRIBUTES = {
 
 
 def gpu_recipes() -> list[str]:
-    """Names of the shipped recipes for GPUs."""
-    return [name for name in shipped() if load(name).recipe.accelerator == "gpu"]
+    """Names of the shipped recipes for GPUs, without those of gated models."""
+    return [name for name in shipped() if load(name).recipe.accelerator == "gpu" and name not in gated_recipes()]
+
+
+def gated_recipes() -> list[str]:
+    """Those of models that Hugging Face asks a token for."""
+    found = {name: models.find(load(name).recipe.model.huggingface) for name in shipped()}
+    return [name for name, known in found.items() if known and known.gated]
 
 
 @cache

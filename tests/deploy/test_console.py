@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ def test_addresses_fill_in_what_the_templates_ask(name, orchestrator):
         for key, value in values.items():
             declared = template["Parameters"][key.removeprefix("param_")]
             assert re.search(declared.get("AllowedPattern", ""), value)
+
+
+@pytest.mark.parametrize(("name", "orchestrator"), CASES)
+def test_the_last_section_deletes_every_stack_that_the_page_makes(name, orchestrator):
+    said = texts(name, orchestrator)["console.md"]
+    before, _, last = said.partition("## When you are done")
+    made = {one["stackName"] for one in addresses(before)} | set(re.findall(r"Stack name `([^`]+)`", before))
+    deleted = re.findall(r"^[0-9]\. `([^`]+)`", last, re.MULTILINE)
+    assert "hyperpd-bucket" in made
+    assert sorted(deleted) == sorted(made)
+    order = [f"hyperpd{part}" for part in ("-serve", "-endpoint", "-nodes", "", "-image", "-eks", "-bucket")]
+    assert deleted == [one for one in order if one in made]  # what uses another's security group or image goes first
 
 
 def test_the_longest_options_still_fit_in_an_address():
@@ -209,6 +222,14 @@ def test_the_same_recipe_gives_the_same_bytes():
     assert one == other
 
 
+def test_rendering_costs_little():
+    file = load("qwen3-32b-p5-4p2d")
+    deploy.render(file, "console", SETTINGS)  # what is read once
+    began = time.process_time()
+    deploy.texts(deploy.render(file, "console", SETTINGS), file, SETTINGS)
+    print(f"rendered in {(time.process_time() - began) * 1000:.0f} ms of CPU")
+
+
 def test_no_option_is_dead():
     """Each option changes some file, where it is not refused."""
     changes = {
@@ -218,7 +239,6 @@ def test_no_option_is_dead():
         "orchestrator": ("slurm", "eks"),
         "stack_name": ("other", "eks"),
         "prefix": ("other", "eks"),
-        "account": ("999999999999", "eks"),
         "gateway_instance_type": ("ml.m5.xlarge", "eks"),
         "volume_gb": ("100", "eks"),
         "training_plan_arn": ("arn:aws:sagemaker:us-east-1:123456789012:training-plan/plan-1", "eks"),
@@ -233,12 +253,30 @@ def test_no_option_is_dead():
         "namespace": ("other", "eks"),
         "efa_sha256": ("1" * 64, "eks"),
     }
-    # Held by recipes that are refused without them: tiny-gpu-1p1d and deepseek-r1-p5en-2xdp16.
-    assert set(changes) == set(Options.model_fields) - {"instance_type", "leader_worker_set"}
+    # Held by recipes that are refused without them: tiny-gpu-1p1d and deepseek-r1-p5en-2xdp16; account below.
+    assert set(changes) == set(Options.model_fields) - {"account", "instance_type", "leader_worker_set"}
     for name, (value, orchestrator) in changes.items():
         before = [document.body for document in rendered("qwen3-32b-p5-4p2d", orchestrator).documents]
         after = [document.body for document in rendered("qwen3-32b-p5-4p2d", orchestrator, f"{name}={value}").documents]
         assert before != after, name
+
+
+def test_the_account_is_the_images_or_where_it_is_another_the_given_one():
+    """An image that is there may be of another account; one that a stack builds is not."""
+
+    def roles(*settings: str) -> set[str]:
+        made = rendered("qwen3-32b-p5-4p2d", "eks", *settings).documents
+        pasted = next(str(one.body) for one in made if one.file == "instance-group-settings.json")
+        return {one["ExecutionRole"] for one in json.loads(pasted)}
+
+    file, given = load("qwen3-32b-p5-4p2d"), [one for one in SETTINGS if not one.startswith("account=")]
+    without = {one.file: one.body for one in deploy.render(file, "console", given).documents}
+    pasted = json.loads(str(without["instance-group-settings.json"]))
+    assert {one["ExecutionRole"] for one in pasted} == roles()
+    assert roles() == {"arn:aws:iam::123456789012:role/hyperpd-us-east-1-execution"}
+    assert "111122223333" not in str(without["console.md"])
+    other = roles(f"image={PINNED}", "account=999999999999")
+    assert other == {"arn:aws:iam::999999999999:role/hyperpd-us-east-1-execution"}
 
 
 def test_managed_tiers_are_the_clusters():
@@ -279,6 +317,9 @@ def test_the_page_says_what_has_to_be_there_and_what_the_function_may_do():
         "No step takes a terminal.",
         "the controller of LeaderWorkerSet: rendered with `leader_worker_set=true`, this page takes it to be there",
         "`hyperpd-serve-apply`, is administrator of the EKS cluster (AmazonEKSClusterAdminPolicy, all namespaces)",
+        "roles with names of their own (iam:CreateRole, iam:PassRole), access entries (eks:CreateAccessEntry) among it",
+        "an access entry of your own (EKS, the cluster, Access; AmazonEKSAdminViewPolicy), and eks:AccessKubernetesApi",
+        "If EKS says that your principal has no access, go on: step 6 answers 503 until workers are ready.",
         "`hyperpd-serve`, may send the gateway a POST and nothing else. Who tries it out needs `lambda:InvokeFunction`",
     ):
         assert said in words

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from hyperpd import deploy
 from hyperpd.deploy.console import access
 from tests.deploy.console_stacks import (
     ACCOUNT,
     GIVEN,
+    IMAGE,
     ORCHESTRATORS,
     Stack,
     from_s3,
     gpu_recipes,
     own,
+    own_file,
     statements,
     templates,
 )
@@ -58,6 +61,15 @@ def test_an_endpoint_reads_its_model_and_nothing_else():
     assert found["PullImage"] == ["arn:aws:ecr:us-east-1:123456789012:repository/team/hyperpd"]
 
 
+def test_an_endpoint_may_do_what_the_target_sagemaker_endpoint_says():
+    text = {"model": {"s3": "s3://models-example/llama"}, "aggregated": {"instance_type": "ml.g6e.12xlarge"}}
+    of_stack = Stack(own(text, "orchestrator=slurm")["2-endpoint.yaml"], {}).resources()["ExecutionRole"]
+    settings = (f"image={IMAGE}", f"role_arn=arn:aws:iam::{ACCOUNT}:role/a", "endpoint_name=hyperpd")
+    documents = deploy.render(own_file(text), "sagemaker_endpoint", settings).documents
+    (policy,) = [one.body for one in documents if one.file == "1-role-policy.json"]
+    assert [*statements(of_stack)] == [*statements(policy)]
+
+
 def test_nothing_is_read_from_buckets_of_other_accounts():
     """As the target sagemaker_endpoint has it."""
     model, node = {"s3": "s3://models-example/llama"}, {"instance_type": "ml.g6e.12xlarge"}
@@ -83,8 +95,7 @@ def test_services_take_on_roles_for_this_account_only(orchestrator):
                     said = trust.get("Condition", {}).get("StringEquals", {}).get("aws:SourceAccount")
                     assert said == (None if file == "1-cluster.yaml" else ACCOUNT), f"{name} {file} {logical}"
                     seen.add(trust["Principal"]["Service"])
-    assert seen >= {"sagemaker.amazonaws.com", "codebuild.amazonaws.com"}
-    assert ("lambda.amazonaws.com" in seen) == (orchestrator == "eks")
+    assert seen >= {"sagemaker.amazonaws.com", "codebuild.amazonaws.com", "lambda.amazonaws.com"}
 
 
 def test_pods_read_their_model_from_s3_and_nothing_else():

@@ -82,9 +82,8 @@ def test_an_unknown_kind_is_refused_before_anything_is_applied(server):
 
 def test_an_access_entry_that_does_not_hold_yet_is_waited_for(server):
     server.denied = 3
-    pauses: list[float] = []
     names = inlined("qwen3-32b-p5-4p2d", server)
-    names["connect"] = lambda: names["Kubernetes"](server.url, "token", None, pauses.append)
+    pauses = _counting(names, server)
     names["handler"](event(server), None)
     assert server.told[0]["Status"] == "SUCCESS"
     assert len(pauses) == 3
@@ -95,6 +94,56 @@ def test_one_that_never_holds_fails_with_the_servers_word(server):
     inlined("qwen3-32b-p5-4p2d", server)["handler"](event(server), None)
     assert server.told[0]["Status"] == "FAILED"
     assert "403" in server.told[0]["Reason"]
+
+
+def _counting(names: dict[str, Any], server: Server) -> list[float]:
+    """The pauses that a function makes, which is run with them."""
+    pauses: list[float] = []
+    names["connect"] = lambda: names["Kubernetes"](server.url, "token", None, pauses.append)
+    return pauses
+
+
+def test_what_the_cluster_does_not_admit_is_not_waited_for(server):
+    """That is a 403, too; our entry holds by then."""
+    server.inadmissible = "Deployment"
+    names = inlined("qwen3-32b-p5-4p2d", server)
+    pauses = _counting(names, server)
+    names["handler"](event(server), None)
+    assert server.told[0]["Status"] == "FAILED"
+    assert "403 admission webhook denied the request" in server.told[0]["Reason"]
+    assert not pauses
+    assert not [one for one in server.objects.values() if one["kind"] == "Namespace"]
+
+
+def test_that_the_cluster_knows_us_is_not_yet_that_the_entry_holds(server):
+    """Discovery is for everybody whom it knows."""
+    names = inlined("qwen3-32b-p5-4p2d", server)
+    pauses = _counting(names, server)
+    cluster = names["connect"]()
+    names["connect"] = lambda: cluster
+    for one in names["OBJECTS"]:
+        cluster.path(one)
+    server.denied = 2
+    names["handler"](event(server), None)
+    assert server.told[0]["Status"] == "SUCCESS", server.told
+    assert len(pauses) == 2
+
+
+def test_cloudformation_hears_of_an_entry_that_is_taken_away_while_lambda_still_runs(server):
+    """Waiting, and the rollback's, stay below the function's time altogether."""
+    names = inlined("qwen3-32b-p5-4p2d", server)
+    pauses, send = _counting(names, server), names["_send"]
+
+    def taken_away(*words: Any) -> None:
+        server.denied = 10**6
+        send(*words)
+
+    names["_send"] = taken_away
+    names["handler"](event(server), None)
+    assert server.told[0]["Status"] == "FAILED"
+    assert "what was made is left" in server.told[0]["Reason"]
+    timeout_s = templates("qwen3-32b-p5-4p2d", "eks")["3-serve.yaml"]["Resources"]["Apply"]["Properties"]["Timeout"]
+    assert sum(pauses) < timeout_s / 2
 
 
 def test_a_server_that_refuses_an_object_is_quoted(server):

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from hyperpd.deploy.console import image
+from hyperpd.errors import RecipeError
 from tests.deploy.console_stacks import GIVEN, IMAGE, PINNED, Stack, rendered, templates, texts
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,30 @@ def test_the_source_is_all_that_the_dockerfile_copies():
         assert [file for file in files if file == name or file.startswith(f"{name}/")], name
     assert all((ROOT / file).read_bytes().decode() == text for file, text in files.items())
     assert not [file for file in files if "__pycache__" in file or file.endswith(".pyc") or "/." in file]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A small one, packed anew."""
+    monkeypatch.setattr(image, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(image, "CONTEXT", ("sdk",))
+    image.source.cache_clear()
+    (tmp_path / "sdk").mkdir()
+    (tmp_path / "sdk" / "a.py").write_text("a = 1\n")
+    yield tmp_path
+    image.source.cache_clear()
+
+
+def test_what_is_not_ours_is_not_packed(checkout):
+    for name in ("core.dump", "a.so", "a.pyc", ".env"):
+        (checkout / "sdk" / name).write_bytes(b"\xff")
+    assert json.loads(image.source()) == {"sdk/a.py": "a = 1\n"}
+
+
+def test_a_file_that_is_no_text_is_named(checkout):
+    (checkout / "sdk" / "b.py").write_bytes(b"\xff")
+    with pytest.raises(RecipeError, match=r"(?s)b\.py.*is no text"):
+        image.source()
 
 
 def test_the_commands_build_and_push_what_was_rendered(tmp_path):

@@ -14,16 +14,36 @@ from hyperpd.recipe import RecipeFile, load, parse, shipped
 from tests.deploy.console_stacks import (
     GIVEN,
     IMAGE,
+    ORCHESTRATORS,
     PINNED,
     SETTINGS,
-    gpu_recipes,
+    gated_recipes,
+    own_rendered,
 )
 
 
-@pytest.mark.parametrize("name", [name for name in shipped() if name not in gpu_recipes()])
+@pytest.mark.parametrize("name", [name for name in shipped() if load(name).recipe.accelerator == "cpu"])
 def test_recipes_for_cpus_are_refused_with_the_reason(name):
     with pytest.raises(RecipeError, match="accelerator: cpu: no instance type is named"):
         deploy.render(load(name), "console", SETTINGS)
+
+
+@pytest.mark.parametrize("orchestrator", ORCHESTRATORS)
+def test_gated_models_are_refused_before_nodes_are_paid_for(orchestrator):
+    assert len(gated_recipes()) == 2
+    for name in gated_recipes():
+        with pytest.raises(RecipeError) as error:
+            deploy.render(load(name), "console", [*SETTINGS, f"orchestrator={orchestrator}"])
+        (said,) = error.value.problems
+        assert said.startswith("model.huggingface: meta-llama/Llama-3.3-70B-Instruct is gated")
+        assert said.endswith("put its files in S3 and say model.s3 instead")
+
+
+@pytest.mark.parametrize("orchestrator", ORCHESTRATORS)
+def test_from_s3_a_gated_model_is_as_any_other(orchestrator):
+    document = load(gated_recipes()[0]).recipe.model_dump(mode="json", exclude_unset=True)
+    document["model"] = {"s3": "s3://models-example/llama", "served_as": "meta-llama/Llama-3.3-70B-Instruct"}
+    assert own_rendered(document, f"orchestrator={orchestrator}").documents
 
 
 @pytest.mark.parametrize(
@@ -40,6 +60,11 @@ def test_recipes_for_cpus_are_refused_with_the_reason(name):
         (("orchestrator=slurm", f"vpc_id={GIVEN['VpcId']}"), "vpc_id, subnet_id: one goes with the other"),
         (("orchestrator=slurm", "route_table_id=rtb-01234567"), "route_table_id: goes with vpc_id"),
         (("region=eu-west-1", f"eks_cluster_arn={GIVEN['EksClusterArn']}"), "eks_cluster_arn: is in us-east-1"),
+        ((*SETTINGS[:3], "account=999999999999"), "account: 999999999999, but the image that a stack builds there"),
+        (
+            (*SETTINGS[:3], "eks_cluster_arn=arn:aws:eks:us-east-1:999999999999:cluster/prod"),
+            "eks_cluster_arn: is of the account 999999999999, the stacks are of 123456789012",
+        ),
         (("leader_worker_set=true",), "leader_worker_set: no LeaderWorkerSet is made here"),
         (("orchestrator=slurm", "leader_worker_set=true"), "leader_worker_set: no LeaderWorkerSet is made here"),
         ((*SETTINGS[:2], f"image={PINNED}", f"efa_sha256={'0' * 64}"), "efa_sha256: no stack builds the image"),

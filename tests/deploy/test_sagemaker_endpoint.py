@@ -251,24 +251,27 @@ def test_a_role_may_do_no_more_than_needed(bodies):
         return {one["Sid"]: one for one in bodies(text, *BASE, *settings)["1-role-policy.json"]["Statement"]}
 
     plain = allowed("tiny-cpu-1p1d", CPU)
-    assert plain.keys() == {"Image", "ImageToken", "Log", "Metrics"}
+    assert plain.keys() == {"PullImage", "RegistryLogin", "Logs", "Metrics"}
     whole = allowed(LOCAL, DATA, *VPC)
     network = {"MakeInterfaces", "OwnInterfaces", "Describe"}
-    assert whole.keys() - plain.keys() == {"ModelFiles", "ModelFileNames", *network}
-    assert whole["ModelFiles"]["Resource"] == "arn:aws:s3:::models-example/large/*"
+    assert whole.keys() - plain.keys() == {"ModelRead", "ModelList", *network}
+    assert whole["ModelRead"]["Resource"] == ["arn:aws:s3:::models-example/large/*"]
+    assert whole["ModelList"]["Condition"]["StringLike"] == {"s3:prefix": ["large/*"]}
+    image = "arn:aws:ecr:us-east-2:123456789012:repository/hyperpd"
+    assert whole["PullImage"]["Resource"] == [image]
     account = {"aws:ResourceAccount": "123456789012"}
-    assert [whole[sid]["Condition"]["StringEquals"] for sid in ("ModelFiles", "ModelFileNames")] == [account, account]
+    assert [whole[sid]["Condition"]["StringEquals"] for sid in ("ModelRead", "ModelList")] == [account, account]
     log = "arn:aws:logs:us-east-2:123456789012:log-group:/aws/sagemaker/Endpoints/own-local"
-    assert whole["Log"]["Resource"] == [log, f"{log}:log-stream:*"]
+    assert whole["Logs"]["Resource"] == [log, f"{log}:log-stream:*"]
     assert whole["Metrics"]["Condition"] == {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
     ec2 = "arn:aws:ec2:us-east-2:123456789012:"
     made = [f"{ec2}network-interface/*", f"{ec2}subnet/subnet-1", f"{ec2}subnet/subnet-2", f"{ec2}security-group/sg-1"]
     assert whole["MakeInterfaces"]["Resource"] == made
-    assert whole["OwnInterfaces"]["Resource"] == made[0]
+    assert whole["OwnInterfaces"]["Resource"] == made[:1]
     assert all(action.startswith("ec2:Describe") for action in whole["Describe"]["Action"])
     # What has no resource to name, or is bound by a condition.
     unbound = {sid for sid, one in whole.items() if one["Resource"] == "*" and "Condition" not in one}
-    assert unbound == {"ImageToken", "Describe"}
+    assert unbound == {"RegistryLogin", "Describe"}
     assert not any("*" in action for one in whole.values() for action in one["Action"])
 
 

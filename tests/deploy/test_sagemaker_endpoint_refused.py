@@ -9,6 +9,7 @@ from hyperpd.deploy.sagemaker_endpoint.options import Ami
 from hyperpd.errors import RecipeError
 from tests.deploy.test_sagemaker_endpoint import AGGREGATED, BASE, CPU, DATA, EFA, IMAGE, LOCAL, ROLE
 
+GATED = AGGREGATED.replace('s3: "s3://models-example/llama/8b"', "huggingface: meta-llama/Llama-3.3-70B-Instruct")
 QWEN = "qwen3-32b-p5-8xtp2"
 
 
@@ -33,6 +34,7 @@ def load(tmp_path):
         (LOCAL, [ROLE, "image=docker.io/vllm/vllm-openai:v0.32.0", DATA], "image: SageMaker pulls from Amazon ECR"),
         (LOCAL, [*BASE], "model: the container does not have this recipe"),
         (LOCAL, [*BASE, "model_data=s3://models-example"], "model_data: not spelled as it has to be"),
+        (GATED, BASE, "model.huggingface: meta-llama/Llama-3.3-70B-Instruct is gated"),
         (LOCAL, [*BASE, DATA, "subnets=subnet-1"], "subnets and security_groups go together"),
         (LOCAL, [*BASE, DATA, "subnets=net-1", "security_groups=sg-1"], "subnets.0: "),
         (LOCAL, [*BASE, DATA, "endpoint_name=a_b"], "endpoint_name: not spelled as it has to be"),
@@ -44,7 +46,11 @@ def load(tmp_path):
         (LOCAL, [*BASE, DATA, "volume_gb=100"], "volume_gb: ml.p5.48xlarge has disks of its own"),
         (LOCAL, [*BASE, DATA, "instance_type=ml.gr6.8xlarge"], "SageMaker has no endpoints on ml.gr6.8xlarge"),
         (LOCAL, [*BASE, DATA, "instance_type=ml.p5.49xlarge"], "nothing is known of ml.p5.49xlarge"),
-        (LOCAL, [*BASE, DATA, "instance_type=ml.g6e.12xlarge"], "replicas: all workers are on one ml.g6e.12xlarge"),
+        (
+            LOCAL,
+            [*BASE, DATA, "instance_type=ml.g6e.12xlarge"],
+            "replicas: all workers are on one ml.g6e.12xlarge with 4 GPUs, and they take 6",
+        ),
         (LOCAL.replace("/opt/ml/model/adapters", "/fsx"), [*BASE, DATA], "model.adapters.0.path: /fsx/sql is not in"),
         (
             LOCAL.replace("replicas: 2", "replicas: 5").replace("max: 4", "max: 6"),
@@ -90,6 +96,11 @@ def test_refusals_name_the_field_or_option(text, settings, said, load):
     with pytest.raises(RecipeError) as error:
         deploy.render(load(text), "sagemaker_endpoint", settings)
     assert said in str(error.value)
+
+
+def test_a_gated_model_from_s3_is_as_any_other(load):
+    text = GATED.replace("ml.g6e.12xlarge", "ml.p5en.48xlarge, parallel: {tensor: 2}")
+    assert deploy.render(load(text), "sagemaker_endpoint", [*BASE, DATA]).documents
 
 
 def test_every_problem_at_once(load):

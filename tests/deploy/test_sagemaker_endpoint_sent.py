@@ -17,6 +17,8 @@ import botocore.session
 import httpx
 import pytest
 from botocore import xform_name
+from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT_ID
+from moto.sagemaker.models import sagemaker_backends
 from moto.server import ThreadedMotoServer
 
 from hyperpd import deploy, recipe
@@ -103,7 +105,10 @@ def test_the_rendered_file_creates_an_endpoint_and_asks_it(name, environ, tmp_pa
     for _ in range(2):  # the second finds everything there
         ran = subprocess.run([sys.executable, str(folder / "deploy.py")], env=environ, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
-        assert len(ran.stdout.splitlines()) == 2
+        waiting, _, billed = ran.stdout.splitlines()
+        assert waiting.startswith("waiting for ")
+        there = sent["CreateEndpoint"]["EndpointName"]
+        assert billed.endswith(f"aws sagemaker delete-endpoint --endpoint-name {there} --region us-east-2")
     made(sent)
     own = "\n" in CASES[name][0]
     if own:  # the container finds there what the author wrote
@@ -114,6 +119,20 @@ def test_the_rendered_file_creates_an_endpoint_and_asks_it(name, environ, tmp_pa
         assert stored == (tmp_path / "own.yaml").read_bytes()
     else:
         assert keys() == []
+
+
+def test_an_endpoint_that_failed_is_said_to_be_deleted_first(environ, tmp_path):
+    """With the same configuration nothing would be sent, and it would stay as it is."""
+    folder = for_moto(written("endpoint-tiny-cpu-1p1d", tmp_path))
+    command = [sys.executable, str(folder / "deploy.py")]
+    assert subprocess.run(command, env=environ, capture_output=True).returncode == 0
+    for endpoint in sagemaker_backends[ACCOUNT_ID]["us-east-2"].endpoints.values():
+        endpoint.endpoint_status = "Failed"
+        endpoint.failure_reason = "no capacity"
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert " is Failed: no capacity. One that failed stays so; run this again after " in ran.stderr
+    assert "aws sagemaker delete-endpoint --endpoint-name tiny-cpu-1p1d --region us-east-2" in ran.stderr
 
 
 def environment(sent: dict[str, Any]) -> dict[str, str]:

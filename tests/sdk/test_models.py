@@ -226,3 +226,8 @@ def test_parts_of_experts_are_whole_blocks() -> None:
         if known.expert_shards:
             assert rows // 128 % known.expert_shards == 0
             assert rows // 128 % (2 * known.expert_shards)
+
+
+def test_those_that_hugging_face_asks_a_token_for() -> None:
+    """Meta's licence is accepted by name; the others' cards ask for nothing."""
+    assert {known.name for known in MODELS if known.gated} == {"meta-llama/Llama-3.3-70B-Instruct"}

@@ -7,11 +7,12 @@ group and log group where AWS takes a resource. Unverified on a live account.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from hyperpd.deploy.console import hosted
 from hyperpd.deploy.console.site import LIFECYCLE, RECIPE, Object, Site, chosen, literal, ref, sub
+from hyperpd.deploy.sagemaker_endpoint import permissions
+from hyperpd.deploy.sagemaker_endpoint.permissions import PULL, allow
 
 _NONE = "AWS takes no resource for it"
 # Every action that has the resource "*", and why.
@@ -37,7 +38,7 @@ EVERYTHING = {
 OURS = {"aws:SourceAccount": ref("AWS::AccountId")}
 _ARN = "arn:${AWS::Partition}:"
 _HERE = "${AWS::Region}:${AWS::AccountId}"
-_PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
+_STACK = permissions.Where("${AWS::Partition}", "${AWS::Region}", "${AWS::AccountId}")
 _SSM = tuple(action for action in EVERYTHING if action.startswith("ssmmessages:"))
 
 
@@ -118,11 +119,11 @@ def node(site: Site) -> list[Object]:
                 [sub(interface), sub(instance), *groups],
             ),
             allow("RegistryLogin", ["ecr:GetAuthorizationToken"], "*"),
-            allow("PullImage", _PULL, [sub(repository(site))]),
+            allow("PullImage", PULL, [sub(repository(site))]),
             # Add-ons come from registries of AWS' accounts, which differ by Region. Of one's own only the image above.
             allow(
                 "PullAddOns",
-                _PULL,
+                PULL,
                 [sub(f"{_ARN}ecr:${{AWS::Region}}:*:repository/*")],
                 {"StringNotEquals": {"aws:ResourceAccount": ref("AWS::AccountId")}},
             ),
@@ -140,38 +141,19 @@ def subnet_id(site: Site) -> Object:
 
 
 def endpoint(site: Site) -> list[Object]:
-    """What the container of an endpoint, and SageMaker as it starts it, may do."""
-    logs = f"{_ARN}logs:{_HERE}:log-group:/aws/sagemaker/Endpoints/${{AWS::StackName}}"
-    statements = [
-        *(_files("Recipe", "${Bucket}", f"${{Prefix}}/{RECIPE}") if hosted.alone(site) else []),
-        allow(
-            "Logs",
-            ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-            [sub(logs), sub(f"{logs}:log-stream:*")],
-        ),
-        allow(
-            "Metrics",
-            ["cloudwatch:PutMetricData"],
-            "*",
-            {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}},
-        ),
-        allow("RegistryLogin", ["ecr:GetAuthorizationToken"], "*"),
-        allow("PullImage", _PULL, [sub(repository(site))]),
-    ]
-    return [*statements, *model(hosted.endpoint(site).bucket_and_prefix)]
+    """What the container of an endpoint, and SageMaker as it starts it, may do: as the target sagemaker_endpoint says
+    it; and read the recipe, where that is in the stacks' bucket."""
+    found = permissions.hosting(_STACK, "${AWS::StackName}", site.registry)
+    if hosted.alone(site):
+        found += permissions.files(_STACK, "Recipe", "${Bucket}", f"${{Prefix}}/{RECIPE}")
+    if place := hosted.endpoint(site).bucket_and_prefix:
+        found += permissions.files(_STACK, "Model", literal(place[0]), literal(place[1].rstrip("/")))
+    return [_substituted(one) for one in found]
 
 
 def model(place: tuple[str, str] | None) -> list[Object]:
     """Reads the model's files: bucket and prefix, if it is in S3."""
     return _files("Model", literal(place[0]), literal(place[1].rstrip("/"))) if place else []
-
-
-def function(log: str) -> list[Object]:
-    """What a function may do in AWS; in Kubernetes its access entry says. log: logical name of its log group."""
-    return [
-        allow("FindCluster", ["eks:DescribeCluster"], [ref("EksClusterArn")]),
-        allow("Logs", ["logs:CreateLogStream", "logs:PutLogEvents"], [{"Fn::GetAtt": [log, "Arn"]}]),
-    ]
 
 
 def builder(key: str) -> list[Object]:
@@ -182,15 +164,14 @@ def builder(key: str) -> list[Object]:
         allow("Source", ["s3:GetObject"], [sub(f"{_ARN}s3:::${{Bucket}}/${{Prefix}}/{key}")], _own()),
         allow("Logs", ["logs:CreateLogStream", "logs:PutLogEvents"], [{"Fn::GetAtt": ["Log", "Arn"]}]),
         allow("RegistryLogin", ["ecr:GetAuthorizationToken"], "*"),
-        allow("Push", [*_PULL, *filled], [{"Fn::GetAtt": ["Repository", "Arn"]}]),
+        allow("Push", [*PULL, *filled], [{"Fn::GetAtt": ["Repository", "Arn"]}]),
     ]
 
 
 def repository(site: Site) -> str:
     """ARN of the image's repository."""
-    host, _, path = site.image.partition("/")
-    account, region = host.split(".")[0], host.split(".")[3]
-    return f"{_ARN}ecr:{region}:{account}:repository/{literal(path.partition('@')[0].partition(':')[0])}"
+    image = site.registry
+    return f"{_ARN}ecr:{image['region']}:{image['account']}:repository/{image['repository']}"
 
 
 def _own() -> Object:
@@ -199,22 +180,16 @@ def _own() -> Object:
 
 
 def _files(sid: str, bucket: str, folder: str) -> list[Object]:
-    """Reads one folder of a bucket of this account, and lists that only."""
-    arn, where = f"{_ARN}s3:::{bucket}", _own()
-    folders = [folder, f"{folder}/*"]
-    listed = {"StringLike": {"s3:prefix": [sub(one) if "${" in one else one for one in folders]}}
-    return [
-        allow(f"{sid}Read", ["s3:GetObject"], [sub(f"{arn}/{folder}/*")], where),
-        allow(f"{sid}List", ["s3:ListBucket"], [sub(arn)], where | listed),
-    ]
+    """Reads one folder of a bucket of this account, and lists that only; by its name without a slash, too."""
+    reads, lists = permissions.files(_STACK, sid, bucket, folder)
+    lists["Condition"]["StringLike"]["s3:prefix"].insert(0, folder)
+    return [_substituted(reads), _substituted(lists)]
 
 
-def allow(sid: str, actions: Iterable[str], resources: Any, condition: Object | None = None) -> Object:
-    """One statement."""
-    return {
-        "Sid": sid,
-        "Effect": "Allow",
-        "Action": list(actions),
-        "Resource": resources,
-        **({"Condition": condition} if condition else {}),
-    }
+def _substituted(value: Any) -> Any:
+    """Texts with CloudFormation's words in them, as it takes them."""
+    if isinstance(value, dict):
+        return {key: _substituted(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_substituted(inner) for inner in value]
+    return sub(value) if isinstance(value, str) and "${" in value else value

@@ -23,6 +23,9 @@ def section(site: Site) -> Iterator[str]:
     """Step 0."""
     yield "## 0. Before"
     yield ""
+    entries = ", access entries (eks:CreateAccessEntry)" if site.eks else ""
+    yield "- Your own rights: to make stacks and what is in them, roles with names of their own (iam:CreateRole,"
+    yield f"  iam:PassRole){entries} among it."
     yield "- Service Quotas, Amazon SageMaker, at least:"
     yield from (f"  - {quota}: {count}" for quota, count in quotas(site).items())
     yield "- VPC, Managed prefix lists: the row whose name ends in `.s3`; its ID is what `S3PrefixListId` wants."
@@ -39,6 +42,8 @@ def section(site: Site) -> Iterator[str]:
 def _needed_of_eks(site: Site) -> Iterator[str]:
     yield "- Add-ons come from registries of AWS' accounts: nodes may pull from those, and from this account's"
     yield "  registry the image of step 3 and no other."
+    yield "- To see Pods in step 5: an access entry of your own (EKS, the cluster, Access; AmazonEKSAdminViewPolicy),"
+    yield f"  and eks:AccessKubernetesApi. Who has neither sees the answer of step 6 all the same. {UNSEEN}"
     yield "- An EKS cluster, authentication mode `API` or `API_AND_CONFIG_MAP`, API server endpoint access"
     yield "  Public, or Public and private, with what HyperPod needs on it (device plugins for GPUs and EFA, health"
     yield "  monitoring), and no HyperPod cluster on it yet." + (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from hyperpd.deploy.console import access, groups, network
+from hyperpd.deploy.console.options import pattern
 from hyperpd.deploy.console.site import Object, Site, chosen, parameter, ref, sub
 from hyperpd.deploy.target import Document
 
 BUCKET_FILE, FILE = "0-bucket.yaml", "1-cluster.yaml"
 VERSION = "2010-09-09"
-_FOLDER = r"^[A-Za-z0-9][-A-Za-z0-9_]*(/[-A-Za-z0-9_]+)*$"
 UNVERIFIED = (
     "Unverified: no stack of this template was ever created on a live account. It is held to CloudFormation's resource"
     " schemas, its requests to SageMaker's API model, and a stand-in has created what it knows of it."
@@ -70,12 +70,14 @@ def bucket(site: Site) -> Document:
 def bucket_parameter(site: Site) -> Object:
     """The name begins with what AWS' own policies for HyperPod let nodes read."""
     meaning = "Bucket with the uploaded files; its name begins with sagemaker-"
-    return parameter(meaning, site.options.bucket, AllowedPattern=r"^sagemaker-[a-z0-9][-a-z0-9]{1,51}[a-z0-9]$")
+    return parameter(meaning, site.options.bucket, AllowedPattern=pattern("bucket"))
 
 
 def prefix_parameter(site: Site) -> Object:
     """The folder of the bucket."""
-    return parameter("Folder of the bucket with the uploaded files", site.options.prefix, AllowedPattern=_FOLDER)
+    return parameter(
+        "Folder of the bucket with the uploaded files", site.options.prefix, AllowedPattern=pattern("prefix")
+    )
 
 
 def cluster(site: Site) -> Document:
@@ -157,23 +159,23 @@ def _parameters(site: Site) -> Object:
         "TrainingPlanArn": parameter(
             "Training plan with the workers' capacity; empty: on demand",
             options.training_plan_arn or "",
-            AllowedPattern=r"^$|^arn:aws[a-z-]*:sagemaker:[a-z0-9-]+:[0-9]{12}:training-plan/\S+$",
+            AllowedPattern=pattern("training_plan_arn", empty=True),
         ),
         "S3PrefixListId": parameter(
             "VPC console, Managed prefix lists: the ID of com.amazonaws.REGION.s3",
             options.s3_prefix_list_id,
-            AllowedPattern=r"^pl-[0-9a-f]{8,17}$",
+            AllowedPattern=pattern("s3_prefix_list_id"),
         ),
         "RouteTableId": parameter(
             "Route table of the given subnet, to get an S3 gateway endpoint; empty: it has one",
             options.route_table_id or "",
-            AllowedPattern=r"^$|^rtb-[0-9a-f]{8,17}$",
+            AllowedPattern=pattern("route_table_id", empty=True),
         ),
     }
     found["ExtraSecurityGroupId"] = parameter(
         "Security group of yours with what nodes reach beyond each other and S3; empty: nothing",
         options.extra_security_group_id or "",
-        AllowedPattern=r"^$|^sg-[0-9a-f]{8,17}$",
+        AllowedPattern=pattern("extra_security_group_id", empty=True),
     )
     if site.eks:
         return found | {
@@ -186,7 +188,7 @@ def _parameters(site: Site) -> Object:
             "EksClusterArn": parameter(
                 "ARN of the EKS cluster",
                 options.eks_cluster_arn,
-                AllowedPattern=r"^arn:aws[a-z-]*:eks:[a-z0-9-]+:[0-9]{12}:cluster/[0-9A-Za-z][A-Za-z0-9_-]*$",
+                AllowedPattern=pattern("eks_cluster_arn"),
             ),
             "EksSecurityGroupId": parameter(
                 "EKS console, Networking: Cluster security group",
@@ -195,11 +197,13 @@ def _parameters(site: Site) -> Object:
             ),
         }
     return found | {
-        "VpcId": parameter("VPC; empty: one is made", options.vpc_id or "", AllowedPattern=r"^$|^vpc-[0-9a-f]{8,17}$"),
+        "VpcId": parameter(
+            "VPC; empty: one is made", options.vpc_id or "", AllowedPattern=pattern("vpc_id", empty=True)
+        ),
         "SubnetId": parameter(
             "Private subnet of the given VPC, in the capacity's availability zone",
             options.subnet_id or "",
-            AllowedPattern=r"^$|^subnet-[0-9a-f]{8,17}$",
+            AllowedPattern=pattern("subnet_id", empty=True),
         ),
         "AvailabilityZone": parameter(
             "Where the VPC that is made has its subnet: the capacity's availability zone",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from hyperpd.deploy.console import access, hosted
+from hyperpd.deploy.console import access, hosted, invoke, lambdas
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION, bucket_parameter, prefix_parameter
 from hyperpd.deploy.console.site import RECIPE, Object, Site, ref, sub
 from hyperpd.deploy.sagemaker_endpoint import requests
+from hyperpd.deploy.sagemaker_endpoint.permissions import allow
 from hyperpd.deploy.target import Document
 
 FILE = "2-endpoint.yaml"
+_ASK_S = invoke.ANSWER_S + 20  # with the start of the function
 
 
 def document(site: Site) -> Document:
-    """Role, Model, EndpointConfig, Endpoint."""
+    """Role, Model, EndpointConfig, Endpoint, and the function that asks it."""
     body = {
         "AWSTemplateFormatVersion": VERSION,
         "Description": f"hyperpd: a SageMaker endpoint of one instance for the recipe {site.recipe.name}",
@@ -31,19 +33,29 @@ def document(site: Site) -> Document:
                     "Tags": site.tags,
                 },
             },
+            **_asking(site),
         },
-        "Outputs": {
-            "EndpointName": {
-                "Description": "To try in the console",
-                "Value": {"Fn::GetAtt": ["Endpoint", "EndpointName"]},
-            }
-        },
+        "Outputs": {"Function": {"Description": "Lambda function to test with", "Value": ref("Ask")}},
     }
     at = "Resources.Model.Properties.PrimaryContainer"
-    notes = {"Resources.Endpoint": "The instance is billed from here on."}
+    notes = {
+        "Resources.Endpoint": "The instance is billed from here on.",
+        "Resources.AskRole": "May ask this one endpoint, and write its log.",
+    }
     if hosted.alone(site):
         notes[f"{at}.ModelDataSource"] = "The recipe as it was written; SageMaker puts it to /opt/ml/model."
     return Document(FILE, UNVERIFIED, body, notes)
+
+
+def _asking(site: Site) -> Object:
+    """Who asks: a function that may send this endpoint a request, and nothing else."""
+    may = [allow("AskEndpoint", ["sagemaker:InvokeEndpoint"], [ref("Endpoint")])]
+    properties: Object = {
+        "Description": "Sends the endpoint a request: what its Test tab is given",
+        "Handler": "index.asked",
+        "Environment": {"Variables": {"ENDPOINT": {"Fn::GetAtt": ["Endpoint", "EndpointName"]}}},
+    }
+    return lambdas.function(site, "Ask", lambdas.source(invoke), properties, may, timeout_s=_ASK_S)
 
 
 def parameters(site: Site) -> Object:

@@ -23,7 +23,7 @@ OPTIONAL = ("monitoring.coreos.com",)
 OWNER = "hyperpd.io/stack"  # annotation of what a stack made in no namespace: the ID of the stack
 NOT_APPLIED = "not-applied"  # physical ID of what a failed create leaves: nothing
 CLOUDFORMATION = (".amazonaws.com", ".amazonaws.com.cn")
-ACCESS_TRIES, ACCESS_PAUSE_S = 24, 5  # a new access entry takes a while to hold
+ACCESS_TRIES, ACCESS_PAUSE_S = 24, 5  # of a connection in all: a new access entry takes a while to hold
 
 
 class Refused(Exception):
@@ -36,27 +36,37 @@ class Kubernetes:
     def __init__(self, url: str, token: str, context: ssl.SSLContext | None, pause: Callable[[float], None]) -> None:
         self.url, self.token, self.context, self.pause = url, token, context, pause
         self.known: dict[str, dict[str, Any]] = {}
+        self.tries = ACCESS_TRIES  # left, until an answer shows that our entry holds: a later 403 is the answer
 
-    def call(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> tuple[int, Any]:
-        """Status and answer. An entry that does not hold yet is waited for."""
+    def call(
+        self, method: str, path: str, body: Any = None, kind: str = "application/json", *, shows: bool = True
+    ) -> tuple[int, Any]:
+        """Status and answer. An entry that does not hold yet is waited for.
+
+        shows: whether a good answer shows that it holds; not where the cluster answers everybody whom it knows.
+        """
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": kind, "Accept": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        for left in reversed(range(ACCESS_TRIES)):
+        while True:
             request = urllib.request.Request(self.url + path, data, headers, method=method)
             try:
                 with urllib.request.urlopen(request, timeout=60, context=self.context) as answer:
-                    return answer.status, _read(answer.read())
+                    found = answer.status, _read(answer.read())
             except urllib.error.HTTPError as error:
-                if error.code not in (401, 403) or not left:
-                    return error.code, _read(error.read())
+                found = error.code, _read(error.read())
+            if found[0] not in (401, 403):
+                self.tries = 0 if shows else self.tries
+                return found
+            self.tries -= 1
+            if self.tries <= 0:
+                return found
             self.pause(ACCESS_PAUSE_S)
-        raise AssertionError("the last try returns")
 
     def path(self, body: Mapping[str, Any]) -> tuple[str, bool] | None:
         """Where an object is, and whether it is in a namespace; None: the cluster does not know its kind."""
         version = body["apiVersion"]
         if version not in self.known:
-            status, answer = self.call("GET", ("/apis/" if "/" in version else "/api/") + version)
+            status, answer = self.call("GET", ("/apis/" if "/" in version else "/api/") + version, shows=False)
             if status not in (200, 404):
                 raise Refused(f"{version}: {status} {answer}")
             found = answer.get("resources", []) if status == 200 else []

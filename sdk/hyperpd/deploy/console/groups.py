@@ -74,7 +74,7 @@ def pasted(site: Site) -> list[Object]:
 
 def role_arn(site: Site) -> str:
     """The execution role that the cluster's stack makes."""
-    return f"arn:{site.partition}:iam::{site.options.account}:role/{role_name(site)}"
+    return f"arn:{site.partition}:iam::{site.account}:role/{role_name(site)}"
 
 
 def role_name(site: Site) -> str:

@@ -16,7 +16,7 @@ def endpoint(site: Site) -> Endpoint:
     """With a role's ARN that stands for the one that the stack makes."""
     missing = [spec for spec in site.file.recipe.roles().values() if not spec.instance_type]
     options = sagemaker_endpoint.Options(
-        role_arn=f"arn:{site.partition}:iam::{site.options.account}:role/hyperpd",
+        role_arn=f"arn:{site.partition}:iam::{site.account}:role/hyperpd",
         image=site.image,
         instance_type=site.capacity.roles[0].instance.name if missing else None,
     )
@@ -53,5 +53,6 @@ def _problems(site: Site) -> Iterator[str]:
         if found and found.fate == "refused" and path != "gateway.auth":  # what of it is refused the console says
             yield f"{path}: an endpoint refuses it: {found.how}"
     for one in sagemaker_endpoint.problems(recipe, endpoint(site).options):
-        if not (alone(site) and one.startswith("model: ")):
+        gated = one.startswith("model.huggingface: ")  # refused altogether, by the console's own word
+        if not (gated or (alone(site) and one.startswith("model: "))):
             yield one

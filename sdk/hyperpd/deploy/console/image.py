@@ -12,8 +12,10 @@ import yaml
 
 from hyperpd.deploy.console import access, hosted
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION, bucket_parameter, prefix_parameter
+from hyperpd.deploy.console.options import pattern
 from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
 from hyperpd.deploy.target import Document
+from hyperpd.errors import RecipeError
 from hyperpd.image.tools import DOCKERFILE, Reference, reference
 
 FILE, SOURCE_FILE = "0-image.yaml", "image-source.json"
@@ -23,6 +25,8 @@ CONTEXT = (
     *(DOCKERFILE, "container/check_image.py", "container/engine-cpu.lock", "container/entrypoint.sh"),
     "container/hyperpd_runtime",
 )
+# Of what lies in these folders, what is ours: all of it texts, as one file of JSON can have them.
+_SUFFIXES = ("", ".env", ".json", ".lock", ".md", ".py", ".sh", ".toml", ".tsv", ".yaml")
 _UNPACK = (
     "import json, pathlib as p;"
     " [(p.Path(n).parent.mkdir(parents=True, exist_ok=True), p.Path(n).write_text(t))"
@@ -75,9 +79,17 @@ def source() -> str:
     found = {}
     for path in sorted(one for name in CONTEXT for one in (folder / name, *(folder / name).rglob("*"))):
         name = path.relative_to(folder)
-        if path.is_file() and not any(part[0] == "." or part == "__pycache__" for part in name.parts):
-            found[name.as_posix()] = path.read_bytes().decode()
+        hidden = any(part[0] == "." or part == "__pycache__" for part in name.parts)
+        if path.is_file() and path.suffix in _SUFFIXES and not hidden:
+            found[name.as_posix()] = _text(path)
     return json.dumps(found, ensure_ascii=False, indent=0) + "\n"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise RecipeError(str(path), ["is no text, and the image is built from texts; remove it"]) from None
 
 
 def efa_installer() -> str:
@@ -94,7 +106,6 @@ def needs_efa(site: Site) -> bool:
 
 def document(site: Site) -> Document:
     """Repository, role, project."""
-    checksum = r"^[0-9a-f]{64}$" if needs_efa(site) else r"^$|^[0-9a-f]{64}$"
     said = f"SHA-256 that you trust of {efa_installer()}"
     body: Object = {
         "AWSTemplateFormatVersion": VERSION,
@@ -105,7 +116,7 @@ def document(site: Site) -> Document:
             "EfaSha256": parameter(
                 said if needs_efa(site) else f"{said}; empty: an image without EFA",
                 site.options.efa_sha256 or (None if needs_efa(site) else ""),
-                AllowedPattern=checksum,
+                AllowedPattern=pattern("efa_sha256", empty=not needs_efa(site)),
             ),
         },
         "Resources": {

@@ -10,8 +10,6 @@ from hyperpd.deploy.console.site import Site
 # CloudFormation: TemplateURL at most 1,024 characters. Of the whole address AWS says nothing; 2,048 goes through every
 # browser, mail program and chat.
 TEMPLATE_URL_MAX, URL_MAX = 1024, 2048
-BODY_MAX_BYTES = 51_200  # of a template that is sent and not read from S3
-FILE_MAX_BYTES = 1_048_576  # of one in S3
 _CONSOLE = {
     "aws": "console.aws.amazon.com",
     "aws-cn": "console.amazonaws.cn",

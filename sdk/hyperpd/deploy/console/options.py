@@ -10,6 +10,11 @@ from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX, Label
 from hyperpd.recipe import Block
 
 
+def _id(kind: str) -> str:
+    """Pattern of EC2's IDs, as in vpc-0123456789abcdef0."""
+    return rf"^{kind}-[0-9a-f]{{8,17}}$"
+
+
 class Options(Block):
     """Options of the target console. What a stack asks on its own page may be left out; it is prefilled with these."""
 
@@ -46,10 +51,10 @@ class Options(Block):
         max_length=128,
         description="Folder of the bucket that everything is uploaded to",
     )
-    account: str = Field(
-        "111122223333",
+    account: str | None = Field(
+        None,
         pattern=r"^[0-9]{12}$",
-        description="Account, in the instance groups to paste; the default is a placeholder",
+        description="Account that the stacks are made in, for the instance groups to paste; default: the image's",
     )
     instance_type: str | None = Field(
         None, pattern=r"^ml\.\S+$", description="Nodes of roles for which the recipe names none"
@@ -69,12 +74,12 @@ class Options(Block):
     )
     vpc_id: str | None = Field(
         None,
-        pattern=r"^vpc-[0-9a-f]{8,17}$",
+        pattern=_id("vpc"),
         description="VPC; with eks that of the EKS cluster, with slurm made if empty",
     )
     subnet_id: str | None = Field(
         None,
-        pattern=r"^subnet-[0-9a-f]{8,17}$",
+        pattern=_id("subnet"),
         description="Private subnet of it, in the capacity's availability zone",
     )
     availability_zone: str | None = Field(
@@ -84,15 +89,15 @@ class Options(Block):
     )
     route_table_id: str | None = Field(
         None,
-        pattern=r"^rtb-[0-9a-f]{8,17}$",
+        pattern=_id("rtb"),
         description="Route table of subnet_id that gets the S3 gateway endpoint; leave out where it has one",
     )
     s3_prefix_list_id: str | None = Field(
-        None, pattern=r"^pl-[0-9a-f]{8,17}$", description="Managed prefix list of S3 in the Region: where nodes may go"
+        None, pattern=_id("pl"), description="Managed prefix list of S3 in the Region: where nodes may go"
     )
     extra_security_group_id: str | None = Field(
         None,
-        pattern=r"^sg-[0-9a-f]{8,17}$",
+        pattern=_id("sg"),
         description="Security group of yours with what nodes reach beyond each other and S3: a proxy, a file system",
     )
     eks_cluster_arn: str | None = Field(
@@ -101,7 +106,7 @@ class Options(Block):
         description="eks: ARN of the EKS cluster",
     )
     eks_security_group_id: str | None = Field(
-        None, pattern=r"^sg-[0-9a-f]{8,17}$", description="eks: the EKS cluster's own security group"
+        None, pattern=_id("sg"), description="eks: the EKS cluster's own security group"
     )
     leader_worker_set: bool = Field(
         False,
@@ -113,3 +118,9 @@ class Options(Block):
         max_length=63 - len(ENGINES_SUFFIX),
         description="eks: namespace of the gateway, as for the target kubernetes",
     )
+
+
+def pattern(option: str, *, empty: bool = False) -> str:
+    """An option's pattern, for the field of a stack's page that it fills in; empty: or nothing."""
+    (found,) = [one.pattern for one in Options.model_fields[option].metadata if hasattr(one, "pattern")]
+    return f"^$|{found}" if empty else str(found)

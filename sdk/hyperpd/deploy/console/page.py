@@ -6,7 +6,19 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from hyperpd.deploy.console import before, cluster, endpoint, groups, hosted, image, links, serve, stock, troubles
+from hyperpd.deploy.console import (
+    after,
+    before,
+    cluster,
+    endpoint,
+    groups,
+    hosted,
+    image,
+    links,
+    serve,
+    stock,
+    troubles,
+)
 from hyperpd.deploy.console.site import UNSEEN, Site
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
 from hyperpd.deploy.target import Document
@@ -74,7 +86,7 @@ def _page(site: Site) -> Iterator[str]:
     yield ""
     yield "This does not begin with an empty account: step 0 says what has to be there. **No step takes a terminal.**"
     yield ""
-    yield "Nodes of the cluster, billed from the moment they start until the stack is deleted:"
+    yield "Nodes of the cluster, billed from the moment they start until their stack is deleted (the last section):"
     yield ""
     yield "| instance group | type | nodes |"
     yield "|---|---|---|"
@@ -82,7 +94,7 @@ def _page(site: Site) -> Iterator[str]:
     yield ""
     if hosted.made(site):
         yield f"All workers fit on one {site.capacity.roles[0].instance.name}. For a SageMaker endpoint alone,"
-        yield "with no cluster, do steps 1, 2, 3 and 5a."
+        yield "with no cluster, you need of step 0 the quota for an endpoint, then steps 1, 2, 3 and 5a."
         yield ""
     yield from before.section(site)
     yield from _bucket(site)
@@ -99,7 +111,7 @@ def _page(site: Site) -> Iterator[str]:
         yield "`--set orchestrator=eks` they go on to a served request."
         yield ""
     yield from troubles.section(site)
-    yield from _end(site)
+    yield from after.section(site)
 
 
 def _bucket(site: Site) -> Iterator[str]:
@@ -182,8 +194,8 @@ def _pasting(site: Site) -> Iterator[str]:
     yield "### Or from pasted instance groups"
     yield ""
     yield "Create the stack above with `CreateCluster` = no: it makes the role and the security group, and its Outputs"
-    yield f"name them. `{PASTE_FILE}` has the groups, as the API's CreateCluster takes them. With `--set account=`"
-    yield "their ExecutionRole is that of the stack; without, 111122223333 stands for your account."
+    yield f"name them. `{PASTE_FILE}` has the groups, as the API's CreateCluster takes them; their"
+    yield f"ExecutionRole is that of the stack, in the account {site.account} (`--set account=` names another)."
     yield ""
     if not stock.known(site):
         if not site.eks:
@@ -219,14 +231,11 @@ def _endpoint(site: Site) -> Iterator[str]:
     yield ""
     yield f"Shows: `Endpoint` CREATE_IN_PROGRESS for as long as the model loads, then CREATE_COMPLETE. {UNSEEN}"
     yield ""
-    yield "The request: SageMaker AI, Studio, Deployments, Endpoints,"
-    yield f"`{site.stack('endpoint')}`, Test inference, Custom sample request, Content type `application/json`:"
+    yield f"The last of it is a function, `{site.stack('endpoint')}`, that may send this endpoint a request and nothing"
+    yield "else. Who tries it out needs `lambda:InvokeFunction` on it."
     yield ""
-    yield from _json(site)
-    yield "Send request."
-    yield ""
-    yield "Shows: HTTP 200 and a JSON with `choices`, the text in `choices[0].message.content`, in less than 60 s."
-    yield UNSEEN
+    yield from _asking(site, "endpoint")
+    yield "400, 422 or 503 are the container's own words, in `answer`."
     yield ""
 
 
@@ -253,33 +262,29 @@ def _serve(site: Site) -> Iterator[str]:
     yield f'Shows: CREATE_COMPLETE within five minutes; Outputs, `Said`: "applied … objects". {UNSEEN}'
     yield ""
     yield "Workers load their model now. EKS, Clusters, your cluster, Resources, Workloads, Pods, namespace"
-    yield f"{' and '.join(rooms)}."
+    yield f"{' and '.join(rooms)}. If EKS says that your principal has no access, go on: step 6 answers 503 until"
+    yield "workers are ready."
     yield ""
     yield f"Shows: every pod Running and Ready, at the latest after {site.recipe.start_timeout_s} s. {UNSEEN}"
     yield ""
     yield "## 6. The request"
     yield ""
-    yield f"1. Open {links.page(site, 'lambda', '#/functions/' + site.stack('serve') + '?tab=testing')}"
+    yield from _asking(site, "serve")
+    yield "503 means that no worker is ready yet."
+    yield ""
+
+
+def _asking(site: Site, part: str) -> Iterator[str]:
+    """A request, by the function that has the name of its stack."""
+    yield f"1. Open {links.page(site, 'lambda', f'#/functions/{site.stack(part)}?tab=testing')}"
     yield "2. Test event, Create new event, Event name `ask`, Event JSON:"
     yield ""
     yield from _json(site)
     yield "3. Test."
     yield ""
     yield 'Shows: Executing function: succeeded; Details: `"status": 200`, and in `answer` the `choices`, the text in'
-    yield f"`choices[0].message.content`. 503 means that no worker is ready yet. {UNSEEN}"
+    yield f"`choices[0].message.content`. {UNSEEN}"
     yield ""
-
-
-def _end(site: Site) -> Iterator[str]:
-    yield "## When you are done"
-    yield ""
-    made = {"serve": site.eks, "endpoint": hosted.made(site), "": True, "image": image.made(site)}
-    stacks = [f"`{site.stack(part)}`" for part, there in made.items() if there]
-    stay = "The bucket, and the repository of the image, stay" if image.made(site) else "The bucket stays"
-    yield f"CloudFormation, Stacks, in this order, Delete: {', '.join(stacks)}."
-    yield f"{stay} until you empty and delete {'them' if image.made(site) else 'it'}."
-    yield ""
-    yield f"Shows: DELETE_COMPLETE for each; under HyperPod clusters and Endpoints nothing is left. {UNSEEN}"
 
 
 def _json(site: Site) -> Iterator[str]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hyperpd import instances
+from hyperpd import instances, models
 from hyperpd.deploy.console import hosted, image, links, page, serve
 from hyperpd.deploy.console.site import Site
-from hyperpd.deploy.sagemaker_endpoint.endpoint import ECR
 from hyperpd.errors import CapacityError, RecipeError
 
 # Where one of these stands, a right to read a prefix would be one to read others, or mean something to CloudFormation.
@@ -50,7 +49,7 @@ def _missing(site: Site) -> Iterator[str]:
         yield "bucket: missing; give --set bucket=sagemaker-…, a name that nobody in the world has"
     if not (options.image or site.recipe.image):
         yield "image: the recipe names none; give --set image=…, or write it there (hyperpd image mirror)"
-    elif not ECR.fullmatch(site.image):
+    elif not site.registry:
         yield (
             f"image: {site.image} is not in ECR, from where nodes and endpoints pull; hyperpd image mirror copies it"
         )
@@ -60,6 +59,11 @@ def _recipe(site: Site) -> Iterator[str]:
     recipe = site.recipe
     if recipe.gateway.auth == "keys":
         yield "gateway.auth: keys: the console's test pages send no key; IAM is what guards them, so say none"
+    if (known := models.find(recipe.model.huggingface)) and known.gated:
+        yield (
+            f"model.huggingface: {known.name} is gated: Hugging Face hands it out with a token only, and nothing here"
+            " gives workers one; put its files in S3 and say model.s3 instead"
+        )
     if recipe.fabric == "infiniband" and not recipe.aggregated:
         yield "kv_transfer.fabric: HyperPod has no InfiniBand; try efa"
     if recipe.model.s3 and not recipe.model.s3.removeprefix("s3://").partition("/")[2].strip("/"):
@@ -134,9 +138,13 @@ def _nodes(site: Site) -> Iterator[str]:
 
 def _image(site: Site) -> Iterator[str]:
     """Who pulls the image, and the rights to it, are in the stacks' Region. Without EKS an endpoint is all there is."""
-    region = site.image.split(".")[3]
+    region, account = site.registry["region"], site.registry["account"]
     if (site.eks or site.one_instance) and region != site.options.region:
         yield f"image: is in {region}; what runs in {site.options.region} pulls from its own Region"
+    if image.made(site) and site.account != account:
+        yield f"account: {site.account}, but the image that a stack builds there is named as one of {account}"
+    if (arn := site.options.eks_cluster_arn) and (owner := arn.split(":")[4]) != site.account:
+        yield f"eks_cluster_arn: is of the account {owner}, the stacks are of {site.account}; give --set account="
     if site.options.efa_sha256 and not image.made(site):
         yield "efa_sha256: no stack builds the image; remove it, or name the image by a tag"
     if not site.eks:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 from hyperpd.deploy import kubernetes
-from hyperpd.deploy.console import access, function, hosted
+from hyperpd.deploy.console import access, function, hosted, lambdas
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION
+from hyperpd.deploy.console.options import pattern
 from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
+from hyperpd.deploy.sagemaker_endpoint.permissions import allow
 from hyperpd.deploy.target import Document
 from hyperpd.engine import hub_names
 from hyperpd.recipe import Recipe, RecipeFile
@@ -87,7 +88,7 @@ def document(site: Site) -> Document:
     made = objects(site)
     # In a raw text of Python, which three quotes would end; JSON reads the escape.
     applied = json.dumps(made, indent=1).replace("'", "\\u0027")
-    source = Path(str(function.__file__)).read_text()
+    source = lambdas.source(function)
     body: Object = {
         "AWSTemplateFormatVersion": VERSION,
         "Description": f"hyperpd: serves the recipe {site.recipe.name} on EKS, and sends it a request",
@@ -95,7 +96,7 @@ def document(site: Site) -> Document:
             "EksClusterArn": parameter(
                 "ARN of the EKS cluster",
                 site.options.eks_cluster_arn,
-                AllowedPattern=r"^arn:aws[a-z-]*:eks:[a-z0-9-]+:[0-9]{12}:cluster/[0-9A-Za-z][A-Za-z0-9_-]*$",
+                AllowedPattern=pattern("eks_cluster_arn"),
             )
         },
         "Resources": {
@@ -104,19 +105,18 @@ def document(site: Site) -> Document:
                 "Apply",
                 f"{source}\n\nOBJECTS = json.loads(r'''{applied}''')\n",
                 {
-                    "FunctionName": sub("${AWS::StackName}-apply"),
                     "Description": "Applies hyperpd's objects, for CloudFormation alone",
                     "Handler": "index.changed",
                     "Environment": {"Variables": {"CLUSTER": _CLUSTER, "STACK": ref("AWS::StackId")}},
                 },
                 {"AccessPolicies": [{"PolicyArn": sub(_POLICY), "AccessScope": {"Type": "cluster"}}]},
+                "-apply",
             ),
             **_function(
                 site,
                 "Ask",
                 source,
                 {
-                    "FunctionName": ref("AWS::StackName"),
                     "Description": "Sends the gateway a request: what its Test tab is given",
                     "Handler": "index.asked",
                     "Environment": {"Variables": {"CLUSTER": _CLUSTER, "NAMESPACE": _room(site)}},
@@ -154,38 +154,15 @@ def document(site: Site) -> Document:
     return Document(FILE, UNVERIFIED, body, notes)
 
 
-def _function(site: Site, name: str, source: str, properties: Object, entry: Object) -> Object:
-    """A function with its log, its role, and its entry to the cluster."""
+def _function(site: Site, name: str, source: str, properties: Object, entry: Object, suffix: str = "") -> Object:
+    """A function, and its entry to the cluster."""
+    find = [allow("FindCluster", ["eks:DescribeCluster"], [ref("EksClusterArn")])]
     role = {"Fn::GetAtt": [f"{name}Role", "Arn"]}
-    return {
-        f"{name}Log": {
-            "Type": "AWS::Logs::LogGroup",
-            "DeletionPolicy": "Delete",
-            "UpdateReplacePolicy": "Delete",
-            "Properties": {
-                "LogGroupName": sub("/aws/lambda/${AWS::StackName}" + ("-apply" if name == "Apply" else "")),
-                "RetentionInDays": 30,
-                "Tags": site.tags,
-            },
-        },
-        f"{name}Role": access.role(None, "lambda.amazonaws.com", access.function(f"{name}Log"), site.tags, access.OURS),
-        name: {
-            "Type": "AWS::Lambda::Function",
-            "DependsOn": [f"{name}Log"],
-            "Properties": {
-                **properties,
-                "Runtime": "python3.13",
-                "Timeout": 300,
-                "MemorySize": 256,
-                "Role": role,
-                "Code": {"ZipFile": source},
-                "Tags": site.tags,
-            },
-        },
+    return lambdas.function(site, name, source, properties, find, suffix=suffix) | {
         f"{name}Entry": {
             "Type": "AWS::EKS::AccessEntry",
             "Properties": {"ClusterName": _CLUSTER, "PrincipalArn": role, **entry, "Tags": site.tags},
-        },
+        }
     }
 
 

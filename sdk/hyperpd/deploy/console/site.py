@@ -9,6 +9,7 @@ from typing import Any
 from hyperpd import capacity
 from hyperpd.capacity import Capacity
 from hyperpd.deploy.console.options import Options
+from hyperpd.deploy.sagemaker_endpoint.endpoint import ECR
 from hyperpd.recipe import Recipe, RecipeFile
 
 Object = dict[str, Any]
@@ -56,6 +57,17 @@ class Site:
     @property
     def image(self) -> str:
         return str(self.options.image or self.recipe.image)
+
+    @property
+    def registry(self) -> dict[str, str]:
+        """account, region and repository of the image; empty: it is not in ECR."""
+        found = ECR.fullmatch(self.image)
+        return found.groupdict() if found else {}
+
+    @property
+    def account(self) -> str:
+        """Of the stacks: an image of another account has to be said."""
+        return self.options.account or self.registry["account"]
 
     @property
     def partition(self) -> str:

@@ -14,7 +14,6 @@ from hyperpd.deploy.console import groups
 from hyperpd.deploy.console.site import LIFECYCLE, Site
 
 FIELD = "InstanceGroupSettings1"  # of 20; each takes a JSON list, and all are put together
-VALUE_MAX_BYTES = 4096  # of a parameter
 _EKS = ("EKSCluster", "HelmChart", "PrivateSubnet", "S3Endpoint", "SecurityGroup", "VPC")
 PARTS = (*_EKS, "Fsx", "HyperPodCluster", "LifeCycleScript", "S3Bucket", "SageMakerIAMRole")  # Create…Stack: true
 

@@ -57,7 +57,9 @@ _EKS_ROWS = {
     " `leader_worker_set=true` said that it is there",
     "`Objects`: Namespace … is there, and not made by this stack": "another stack's, or somebody's, and left as it is;"
     " render with another `--set namespace=`, or delete it (that of a stack just deleted takes a while to go)",
-    "`Objects`: 401 or 403": "the access entry `ApplyEntry` did not hold within two minutes: delete the stack, create"
-    " it again",
+    "`Objects`: 401, or 403 with `cannot`": "the access entry `ApplyEntry` did not hold within two minutes: delete the"
+    " stack, create it again",
+    "`Objects`: 403 with `denied` or `violates`": "a rule of the EKS cluster for what may be made (an admission"
+    " webhook, Pod Security): who looks after the cluster knows it",
     "`Objects`: timed out": "the API server's endpoint is private; the function reaches public ones only",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hyperpd import capacity
+from hyperpd import capacity, models
 from hyperpd.deploy.sagemaker_endpoint.endpoint import (
     ECR,
     MODEL_FOLDER,
@@ -80,6 +80,11 @@ def _files(recipe: Recipe, options: Options) -> Iterator[str]:
     data = model_data(recipe, options)
     if recipe.model.path and not data:
         yield "model.path: an endpoint's instance has no folder of yours; give its files as --set model_data=s3://…"
+    if (found := models.find(recipe.model.huggingface)) and found.gated and not data:
+        yield (
+            f"model.huggingface: {found.name} is gated: Hugging Face hands it out with a token only, and the container"
+            " has none; put its files in S3 and give --set model_data=s3://…"
+        )
     if data and not data.removeprefix("s3://").partition("/")[2].strip("/"):
         yield "model.s3: a whole bucket; give a prefix"
     if not (data or recipe.model.path) and not is_shipped(recipe):
@@ -133,8 +138,9 @@ def _instance(recipe: Recipe, options: Options) -> Iterator[str]:
         fitting = recipe.model_copy(update={"kv_transfer": recipe.kv_transfer.model_copy(update={"fabric": "local"})})
         try:
             place(fitting, (Machine(gpus=machine.gpus),))
-        except CapacityError as error:
-            yield f"replicas: all workers are on one {name} with {machine.gpus} GPUs, but {error}"
+        except CapacityError:
+            taken = sum(spec.replicas * spec.parallel.size for spec in recipe.roles().values())
+            yield f"replicas: all workers are on one {name} with {machine.gpus} GPUs, and they take {taken}"
 
 
 def _on(recipe: Recipe, name: str) -> Iterator[str]:

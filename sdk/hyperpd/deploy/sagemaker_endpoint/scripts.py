@@ -186,6 +186,7 @@ def main() -> None:
         sagemaker.create_endpoint(**endpoint)
     elif now["EndpointConfigName"] != wanted:
         sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=wanted)
+    delete = f"aws sagemaker delete-endpoint --endpoint-name {{name}} --region {{REGION}}"
     print(f"waiting for {{name}}; its log is /aws/sagemaker/Endpoints/{{name}} in CloudWatch")
     try:
         waiter = sagemaker.get_waiter("endpoint_in_service")
@@ -193,11 +194,13 @@ def main() -> None:
     except WaiterError:
         now = sagemaker.describe_endpoint(EndpointName=name)
         why = now.get("FailureReason", "no reason given")
-        raise SystemExit(f"{{name}} is {{now['EndpointStatus']}}: {{why}}") from None
+        said = f"{{name}} is {{now['EndpointStatus']}}: {{why}}"
+        raise SystemExit(f"{{said}}. One that failed stays so; run this again after {{delete}}") from None
     runtime = boto3.client("sagemaker-runtime", region_name=REGION)
     body = json.dumps({body})
     answer = runtime.invoke_endpoint(EndpointName=name, ContentType="application/json", Body=body)
     print(answer["Body"].read().decode())
+    print(f"billed until it is deleted: {{delete}}")
 
 
 if __name__ == "__main__":
@@ -231,6 +234,7 @@ def main() -> None:
     body = json.dumps({body})
     answer = endpoint.invoke(body=body, content_type="application/json", region=REGION)
     print(answer.body.read().decode())
+    print("billed until it is deleted: Endpoint.delete, or aws sagemaker delete-endpoint")
 
 
 if __name__ == "__main__":
