@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from hyperpd import deploy, recipe
-from hyperpd.deploy.hub_recipe import hyp, objects
+from hyperpd.deploy.hub_recipe import objects
+from tests.deploy.hyp_plurals import plural
 from tests.fakes import hub, kubernetes
 from tests.hyp.conftest import BUCKET, ROOT, Shell, apply, prepare, published
 
@@ -152,7 +153,7 @@ def test_kinds_have_the_plurals_that_hyp_gives_them(shell: Shell) -> None:
     code = f"from sagemaker.hyperpod.cli import recipe_utils as r; print(*map(r._kind_to_plural, {kinds}))"
     argv = [str(shell.hyp.parent / "python"), "-W", "ignore", "-c", code]
     said = subprocess.run(argv, env=shell.environment, capture_output=True, text=True, check=True).stdout
-    assert said.split() == [hyp.plural(kind) for kind in kinds] == [one.plural for one in kubernetes.RESOURCES]
+    assert said.split() == [plural(kind) for kind in kinds] == [one.plural for one in kubernetes.RESOURCES]
 
 
 def test_a_hub_on_this_machine_is_enough_for_init(shell: Shell, tmp_path: Path) -> None:
