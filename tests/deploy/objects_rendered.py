@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from functools import cache
 from typing import Any
 
-from hyperpd import deploy
+from hyperpd import deploy, models
 from tests.deploy import objects_recipes
 
 PLATFORMS = ("hyperpod", "eks")
@@ -58,7 +59,16 @@ def settings(name: str, platform: str) -> list[str]:
     found = [f"platform={platform}", f"image={IMAGE}", *EXTRA.get(name, ()), *([FOLDER] if name in LARGE else [])]
     if any(spec.autoscaling for spec in objects_recipes.load(name).recipe.roles().values()):
         found.append("prometheus=http://prometheus.monitoring:9090")
+    if (known := models.find(objects_recipes.load(name).recipe.model.huggingface)) and known.gated:
+        found.append("hf_token_secret=hub")
     return found
+
+
+def asked(text: str, command: str) -> list[str]:
+    """The words of a command that a rendered file's comment has, over however many lines."""
+    lines = [line.removeprefix("# ") for line in text.splitlines()]
+    _, found, rest = "\n".join(lines).replace("\\\n", " ").partition(command)
+    return shlex.split((found + rest).split("\n")[0])
 
 
 def option(name: str, key: str) -> str:

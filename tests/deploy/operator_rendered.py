@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from hyperpd import deploy
+from hyperpd import deploy, models
 from tests.deploy import objects_recipes
 
 IMAGE = "registry.example/hyperpd@sha256:" + "0" * 64
 AMP = "prometheus=https://aps-workspaces.us-east-2.amazonaws.com/workspaces/ws-1a2b"
+TOKEN = "hf_token_secret=hub"
 FRONT = ("front=true", "front_instance_type=ml.m5.2xlarge", f"image={IMAGE}")
 # Of the recipes for GPUs, those that pdSpec and the aggregated form refuse, each with a word of why.
 REFUSED = {
@@ -52,7 +53,10 @@ def settings(name: str) -> tuple[str, ...]:
     """The options that a recipe needs."""
     spec = objects_recipes.load(name).recipe
     scaled = any(role.autoscaling for role in spec.roles().values())
-    return (*((AMP,) if scaled else ()), *(("region=us-east-2",) if spec.model.s3 else ()))
+    known = models.find(spec.model.huggingface)
+    gated = bool(known and known.gated)
+    needed = {AMP: scaled, TOKEN: gated, "region=us-east-2": spec.model.s3}
+    return tuple(option for option, wanted in needed.items() if wanted)
 
 
 def cases() -> list[tuple[str, tuple[str, ...]]]:

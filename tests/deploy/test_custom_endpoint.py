@@ -19,7 +19,9 @@ from hyperpd.errors import RecipeError
 from hyperpd.recipe import RecipeFile
 from tests.deploy import schema
 from tests.deploy.mutation import misspelt
+from tests.deploy.objects_rendered import asked
 
+IMAGE, GPU = "image=example/hyperpd:1", "instance_type=ml.g6e.8xlarge"
 GIVEN = ("image=example/hyperpd:1", "instance_type=ml.m5.2xlarge")
 SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "hyp" / "custom-endpoint-1.2.json").read_text())
 AGGREGATED = "version: 1\nname: tiny-cpu-aggregated\nmodel: {huggingface: example/small}\naggregated: {}\n"
@@ -77,7 +79,7 @@ def test_what_is_rendered_is_what_hyp_knows(name: str) -> None:
 def test_any_recipe_arrives_whole(load) -> None:
     """Not only one that is in the image: by its ConfigMap, in the place of a model."""
     file = load(AGGREGATED.replace("tiny-cpu-aggregated", "own"))
-    config, body = objects(file, *GIVEN, "namespace=team")
+    config, body = objects(file, IMAGE, GPU, "namespace=team")
     assert schema.problems(config) == []
     (volume,) = body["kubernetes"]["volumes"]
     assert (volume["name"], volume["configMap"]["name"]) == (
@@ -90,9 +92,23 @@ def test_any_recipe_arrives_whole(load) -> None:
 
 
 def test_replicas_are_what_the_recipe_says(load) -> None:
-    body = rendered(load(AGGREGATED.replace("aggregated: {", "aggregated: {replicas: 3")))
+    body = objects(load(AGGREGATED.replace("aggregated: {", "aggregated: {replicas: 3")), IMAGE, GPU)[1]
     assert body["replicas"] == 3
     assert body["auto_scaling_spec"] == {"minReplicaCount": 3, "maxReplicaCount": 3}
+
+
+def test_one_gpu_may_be_written_down(load) -> None:
+    written = AGGREGATED.replace("aggregated: {", "aggregated: {parallel: {tensor: 1}")
+    assert objects(load(written), IMAGE, GPU)[1]["resources_limits"]["nvidia.com/gpu"] == 1
+
+
+def test_the_comment_ends_in_a_request() -> None:
+    """As it stands there, it is a command of a shell."""
+    file = recipe.load("tiny-cpu-aggregated")
+    text = deploy.texts(deploy.render(file, "custom_endpoint", GIVEN), file, GIVEN)["config.yaml"]
+    words = asked(text, "hyp invoke hyp-custom-endpoint")
+    assert words[words.index("--endpoint-name") + 1] == rendered(file)["endpoint_name"]
+    assert json.loads(words[-1])["model"] == "tiny-llama"
 
 
 def test_only_the_api_is_open_and_what_that_costs_is_said() -> None:
@@ -124,7 +140,14 @@ def test_some_recipes_can_be_said() -> None:
         (
             AGGREGATED.replace("aggregated: {", "aggregated: {parallel: {tensor: 2}"),
             GIVEN,
-            "aggregated.parallel.tensor",
+            "aggregated.parallel: 2 GPUs; more than one needs room in /dev/shm",
+        ),
+        (AGGREGATED, GIVEN, "instance_type: nothing is known of ml.m5.2xlarge"),
+        (AGGREGATED.replace("example/small", "Qwen/Qwen3-32B"), (IMAGE, GPU), "instance_type: "),
+        (
+            AGGREGATED.replace("example/small", "meta-llama/Llama-3.3-70B-Instruct"),
+            (IMAGE, GPU),
+            "model.huggingface: Hugging Face hands it out with a token alone",
         ),
         (
             AGGREGATED.replace("aggregated: {", "aggregated: {autoscaling: {min: 1, max: 2}"),

@@ -21,7 +21,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from hyperpd import deploy, recipe
 from hyperpd.cli.hub import hub
 from hyperpd.deploy import hub_recipe
-from hyperpd.deploy.hub_recipe import hyp, local, objects, publish, template
+from hyperpd.deploy.hub_recipe import local, objects, publish, template
 from hyperpd.deploy.target import fate, leaves
 from hyperpd.errors import RecipeError
 from hyperpd.recipe import RecipeFile
@@ -38,6 +38,7 @@ from tests.deploy import (
     snapshot,
 )
 from tests.deploy import objects as objects_of
+from tests.deploy.hyp_plurals import plural
 from tests.deploy.objects_rendered import IMAGE
 from tests.deploy.test_kubernetes import LOCAL, PAIR
 from tests.fakes import kubernetes as server
@@ -101,7 +102,7 @@ def test_the_template_gives_the_objects_back(name: str) -> None:
 def test_hyp_posts_each_object_where_a_server_has_it(name: str) -> None:
     for body in rendered(objects_recipes.load(name))[1]:
         group = f"apis/{body['apiVersion']}" if "/" in body["apiVersion"] else f"api/{body['apiVersion']}"
-        at = server.place(f"/{group}/namespaces/{body['metadata']['namespace']}/{hyp.plural(body['kind'])}")
+        at = server.place(f"/{group}/namespaces/{body['metadata']['namespace']}/{plural(body['kind'])}")
         assert at.resource.kind == body["kind"]
 
 
@@ -252,9 +253,47 @@ def test_the_machine_says_that_it_changes_nothing(load) -> None:
     assert as_hyp_renders(texts, instance_type="ml.other") == as_hyp_renders(texts)
 
 
-def test_what_is_typed_is_quoted() -> None:
-    typed = publish.commands("arn:a b", "x;y", "ml.a;id", "a; id")
-    assert [word for line in typed for word in shlex.split(line) if ";" in word] == ["a; id", "x;y", "ml.a;id", "a; id"]
+def test_what_is_typed_is_quoted(load) -> None:
+    file = load(PAIR.replace("ml.p5.48xlarge", "'ml.a;id'").replace("example/small", 'a/b, served_as: "it\'s; c"'))
+    options = deploy.options(hub_recipe, [BUCKET, "objects=inference_operator", "technique=x"])
+    typed = publish.commands("arn:a b", file.recipe, options, "a; id")
+    assert typed[1].startswith("hyp init hyp-recipe-job 'a; id' --model-id 'arn:a b' ")
+    assert shlex.split(typed[1])[-1] == "ml.a;id"
+    assert shlex.split(typed[2]) == ["cd", "a; id"]
+    assert json.loads(shlex.split(typed[-1])[-1])["model"] == "it's; c"
+
+
+@pytest.mark.parametrize(
+    ("given", "last"),
+    [
+        ((), "hyperpd invoke --url http://127.0.0.1:8080 'Once upon a time'"),
+        (("objects=inference_operator", "front=true"), "hyp invoke hyp-custom-endpoint --endpoint-name pair --body"),
+        (("objects=inference_operator", "front=true", "sagemaker_endpoint=false"), "hyp create"),
+    ],
+)
+def test_what_is_typed_ends_in_a_request(given: tuple[str, ...], last: str, load) -> None:
+    machine = ["front_instance_type=ml.m5.2xlarge"] if given else []
+    options = deploy.options(hub_recipe, [BUCKET, *given, *machine])
+    assert publish.commands("arn", load(PAIR).recipe, options, "pair")[-1].startswith(last)
+
+
+@pytest.mark.parametrize(("text", "room"), [(PAIR, "hyperpd"), (LOCAL, "hyperpd-engines")])
+def test_the_gateway_is_asked_where_it_is(text: str, room: str, load) -> None:
+    file = load(text)
+    (service,) = (
+        body for body in rendered(file)[1] if (body["kind"], body["metadata"]["name"]) == ("Service", "gateway")
+    )
+    typed = publish.commands("arn", file.recipe, deploy.options(hub_recipe, settings(file)), "a")
+    port = service["spec"]["ports"][0]["port"]
+    assert service["metadata"]["namespace"] == room
+    assert f"kubectl --namespace {room} port-forward service/gateway {port} &" in typed
+
+
+def test_a_front_has_a_name_of_its_own_in_the_hub(load) -> None:
+    front = deploy.options(hub_recipe, [BUCKET, "objects=inference_operator", "front=true"])
+    named = load(PAIR.replace("name: pair", "name: a..b")).recipe
+    engines = deploy.options(hub_recipe, [BUCKET])
+    assert [publish.content_name(named, options) for options in (engines, front)] == ["a--b", "a--b-front"]
 
 
 @pytest.mark.parametrize(
@@ -284,12 +323,11 @@ def test_a_real_cluster_is_not_asked_with_the_stand_ins_keys(monkeypatch) -> Non
     argv = ["serve-local", "tiny-cpu-1p1d", "--port", "0", "--set", f"image={IMAGE}"]
     ran = CliRunner().invoke(hub, [*argv, "--set", "instance_type=ml.m5.2xlarge"])
     lines = [line.strip() for line in ran.output.splitlines()]
-    exported = [line.removeprefix("export ").partition("=")[0] for line in lines if line.startswith("export ")]
-    (unset,) = (line for line in lines if line.startswith("unset "))
-    assert unset.split()[1:] == exported
-    after = lines[lines.index(unset) + 1 :]
-    assert after == ["kubectl apply --filename ../0-before.yaml", "hyp create"]
-    assert any(line.startswith("hyp init") for line in lines[: lines.index(unset)])
+    variables = [word for line in lines for word in line.split() if re.match("[A-Z0-9_]+=", word)]
+    (init,) = (line for line in lines if " hyp init " in line)
+    assert init.startswith(" ".join(variables) + " hyp init ")
+    assert [one.partition("=")[0] for one in variables] == [*local.environment("")]
+    assert not [line for line in lines if line.startswith(("export ", "unset "))]  # the user's own keys stay
 
 
 def test_the_same_bytes_in_every_process() -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from hyperpd import deploy, recipe
 from hyperpd.deploy import hub_recipe
-from hyperpd.deploy.hub_recipe import hyp, objects, template
+from hyperpd.deploy.hub_recipe import objects, template
 from hyperpd.errors import RecipeError
 from tests.deploy import objects_recipes, operator_rendered
-from tests.deploy.operator_rendered import AMP, FRONT, IMAGE
+from tests.deploy.hyp_plurals import plural
+from tests.deploy.operator_rendered import AMP, FRONT, IMAGE, TOKEN
 from tests.deploy.test_hub_recipe import BUCKET, as_hyp_renders
 from tests.deploy.test_inference_operator import AGGREGATED, PAIR
 from tests.fakes import kubernetes as server
@@ -42,14 +43,14 @@ def test_the_template_gives_that_targets_objects_back(name: str, given: tuple[st
     for one in posted:
         body: Any = one.body
         group = f"apis/{body['apiVersion']}" if "/" in body["apiVersion"] else f"api/{body['apiVersion']}"
-        at = server.place(f"/{group}/namespaces/{body['metadata']['namespace']}/{hyp.plural(body['kind'])}")
+        at = server.place(f"/{group}/namespaces/{body['metadata']['namespace']}/{plural(body['kind'])}")
         assert at.resource.kind == body["kind"]
 
 
 @pytest.mark.parametrize(
     ("name", "given", "numbers"),
     [
-        (LLAMA, (AMP,), {"prefill": ("pdSpec", "prefillSpec"), "decode": ("pdSpec", "decodingSpec")}),
+        (LLAMA, (AMP, TOKEN), {"prefill": ("pdSpec", "prefillSpec"), "decode": ("pdSpec", "decodingSpec")}),
         ("qwen3-32b-p5-8xtp2", (), {"aggregated": ()}),
         ("tiny-cpu-1p1d", FRONT, {"gateway": ()}),
     ],
@@ -75,7 +76,7 @@ def test_every_parameter_changes_what_it_says(
 
 
 def test_bounds_are_those_of_autoscaling() -> None:
-    parameters = json.loads(files(LLAMA, AMP)[template.PARAMETERS])
+    parameters = json.loads(files(LLAMA, AMP, TOKEN)[template.PARAMETERS])
     spec = recipe.load(LLAMA).recipe.role("decode")
     assert spec.autoscaling
     decode = parameters["decode_replicas"]
@@ -89,7 +90,7 @@ def test_bounds_are_those_of_autoscaling() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "machines"),
     [
-        (LLAMA, (AMP,), ["ml.p5en.48xlarge"]),
+        (LLAMA, (AMP, TOKEN), ["ml.p5en.48xlarge"]),
         ("tiny-cpu-1p1d", FRONT, ["ml.m5.2xlarge"]),
         (LLAMA, FRONT, ["ml.m5.2xlarge"]),  # of the front, not of the engines
     ],
@@ -99,7 +100,9 @@ def test_hyp_init_is_given_a_machine_of_the_object(name: str, given: tuple[str, 
     assert entry["SupportedInstanceTypes"] == machines
 
 
-@pytest.mark.parametrize(("name", "given"), [(LLAMA, (AMP,)), (LLAMA, (AMP, *OWN)), ("tiny-cpu-1p1d", FRONT)])
+@pytest.mark.parametrize(
+    ("name", "given"), [(LLAMA, (AMP, TOKEN)), (LLAMA, (AMP, TOKEN, *OWN)), ("tiny-cpu-1p1d", FRONT)]
+)
 def test_what_that_target_loses_is_lost_here(name: str, given: tuple[str, ...]) -> None:
     file = objects_recipes.load(name)
     there = deploy.render(file, "inference_operator", given).not_expressed
@@ -110,7 +113,7 @@ def test_what_that_target_loses_is_lost_here(name: str, given: tuple[str, ...]) 
 
 def test_own_image_in_pd_spec_is_marked_in_what_is_posted() -> None:
     """In the template itself: that is all a user of hyp sees."""
-    assert "own_image: unverified" in files(LLAMA, AMP, *OWN)[template.TEMPLATE]
+    assert "own_image: unverified" in files(LLAMA, AMP, TOKEN, *OWN)[template.TEMPLATE]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,7 @@ def test_own_image_in_pd_spec_is_marked_in_what_is_posted() -> None:
     [
         (LLAMA, (), ["prefill.autoscaling: the operator scales by metrics"]),
         (LLAMA, ("prometheus=http://prometheus:9090",), ["prometheus: not spelled as it has to be"]),
+        (LLAMA, (AMP,), ["model.huggingface: Hugging Face hands it out with a token alone; give --set hf_token"]),
         (LLAMA, (AMP, "queue=a", "privileged=true"), ["queue: goes with objects=kubernetes", "privileged: goes with"]),
         (LLAMA, (AMP, "instance_type=ml.a"), ["instance_type: this object names its machines itself"]),
         (LLAMA, (AMP, "namespace=" + "a" * 55), ["namespace: String should have at most 54"]),
@@ -126,7 +130,7 @@ def test_own_image_in_pd_spec_is_marked_in_what_is_posted() -> None:
         ("tiny-cpu-1p1d", (), ["accelerator: cpu"]),
         ("tiny-cpu-1p1d", ("front=true",), ["image: the recipe names none", "front_instance_type: missing"]),
         ("deepseek-r1-p5en-1p1d", (), ["prefill.parallel.nodes: 2"]),
-        (LLAMA, (AMP, "name=" + "a" * 50), ["names_that_are_derived"]),
+        (LLAMA, (AMP, TOKEN, "name=" + "a" * 50), ["names_that_are_derived"]),
         (PAIR, ("pd_buffer_gib=4", *OWN), ["pd_buffer_gib: only AWS's image"]),
         (AGGREGATED, (), ["aggregated.autoscaling: the operator scales by metrics"]),
     ],

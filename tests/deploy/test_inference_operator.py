@@ -5,6 +5,7 @@ A snapshot that is missing is written, and its test fails once: look at it, then
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -16,12 +17,14 @@ from hyperpd.deploy.inference_operator.serving import NOT_PASSED
 from hyperpd.deploy.target import fate, leaves
 from hyperpd.errors import RecipeError
 from tests.deploy import objects_recipes, snapshot
+from tests.deploy.objects_rendered import asked
 from tests.deploy.operator_rendered import (
     AMP,
     FRONT,
     IMAGE,
     NO_FRONT,
     REFUSED,
+    TOKEN,
     endpoint,
     gpu,
     settings,
@@ -95,9 +98,9 @@ def test_whole_renderings(name, load):
 
 def test_rendering_costs_little():
     file = recipe.load("llama-3.3-70b-p5en-4p2d")
-    deploy.render(file, "inference_operator", [AMP])
+    deploy.render(file, "inference_operator", [AMP, TOKEN])
     began = time.process_time()
-    deploy.texts(deploy.render(file, "inference_operator", [AMP]), file, [AMP])
+    deploy.texts(deploy.render(file, "inference_operator", [AMP, TOKEN]), file, [AMP, TOKEN])
     print(f"rendered in {(time.process_time() - began) * 1000:.0f} ms of CPU")
 
 
@@ -136,6 +139,7 @@ def test_no_front_where_it_would_find_nothing(name):
         (PAIR, ["front_instance_type=ml.m5.2xlarge"], "front_instance_type: goes with front"),
         (PAIR, ["own_image=true"], "image: the recipe names none"),
         (PAIR, [*OWN, "pd_buffer_gib=4"], "pd_buffer_gib: only AWS's image"),
+        ("llama-3.3-70b-p5en-4p2d", [AMP], "model.huggingface: Hugging Face hands it out with a token alone"),
         (PAIR, [AMP], "prometheus: no role of this object has autoscaling"),
         (PAIR, ["region=us-east-2"], "region: nothing here comes from S3"),
         (PAIR, ["name=" + "a" * 40], "names_that_are_derived"),
@@ -164,6 +168,20 @@ def test_refusals_name_the_field_or_option(text, given, said, load):
     with pytest.raises(RecipeError) as error:
         deploy.render(file, "inference_operator", given)
     assert said in str(error.value)
+
+
+def test_the_comment_ends_in_a_request(load):
+    """As it stands there, it is a command of a shell, whose body every form takes."""
+    text = AGGREGATED.replace("name: aggregated.1", "name: a..b").replace("claim: fsx", "served_as: it's, claim: fsx")
+    for given in ([AMP], list(FRONT)):
+        file = load(text)
+        made = deploy.texts(deploy.render(file, "inference_operator", given), file, given)["4-endpoint.yaml"]
+        words = asked(made, "aws sagemaker-runtime invoke-endpoint")
+        assert words[words.index("--endpoint-name") + 1] == yaml.safe_load(made)["spec"]["endpointName"] == "a--b"
+        body = json.loads(words[words.index("--body") + 1])
+        assert (body["model"], [one["role"] for one in body["messages"]]) == ("it's", ["user"])
+    without = [AMP, "sagemaker_endpoint=false"]
+    assert "invoke-endpoint" not in str(deploy.texts(deploy.render(file, "inference_operator", without), file, without))
 
 
 def test_every_problem_at_once(load):

@@ -177,6 +177,7 @@ SCALED = EFA.replace("auth: keys", "auth: none")
         (PAIR, [IMAGE, "namespace=default"], "namespace: default is not hyperpd's alone"),
         (PAIR, [IMAGE, "namespace=kube-system"], "namespace: kube-system is not hyperpd's alone"),
         (PAIR, [IMAGE, "monitoring_pods=prometheus"], "monitoring_pods:"),
+        (LARGE, [IMAGE], "model.huggingface: Hugging Face hands it out with a token alone; give --set hf_token_secret"),
         (LARGE, [IMAGE], "a pod downloads it for itself: 142 GiB of its machine's root volume needed, 83 available"),
         (
             MANY,

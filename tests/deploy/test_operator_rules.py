@@ -7,9 +7,9 @@ import copy
 import pytest
 
 from hyperpd.deploy.inference_operator import rules
-from tests.deploy.operator_rendered import AMP, FRONT, cases, endpoint
+from tests.deploy.operator_rendered import AMP, FRONT, TOKEN, cases, endpoint
 
-PAIR = ("llama-3.3-70b-p5en-4p2d", (AMP,))
+PAIR = ("llama-3.3-70b-p5en-4p2d", (AMP, TOKEN))
 CPU = ("tiny-cpu-1p1d", FRONT)
 
 HUB = ("modelSourceConfig", "huggingFaceModel")

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from hyperpd import deploy, recipe
-from hyperpd.deploy.hub_recipe import hyp, objects
+from hyperpd.deploy.hub_recipe import objects
+from tests.deploy.hyp_plurals import plural
 from tests.fakes import hub, kubernetes
 from tests.hyp.conftest import BUCKET, ROOT, Shell, apply, prepare, published
 
@@ -100,8 +101,12 @@ def files(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "options", "machine"),
     [
-        ("llama-3.3-70b-p5en-4p2d", [f"prometheus={AMP}", "name=llama"], "ml.p5en.48xlarge"),
-        ("llama-3.3-70b-p5en-4p2d", [f"prometheus={AMP}", "own_image=true", f"image={IMAGE}"], "ml.p5en.48xlarge"),
+        ("llama-3.3-70b-p5en-4p2d", [f"prometheus={AMP}", "hf_token_secret=hub", "name=llama"], "ml.p5en.48xlarge"),
+        (
+            "llama-3.3-70b-p5en-4p2d",
+            [f"prometheus={AMP}", "hf_token_secret=hub", "own_image=true", f"image={IMAGE}"],
+            "ml.p5en.48xlarge",
+        ),
         ("qwen3-32b-p5-8xtp2", [], "ml.p5.48xlarge"),
         ("tiny-cpu-1p1d", ["front=true", "front_instance_type=ml.m5.2xlarge", f"image={IMAGE}"], "ml.m5.2xlarge"),
     ],
@@ -152,7 +157,7 @@ def test_kinds_have_the_plurals_that_hyp_gives_them(shell: Shell) -> None:
     code = f"from sagemaker.hyperpod.cli import recipe_utils as r; print(*map(r._kind_to_plural, {kinds}))"
     argv = [str(shell.hyp.parent / "python"), "-W", "ignore", "-c", code]
     said = subprocess.run(argv, env=shell.environment, capture_output=True, text=True, check=True).stdout
-    assert said.split() == [hyp.plural(kind) for kind in kinds] == [one.plural for one in kubernetes.RESOURCES]
+    assert said.split() == [plural(kind) for kind in kinds] == [one.plural for one in kubernetes.RESOURCES]
 
 
 def test_a_hub_on_this_machine_is_enough_for_init(shell: Shell, tmp_path: Path) -> None:
@@ -161,14 +166,12 @@ def test_a_hub_on_this_machine_is_enough_for_init(shell: Shell, tmp_path: Path) 
     with shell.start("hyperpd", "hub", "serve-local", "tiny-cpu-1p1d", "--port", "0", *settings) as said:
         typed = ""
         for line in said:
-            if line.startswith("export "):
-                key, _, value = line.removeprefix("export ").strip().partition("=")
-                shell.environment[key] = value
-            if line.strip().startswith("hyp init"):
-                typed = line.strip()
+            if " hyp init " in line:
+                given, _, typed = line.strip().partition(" hyp init ")
+                shell.environment |= dict(word.split("=", 1) for word in given.split())
             if line.strip() == "hyp create":
                 break
-        shell.run(*typed.split())
+        shell.run("hyp", "init", *typed.split())
     folder = tmp_path / "tiny-cpu-1p1d"
     assert "validated successfully" in shell.run("hyp", "validate", cwd=folder)
     assert list(yaml.safe_load_all((folder / "k8s.jinja").read_text().replace("{{", "").replace("}}", "")))

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from hyperpd import deploy
+from hyperpd.cli.render import others
 from hyperpd.deploy.target import leaves
 from hyperpd.recipe import Recipe, shipped
 from tests.sdk.test_cli import hyperpd
@@ -104,3 +105,28 @@ def test_targets_says_what_becomes_of_every_field() -> None:
     document = json.loads(hyperpd("targets", "--json").stdout)["kubernetes"]
     assert set(document["fields"]["slo.ttft_ms"]) == {"fate", "how"}
     assert "platform" in document["options"]
+
+
+ROLE = ("--set", "role_arn=arn:aws:iam::123456789012:role/hyperpd", "--set", "instance_type=ml.m5.2xlarge")
+ECR = ("--set", "image=123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:1")
+ENDPOINT = ("render", "tiny-cpu-1p1d", "--target", "sagemaker_endpoint", *ECR, *ROLE)
+
+
+def test_what_is_not_yaml_goes_to_a_folder(tmp_path: Path) -> None:
+    printed = hyperpd(*ENDPOINT)
+    assert (printed.returncode, printed.stdout) == (2, "")
+    assert "7 of 7 files are not YAML, as 1-role-trust.json: give -o FOLDER, or --json" in printed.stderr
+    assert json.loads(hyperpd(*ENDPOINT, "--json").stdout)["target"] == "sagemaker_endpoint"
+    (tmp_path / "5-old.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    note = next(line for line in hyperpd(*ENDPOINT, "-o", str(tmp_path)).stderr.splitlines() if "left alone" in line)
+    assert ("5-old.json" in note, "notes.txt" in note) == (True, False)
+
+
+def test_what_is_left_below_a_folder_of_the_rendering_is_said(tmp_path: Path) -> None:
+    (tmp_path / "upload" / "old").mkdir(parents=True)
+    for left in ("upload/old/2-endpoint.yaml", "upload/1.yaml", "mine/3.yaml"):
+        (tmp_path / left).parent.mkdir(exist_ok=True)
+        (tmp_path / left).write_text("{}")
+    found = others(tmp_path, ["page.md", "upload/1.yaml"])
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["upload/old/2-endpoint.yaml"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,7 +77,8 @@ def test_a_refusal_says_what_and_what_to_try() -> None:
     failed = hyperpd(*PUBLISH, AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_MAX_ATTEMPTS="1")
     assert failed.returncode == 4
     assert "s3 put_object" in failed.stderr
-    assert "Does the bucket recipes-example exist" in failed.stderr
+    assert "does aws sts get-caller-identity work here" in failed.stderr
+    assert "Does the bucket" not in failed.stderr  # nobody was asked
     wrong = hyperpd("hub", "publish", "tiny-cpu-1p1d", "--bucket", "s3://recipes-example", "--hub", "team", "--dry-run")
     assert (wrong.returncode, "image: the recipe names none" in wrong.stderr) == (2, True)
 
@@ -89,10 +91,8 @@ def served(tmp_path: Path) -> Iterator[dict[str, str]]:
         assert process.stdout
         found: dict[str, str] = {}
         for line in process.stdout:
-            if line.startswith("export "):
-                key, _, value = line.removeprefix("export ").strip().partition("=")
-                found[key] = value
             if "--model-id" in line:
+                found = dict(word.split("=", 1) for word in line.partition(" hyp init ")[0].split())
                 found["arn"] = line.partition("--model-id ")[2].split()[0]
             if line.strip() == "hyp create":
                 break
@@ -118,3 +118,31 @@ def test_a_hub_on_this_machine(served: dict[str, str], tmp_path: Path) -> None:
         sagemaker.describe_hub_content(**asked | {"HubContentName": "other"})
     with pytest.raises(sagemaker.exceptions.ClientError, match="DescribeHubContent alone"):
         sagemaker.list_hubs()
+
+
+def test_a_prefix_with_a_slash_is_said_as_it_is_taken() -> None:
+    """What is printed is not what the option's own pattern refuses."""
+    argv = [word + "/" if word.startswith("s3://") else word for word in PUBLISH]
+    said = hyperpd(*argv, "--dry-run").stdout
+    (render,) = (line.strip() for line in said.splitlines() if line.strip().startswith("hyperpd render"))
+    assert "bucket=s3://recipes-example/hyp --out ." in render
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("--set", "bucket=s3://mine"), "--set bucket: it serves s3://hyperpd-local itself; remove it"),
+        (("--port", "0", "--out", "/dev/null/x"), "--out: 1 problem\n  - /dev/null/x/"),
+        (("--port", "70000"), "--port"),
+    ],
+)
+def test_a_local_hub_that_cannot_be_says_why(argv: tuple[str, ...], said: str) -> None:
+    failed = hyperpd("hub", "serve-local", "tiny-cpu-1p1d", *SETTINGS, *argv)
+    assert (failed.returncode, said in failed.stderr, "Traceback" in failed.stderr) == (2, True, False), failed.stderr
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        failed = hyperpd("hub", "serve-local", "tiny-cpu-1p1d", *SETTINGS, "--port", str(port))
+    assert (failed.returncode, f"127.0.0.1:{port}: Address already in use" in failed.stderr) == (2, True)

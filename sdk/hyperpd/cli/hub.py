@@ -13,7 +13,6 @@ from hyperpd.cli import output
 if TYPE_CHECKING:
     from hyperpd.deploy import Rendering
     from hyperpd.deploy.hub_recipe import Options
-    from hyperpd.deploy.hub_recipe.publish import Content
     from hyperpd.recipe import RecipeFile
 
 _TARGET = "hub_recipe"
@@ -44,7 +43,7 @@ def hub() -> None:
 @click.argument("recipe")
 @click.option("--bucket", required=True, metavar="s3://BUCKET/PREFIX", help="Where the two files go.")
 @click.option("--hub", "hub_name", required=True, help="Your private hub (aws sagemaker create-hub).")
-@click.option("--name", help="Name in the hub; default: the recipe's, without dots. A front needs another.")
+@click.option("--name", help="Name in the hub; default: the recipe's, without dots; of a front, and -front.")
 @_version
 @_type
 @_set
@@ -72,14 +71,15 @@ def publish(
     from hyperpd.deploy.hub_recipe import publish as publishing
     from hyperpd.errors import RecipeError
 
-    file, rendering, options = _rendered(recipe, bucket.rstrip("/"), settings)
+    bucket = bucket.rstrip("/")
+    file, rendering, options = _rendered(recipe, bucket, settings)
     entry = _entry(rendering)
-    content = _content(file, hub_name, name, version, kind)
+    content = publishing.Content(hub_name, name or publishing.content_name(file.recipe, options), version, kind)
     if wrong := content.problems():
         raise RecipeError("hyperpd hub publish", wrong)
     wanted = publishing.requests(rendering, entry, file.recipe, content)
     arn = content.arn() if dry_run else publishing.send(wanted)
-    typed = publishing.commands(arn, options.technique, entry["SupportedInstanceTypes"][0], content.name)
+    typed = publishing.commands(arn, file.recipe, options, content.name)
     if as_json:
         shown = [{"service": r.service, "operation": r.operation, "parameters": dict(r.parameters)} for r in wanted]
         output.document({"sent": not dry_run, "requests": shown, "arn": arn, "commands": typed})
@@ -98,7 +98,13 @@ def publish(
 
 @hub.command("serve-local")
 @click.argument("recipe")
-@click.option("--port", default=8090, show_default=True, help="On 127.0.0.1; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8090,
+    show_default=True,
+    help="On 127.0.0.1; 0 takes a free one.",
+)
 @click.option("--out", "folder", type=click.Path(file_okay=False, path_type=Path), help="Also write the files there.")
 @_set
 def serve_local(recipe: str, port: int, folder: Path | None, settings: tuple[str, ...]) -> None:
@@ -107,33 +113,35 @@ def serve_local(recipe: str, port: int, folder: Path | None, settings: tuple[str
     A stand-in: it answers DescribeHubContent for this one recipe, and S3's GetObject for its two files.
     """
     from hyperpd import deploy
+    from hyperpd.cli.render import write
     from hyperpd.deploy.hub_recipe import local, publish
+    from hyperpd.errors import RecipeError
 
-    settings = tuple(one for one in settings if not one.startswith("bucket="))
+    if any(one.partition("=")[0].strip() == "bucket" for one in settings):
+        raise RecipeError("hyperpd hub serve-local", [f"--set bucket: it serves {_LOCAL_BUCKET} itself; remove it"])
     file, rendering, options = _rendered(recipe, _LOCAL_BUCKET, settings)
-    entry, content = _entry(rendering), _content(file, "local", None, "1.0.0", "Model")
+    entry, content = _entry(rendering), publish.Content("local", publish.content_name(file.recipe, options))
     texts = publish.files(rendering)
     objects = {
         entry[key].removeprefix("s3://"): texts[entry[key].rpartition("/")[2]]
         for key in ("HpEksOverrideParamsS3Uri", "HpEksPayloadTemplateS3Uri")
     }
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        given = (*settings, f"bucket={_LOCAL_BUCKET}")
-        for called, text in deploy.texts(rendering, file, given).items():
-            (folder / called).write_text(text)
-    with local.server(texts["hub-document.json"], objects, content, port) as server:
+    try:
+        server = local.server(texts["hub-document.json"], objects, content, port)
+    except OSError as error:
+        raise RecipeError("--port", [f"127.0.0.1:{port}: {error.strerror}; give another, or 0"]) from None
+    with server:
+        if folder:
+            given = (*settings, f"bucket={_LOCAL_BUCKET}")
+            for called, text in deploy.texts(rendering, file, given).items():
+                write(folder / called, text)
         url = f"http://127.0.0.1:{server.server_port}"
         output.line(f"a stand-in for a hub and its bucket, with {file.recipe.name}, on {url}; Ctrl-C ends it")
-        for key, value in local.environment(url).items():
-            output.line(f"export {key}={value}")
         arn = content.arn(local.REGION, local.ACCOUNT)
-        typed = publish.commands(arn, options.technique, entry["SupportedInstanceTypes"][0], content.name)
-        # hyp init asks the stand-in; kubectl and hyp create ask a real cluster, and its login knows no stand-in's keys.
-        before, *hyp, create = typed
-        unset = f"unset {' '.join(local.environment(url))}"
-        before = before.replace("--filename ", "--filename ../")
-        _type_this(recipe, _LOCAL_BUCKET, settings, [*hyp, unset, before, create])
+        # hyp init alone asks the stand-in: a real cluster's login knows no stand-in's keys.
+        before, init, *rest = publish.commands(arn, file.recipe, options, content.name)
+        asked = " ".join(f"{key}={value}" for key, value in local.environment(url).items())
+        _type_this(recipe, _LOCAL_BUCKET, settings, [before, f"{asked} {init}", *rest])
         server.serve_forever()
 
 
@@ -154,12 +162,6 @@ def _entry(rendering: Rendering) -> dict[str, Any]:
 
     entry: dict[str, Any] = json.loads(publish.files(rendering)[template.HUB_DOCUMENT])["RecipeCollection"][0]
     return entry
-
-
-def _content(file: RecipeFile, hub_name: str, name: str | None, version: str, kind: str) -> Content:
-    from hyperpd.deploy.hub_recipe.publish import Content, content_name
-
-    return Content(hub_name, name or content_name(file.recipe), version, kind, "2.2.0" if kind == "Model" else "1.0.0")
 
 
 def _type_this(recipe: str, bucket: str, settings: tuple[str, ...], typed: list[str]) -> None:

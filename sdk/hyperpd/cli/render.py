@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -46,18 +47,38 @@ def render(
     for lost in rendering.not_expressed:
         output.note(f"not expressed by {target}: {lost}")
     if not folder:
+        if odd := [name for name in files if not name.endswith(".yaml")]:
+            found = f"{len(odd)} of {len(files)} files are not YAML, as {odd[0]}"
+            raise RecipeError(f"target {target}", [f"{found}: give -o FOLDER, or --json"])
         output.piece("---\n".join(files.values()))
         return
     for name, text in files.items():
         path = folder / name
         same = path.is_file() and path.read_text() == text
         if not (same or dry_run):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text)
-            except OSError as error:
-                raise RecipeError("--out", [f"{path}: cannot be written: {error.strerror}"]) from None
+            write(path, text)
         output.line(f"{'unchanged' if same else 'would write' if dry_run else 'written'}: {path}")
-    if left := sorted(str(path) for path in folder.glob("*.yaml") if path.name not in files) if folder.is_dir() else []:
-        names = ", ".join(left)
-        output.note(f"not of this rendering, left alone; what applies the folder would apply them, too: {names}")
+    if left := others(folder, files):
+        note = "not of this rendering, left alone; what takes the whole folder would take them, too"
+        output.note(f"{note}: {', '.join(map(str, left))}")
+
+
+def others(folder: Path, files: Collection[str]) -> list[Path]:
+    """What else lies there and could be taken for a part: files of the same kinds, and all below its own folders."""
+    kinds = {Path(name).suffix for name in files if "/" not in name}
+    found = [path for path in folder.glob("*") if path.suffix in kinds]
+    for top in {name.partition("/")[0] for name in files if "/" in name}:
+        found += (folder / top).rglob("*")
+    ours = {folder / name for name in files}
+    return sorted(path for path in found if path.is_file() and path not in ours)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, and the folders above it. Raises RecipeError where that cannot be."""
+    from hyperpd.errors import RecipeError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise RecipeError("--out", [f"{path}: cannot be written: {error.strerror}"]) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -77,6 +78,18 @@ def written(block: BaseModel, above: str = "") -> Iterator[str]:
             yield from written(value, f"{path}.")
         elif value is not None:
             yield path
+
+
+def endpoint_name(recipe: Recipe) -> str:
+    """The recipe's name as SageMaker and labels of Kubernetes take it: without dots."""
+    return recipe.name.replace(".", "-")
+
+
+def question(recipe: Recipe) -> str:
+    """The body of a first request, for every path that takes chats: /invocations and /v1/chat/completions."""
+    messages = [{"role": "user", "content": "Hello"}]
+    body = {"model": recipe.model.name, "max_tokens": 16, "messages": messages}
+    return json.dumps(body, separators=(",", ":"))
 
 
 def leaves(block: type[BaseModel], above: str = "") -> Iterator[str]:

@@ -52,7 +52,8 @@ def text(mapping: Mapping[str, Any]) -> str:
 
 def _comment(text: str, indent: int) -> Iterator[str]:
     for paragraph in text.splitlines():
-        yield from (" " * indent + f"# {line}" for line in wrap(paragraph, _WIDTH - indent, break_on_hyphens=False))
+        lines = wrap(paragraph, _WIDTH - indent, break_on_hyphens=False, break_long_words=False)
+        yield from (" " * indent + f"# {line}" for line in lines)
 
 
 def _mapping(mapping: Mapping[str, Any], indent: int, path: str, notes: Mapping[str, str]) -> Iterator[str]:

@@ -8,17 +8,20 @@ Source: sagemaker-hyperpod 3.12.0, hyperpod_custom_inference_template/v1_2; test
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from hyperpd import instances
-from hyperpd.deploy.custom_endpoint.fields import FIELDS
+from hyperpd import capacity, instances
+from hyperpd.deploy.custom_endpoint.fields import FIELDS, SHARED_MEMORY
 from hyperpd.deploy.custom_endpoint.options import Options
-from hyperpd.deploy.kubernetes.fleet import DIGEST, RECIPE_KEY, Fleet
+from hyperpd.deploy.hub_recipe import hyp
+from hyperpd.deploy.kubernetes.fleet import GATED, RECIPE_KEY, Fleet
 from hyperpd.deploy.kubernetes.options import Options as KubernetesOptions
-from hyperpd.deploy.target import Document
-from hyperpd.errors import RecipeError
+from hyperpd.deploy.target import Document, endpoint_name
+from hyperpd.errors import CapacityError, RecipeError
 from hyperpd.placement import Ports
-from hyperpd.recipe import Recipe, RecipeFile
+from hyperpd.recipe import Recipe, RecipeFile, RoleSpec
 
 __all__ = ["FIELDS", "NAME", "SUMMARY", "Options", "documents", "losses", "problems"]
 
@@ -29,13 +32,13 @@ VERSION = "1.2"  # of the template
 _SPLIT = "hyp strips pdSpec from what it posts, and says it succeeded; use hub_recipe"
 _DEPLOY_S = 3600  # hyp's default
 _VOLUME, _FOLDER = "model", "/opt/ml/model"
-_COMMENT = (
-    "Unverified on a live cluster. In an empty folder: hyp init hyp-custom-endpoint, this file in place of its"
-    f" config.yaml, then kubectl apply --filename {BEFORE}, hyp validate and hyp create. The two lines below are hyp's:"
-    " it reads them.\n"
-    "template: hyp-custom-endpoint\n"
-    f"version: {VERSION}"
-)
+_COMMENT = """\
+Unverified on a live cluster. In an empty folder: hyp init hyp-custom-endpoint, this file in place of its config.yaml, \
+then kubectl apply --filename {before}, hyp validate and hyp create. When it is in service:
+{asking}
+The two lines below are hyp's: it reads them.
+template: hyp-custom-endpoint
+version: {version}"""
 
 
 def problems(recipe: Recipe, options: Options) -> list[str]:
@@ -48,17 +51,30 @@ def problems(recipe: Recipe, options: Options) -> list[str]:
             found.append(f"model.adapters.{index}.path: the one volume is the recipe's; give huggingface")
     if not recipe.aggregated:
         return found
-    named = recipe.aggregated.instance_type
-    if not (named or options.instance_type):
-        found.append("aggregated.instance_type: missing, and hyp asks for one; give --set instance_type=ml.…")
-    if named and options.instance_type:
-        found.append(f"instance_type: the recipe names {named}; remove it here")
+    if Fleet(RecipeFile(recipe, Path(), ""), KubernetesOptions()).gated:
+        found.append(f"model.huggingface: {GATED}, and hyp's template has no word for it; try --target kubernetes")
+    if (size := recipe.aggregated.parallel.size) > 1:
+        found.append(f"aggregated.parallel: {size} GPUs; {SHARED_MEMORY}; use hub_recipe")
+    return [*found, *_machine(recipe, recipe.aggregated, options)]
+
+
+def _machine(recipe: Recipe, spec: RoleSpec, options: Options) -> Iterator[str]:
+    """Whoever names it: it has to be known to have the GPU that the worker asks for."""
+    named, given = spec.instance_type, options.instance_type
+    if not (named or given):
+        yield "aggregated.instance_type: missing, and hyp asks for one; give --set instance_type=ml.…"
+    if named and given:
+        yield f"instance_type: the recipe names {named}; remove it here"
+        return
     try:
-        if named and recipe.accelerator == "gpu":
-            instances.find(named)
+        if (chosen := named or given) and recipe.accelerator == "gpu":
+            instances.find(chosen)
+        if given:  # the recipe's own is looked at by whoever renders
+            capacity.check(recipe.model_copy(update={"aggregated": spec.model_copy(update={"instance_type": given})}))
     except RecipeError as error:
-        found += [f"aggregated.instance_type: {problem}" for problem in error.problems]
-    return found
+        yield from (f"{'aggregated.' if named else ''}instance_type: {problem}" for problem in error.problems)
+    except CapacityError as error:
+        yield f"instance_type: {error}"
 
 
 def losses(recipe: Recipe, options: Options) -> list[str]:
@@ -74,7 +90,7 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
     """The recipe, for kubectl, and what hyp reads; hyp has the template."""
     recipe, spec = file.recipe, file.recipe.aggregated
     assert spec is not None  # problems() refuses others
-    name = options.endpoint_name or "-".join(filter(None, recipe.name.replace(".", "-").split("-")))
+    name = options.endpoint_name or endpoint_name(recipe)
     resources, fleet = _resources(recipe), Fleet(file, KubernetesOptions())
     body: dict[str, Any] = {
         "namespace": options.namespace,
@@ -115,21 +131,10 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
         " makes of one without a trigger.",
         "metrics_enabled": "The operator's sidecar would look for metrics at the API's port, which has none.",
     }
-    return [_recipe(fleet, options.namespace), Document(FILE, _COMMENT, body, notes)]
-
-
-def _recipe(fleet: Fleet, namespace: str) -> Document:
-    meta = {"name": fleet.configuration, "namespace": namespace, "labels": fleet.labels()}
-    body = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": meta | {"annotations": {DIGEST: fleet.file.digest}},
-        "immutable": True,
-        "data": {RECIPE_KEY: fleet.file.path.read_bytes().decode()},
-    }
-    return Document(
-        BEFORE, "Byte for byte; another recipe has another name. Before hyp create: hyp has no word for it.", body
-    )
+    before = "Byte for byte; another recipe has another name. Before hyp create: hyp has no word for it."
+    asking = hyp.invoke(name, recipe).replace(" --body ", " --body \\\n")
+    comment = _COMMENT.format(before=BEFORE, asking=asking, version=VERSION)
+    return [Document(BEFORE, before, fleet.configmap(options.namespace)), Document(FILE, comment, body, notes)]
 
 
 def _said(recipe: Recipe) -> str:

@@ -19,6 +19,7 @@ def _refused(why: str) -> Field:
 
 _READ = "Read by the container from the recipe, which travels whole, in a ConfigMap that kubectl applies"
 _ONE = "one volume is mounted, and it is the recipe's; give model.huggingface"
+SHARED_MEMORY = "more than one needs room in /dev/shm, which hyp's template has no word for"
 _HUB = "use hub_recipe with objects=inference_operator"
 FIELDS = {
     "version": _is(_READ),
@@ -30,14 +31,14 @@ FIELDS = {
     "model.generated": _is("Made by the worker as it starts"),
     "model.path": _refused(_ONE),
     "model.claim": _refused(_ONE),
-    "model.huggingface": _is("Loaded by the worker, not by the operator; a gated model needs target kubernetes"),
+    "model.huggingface": _is("Loaded by the worker, not by the operator, without a token: a gated model is refused"),
     "model.s3": _is("Streamed by the engine, with the rights of the pod's ServiceAccount (unverified)"),
     "model.adapters": _is("Those of Hugging Face are loaded by the worker; a path is refused"),
     "model.adapters.path": _refused("one volume is mounted, and it is the recipe's; give huggingface"),
     "*.replicas": _is("replicas, and both bounds of auto_scaling_spec: hyp posts 1 to 5 where nothing is said"),
     "*.autoscaling": _refused(f"it needs a metric, and what runs here shows its own within the pod alone; {_HUB}"),
     "*.instance_type": _is("instance_type"),
-    "*.parallel": _refused("more than one GPU needs room in /dev/shm, which the template has no word for"),
+    "*.parallel": _is(f"One GPU, or none; more is refused: {SHARED_MEMORY}"),
     "*.kv_tiers": _refused("it goes with prefill, which cannot be said here; use hub_recipe"),
     "*.engine": _is(f"{_READ}: hyp splits worker_args at commas and breaks JSON in env, so nothing of it goes there"),
     "kv_transfer": _not("An aggregated worker moves no KV cache"),

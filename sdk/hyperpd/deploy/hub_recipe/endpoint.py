@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperpd.deploy import inference_operator
+from hyperpd.deploy.hub_recipe import hyp
 from hyperpd.deploy.hub_recipe.options import Options
 from hyperpd.deploy.inference_operator.endpoint import Endpoint
 from hyperpd.deploy.inference_operator.options import ENDPOINT_SUFFIX
@@ -54,6 +55,12 @@ def machines(recipe: Recipe, options: Options) -> list[str]:
     if options.front:
         return [str(options.front_instance_type)]
     return [str(spec.instance_type) for spec in recipe.roles().values()]
+
+
+def asking(recipe: Recipe, options: Options) -> list[str]:
+    """By hyp, where SageMaker knows the endpoint. What the operator calls its load balancer is not published."""
+    endpoint = _endpoint(recipe, options)
+    return [hyp.invoke(endpoint.name, recipe)] if options.sagemaker_endpoint else []
 
 
 def scaled(recipe: Recipe, options: Options) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hyperpd.deploy import kubernetes
 from hyperpd.deploy.hub_recipe import hyp
 from hyperpd.deploy.hub_recipe.options import Options
+from hyperpd.deploy.kubernetes.fleet import PORTS, Fleet
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
 from hyperpd.deploy.target import Document
 from hyperpd.recipe import Recipe, RecipeFile
@@ -64,6 +66,17 @@ def image(recipe: Recipe, options: Options) -> str:
 
 def machines(recipe: Recipe, options: Options) -> list[str]:
     return _machines(recipe) or [str(options.instance_type)]
+
+
+def asking(recipe: Recipe, options: Options) -> list[str]:
+    """The gateway has no address outside the cluster."""
+    fleet = Fleet(RecipeFile(recipe, Path(), ""), options)
+    forward = f"kubectl --namespace {fleet.namespace(fleet.rooms[-1])} port-forward service/gateway"
+    key = " --key-file FILE" if recipe.gateway.auth == "keys" else ""
+    return [
+        f"{forward} {PORTS.gateway_api} &",
+        f"hyperpd invoke --url http://127.0.0.1:{PORTS.gateway_api}{key} 'Once upon a time'",
+    ]
 
 
 def scaled(recipe: Recipe, options: Options) -> list[str]:

@@ -6,18 +6,15 @@ _fetch_recipe_from_hub), and running it; tests/hyp runs it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from hyperpd.deploy.target import question
+from hyperpd.recipe import Recipe
+
 VERSION = "3.12.0"
 _CORE = ("ConfigMap", "Secret", "Service")
-_PLURALS = {
-    "Ingress": "ingresses",
-    "NetworkPolicy": "networkpolicies",
-    "StorageClass": "storageclasses",
-    "ClusterRole": "clusterroles",
-    "ClusterRoleBinding": "clusterrolebindings",
-}
 
 
 def postable(body: Mapping[str, Any]) -> bool:
@@ -32,6 +29,6 @@ def postable(body: Mapping[str, Any]) -> bool:
     return group not in ("apps", "extensions") and "namespace" in body["metadata"]
 
 
-def plural(kind: str) -> str:
-    """What hyp takes for the plural of a kind."""
-    return _PLURALS.get(kind, f"{kind.lower()}s")
+def invoke(endpoint: str, recipe: Recipe) -> str:
+    """What asks an endpoint that SageMaker knows; hyp has this one command for all of them."""
+    return f"hyp invoke hyp-custom-endpoint --endpoint-name {endpoint} --body {shlex.quote(question(recipe))}"

@@ -33,6 +33,9 @@ class Form(Protocol):
     def machines(self, recipe: Recipe, options: Options) -> list[str]:
         """What hyp init may be given as --instance-type, of a recipe without problems."""
 
+    def asking(self, recipe: Recipe, options: Options) -> list[str]:
+        """What is typed for a first answer."""
+
     def scaled(self, recipe: Recipe, options: Options) -> list[str]:
         """Whose number can be changed."""
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyperpd.deploy import Rendering
-from hyperpd.deploy.hub_recipe import BEFORE, template
+from hyperpd.deploy.hub_recipe import BEFORE, objects, template
+from hyperpd.deploy.hub_recipe.options import Options
+from hyperpd.deploy.target import endpoint_name
 from hyperpd.errors import CloudError, NotReady
 from hyperpd.recipe import Recipe
 
@@ -34,13 +36,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Where in which hub a recipe goes. kind and schema: what AWS calls content type and document schema."""
+    """Where in which hub a recipe goes. kind: what AWS calls the content's type."""
 
     hub: str
     name: str
-    version: str
-    kind: str
-    schema: str
+    version: str = "1.0.0"
+    kind: str = "Model"
+
+    @property
+    def schema(self) -> str:
+        """Version of the document's schema. Unverified which AWS takes; the document is not one of its schemas."""
+        return "2.2.0" if self.kind == "Model" else "1.0.0"
 
     def arn(self, region: str = "REGION", account: str = "ACCOUNT") -> str:
         hub = self.hub.rpartition("/")[2]
@@ -57,9 +63,9 @@ def _whole(pattern: str, value: str) -> bool:
     return re.fullmatch(pattern, value, re.ASCII) is not None
 
 
-def content_name(recipe: Recipe) -> str:
-    """The recipe's name as a hub takes it: no dots."""
-    return "-".join(part for part in recipe.name.replace(".", "-").split("-") if part)
+def content_name(recipe: Recipe, options: Options) -> str:
+    """The recipe's name as a hub takes it. A front has one of its own: it goes beside its engines."""
+    return endpoint_name(recipe) + ("-front" if options.front else "")
 
 
 def files(rendering: Rendering) -> dict[str, str]:
@@ -112,8 +118,11 @@ def send(wanted: list[Request]) -> str:
             parameters["Body"] = parameters["Body"].encode()
         try:
             answer = getattr(boto3.client(request.service), request.operation)(**parameters)
-        except (BotoCoreError, ClientError) as error:
+        except ClientError as error:
             raise CloudError(f"{request.service} {request.operation}: {error}\n{_hint(request)}") from None
+        except BotoCoreError as error:
+            hint = "AWS was not asked: does aws sts get-caller-identity work here, and is a Region set?"
+            raise CloudError(f"{request.service} {request.operation}: {error}\n{hint}") from None
     return str(answer["HubContentArn"])
 
 
@@ -126,15 +135,18 @@ def _hint(request: Request) -> str:
     )
 
 
-def commands(arn: str, technique: str, instance_type: str, folder: str) -> list[str]:
-    """What is typed, in order."""
-    folder, given = shlex.quote(folder), {"model-id": arn, "technique": technique, "instance-type": instance_type}
-    options = " ".join(f"--{name} {shlex.quote(value)}" for name, value in given.items())
+def commands(arn: str, recipe: Recipe, options: Options, folder: str) -> list[str]:
+    """What is typed, in order, until the first answer."""
+    form = objects.form(options)
+    folder, machine = shlex.quote(folder), form.machines(recipe, options)[0]
+    given = {"model-id": arn, "technique": options.technique, "instance-type": machine}
+    words = " ".join(f"--{name} {shlex.quote(value)}" for name, value in given.items())
     return [
         f"kubectl apply --filename {BEFORE}",
-        f"hyp init hyp-recipe-job {folder} {options}",
+        f"hyp init hyp-recipe-job {folder} {words}",
         f"cd {folder}",
         "hyp configure --help",
         "hyp validate",
         "hyp create",
+        *form.asking(recipe, options),
     ]

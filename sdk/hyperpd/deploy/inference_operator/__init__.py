@@ -39,7 +39,7 @@ def documents(file: RecipeFile, options: Options) -> list[Document]:
     """The objects, in the order in which they are applied, which is that of the files' names, too."""
     endpoint = Endpoint(file, options)
     made = _FORMS[endpoint.form](endpoint)
-    comment = f"{made.comment}\n{UNVERIFIED}"
+    comment = "\n".join([made.comment, UNVERIFIED, *endpoint.asking()])
     return [
         *endpoint.surroundings(),
         *([front.way_in(endpoint)] if endpoint.form == "front" else []),

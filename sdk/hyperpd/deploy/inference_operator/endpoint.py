@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from hyperpd.deploy.inference_operator.options import ENDPOINT_SUFFIX, Options
 from hyperpd.deploy.kubernetes.fleet import DIGEST, PORTS, RECIPE_KEY, Fleet, Object
 from hyperpd.deploy.kubernetes.options import Options as KubernetesOptions
-from hyperpd.deploy.target import Document
+from hyperpd.deploy.target import Document, endpoint_name, question
 from hyperpd.recipe import Recipe, RecipeFile
 
 Form = Literal["front", "pair", "aggregated"]
@@ -64,7 +65,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        return self.options.name or self.recipe.name.replace(".", "-")
+        return self.options.name or endpoint_name(self.recipe)
 
     @property
     def namespace(self) -> str:
@@ -104,6 +105,17 @@ class Endpoint:
         names = {"modelName": self.name}
         return names | ({"endpointName": self.name} if self.options.sagemaker_endpoint else {})
 
+    def asking(self) -> list[str]:
+        """How a SageMaker endpoint is asked, in lines; what the operator calls its load balancer is not published."""
+        if not self.options.sagemaker_endpoint:
+            return []
+        return [
+            "When it is in service:",
+            f"aws sagemaker-runtime invoke-endpoint --endpoint-name {self.name} /dev/stdout \\",
+            "--content-type application/json --cli-binary-format raw-in-base64-out --body \\",
+            shlex.quote(question(self.recipe)),
+        ]
+
     def recipe_volume(self) -> tuple[Object, Object]:
         """The recipe in the place of a model: (fields of the spec, modelVolumeMount).
 
@@ -125,13 +137,7 @@ class Endpoint:
         ]
 
     def _recipe(self) -> Document:
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": self.meta(self.fleet.configuration) | {"annotations": {DIGEST: self.file.digest}},
-            "immutable": True,
-            "data": {RECIPE_KEY: self.file.path.read_bytes().decode()},
-        }
+        body = self.fleet.configmap(self.namespace)
         return Document("2-recipe.yaml", "Byte for byte; another recipe has another name.", body)
 
 

@@ -9,6 +9,7 @@ from hyperpd import instances
 from hyperpd.deploy.inference_operator.endpoint import Endpoint
 from hyperpd.deploy.inference_operator.rules import PAIR_INSTANCE_TYPES
 from hyperpd.deploy.kubernetes import storage
+from hyperpd.deploy.kubernetes.fleet import GATED
 from hyperpd.errors import RecipeError
 from hyperpd.recipe import Role
 
@@ -28,11 +29,16 @@ def problems(endpoint: Endpoint) -> Iterator[str]:
     if endpoint.recipe.accelerator == "cpu":
         yield "accelerator: cpu; the operator's serving images need GPUs. A front has no engine: --set front=true"
         return
+    if endpoint.fleet.gated and not endpoint.options.hf_token_secret:
+        yield f"model.huggingface: {GATED}; give --set hf_token_secret=…"
     yield from _model(endpoint)
     for role in endpoint.recipe.roles():
         yield from _worker(endpoint, role)
     if endpoint.form == "pair" and endpoint.recipe.fabric != "efa":
-        yield f"kv_transfer.fabric: {endpoint.recipe.fabric}; the operator moves KV over EFA only"
+        yield (
+            f"kv_transfer.fabric: {endpoint.recipe.fabric}; the operator moves KV over EFA only; try efa, or --target"
+            " kubernetes"
+        )
 
 
 def _options(endpoint: Endpoint) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hyperpd.deploy.kubernetes import access, gateway, metrics, network, queue, refusals, workers
 from hyperpd.deploy.kubernetes.fields import FIELDS
-from hyperpd.deploy.kubernetes.fleet import DIGEST, RECIPE_KEY, Fleet
+from hyperpd.deploy.kubernetes.fleet import Fleet
 from hyperpd.deploy.kubernetes.options import Options
 from hyperpd.deploy.target import Document, written
 from hyperpd.recipe import Recipe, RecipeFile, Role
@@ -60,11 +60,4 @@ def _recipes(fleet: Fleet) -> Iterator[Document]:
         "Byte for byte. It never changes: another recipe has another name, so that pods keep the one they began with."
     )
     for room in fleet.rooms:
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": fleet.meta(fleet.configuration, room, annotations={DIGEST: fleet.file.digest}),
-            "immutable": True,
-            "data": {RECIPE_KEY: fleet.file.path.read_bytes().decode()},
-        }
-        yield Document("2-recipe.yaml", comment, body)
+        yield Document("2-recipe.yaml", comment, fleet.configmap(fleet.namespace(room)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hyperpd import instances
+from hyperpd import instances, models
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX, Options
 from hyperpd.engine import hub_names
 from hyperpd.instances import InstanceType
@@ -21,6 +21,7 @@ NAME, COMPONENT = "app.kubernetes.io/name", "app.kubernetes.io/component"
 DIGEST = "hyperpd.io/recipe-digest"
 RECIPE_FOLDER, RECIPE_KEY = "/etc/hyperpd", "recipe.yaml"
 PORTS = Ports()
+GATED = "Hugging Face hands it out with a token alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,12 @@ class Fleet:
         """Whether engines read anything from Hugging Face."""
         return bool(self.recipe.model.huggingface or hub_names(self.recipe))
 
+    @property
+    def gated(self) -> bool:
+        """Whether Hugging Face is known to ask for a token before it hands the model out."""
+        known = models.find(self.recipe.model.huggingface)
+        return bool(known and known.gated)
+
     def on_one_machine(self) -> Placement:
         """All workers on one machine. Raises CapacityError when they do not fit."""
         machine = self.machine(next(iter(self.recipe.roles())))
@@ -88,6 +95,21 @@ class Fleet:
             "namespace": self.namespace(room),
             "labels": self.labels(component),
             **({"annotations": dict(annotations)} if annotations else {}),
+        }
+
+    def configmap(self, namespace: str) -> Object:
+        """The recipe as it was written, byte for byte. It never changes: another recipe has another name."""
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": self.configuration,
+                "namespace": namespace,
+                "labels": self.labels(),
+                "annotations": {DIGEST: self.file.digest},
+            },
+            "immutable": True,
+            "data": {RECIPE_KEY: self.file.path.read_bytes().decode()},
         }
 
     def labels(self, component: Component | None = None) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hyperpd import instances
 from hyperpd.deploy.kubernetes import machines, storage
-from hyperpd.deploy.kubernetes.fleet import Fleet
+from hyperpd.deploy.kubernetes.fleet import GATED, Fleet
 from hyperpd.deploy.target import written
 from hyperpd.errors import CapacityError, RecipeError
 from hyperpd.fabric import HUGEPAGES_MIB
@@ -54,6 +54,8 @@ def _options(fleet: Fleet) -> Iterator[str]:
         yield "keys_secret: the recipe says gateway.auth: none, so nobody would need a key"
     if options.hf_token_secret and not fleet.from_hub:
         yield "hf_token_secret: nothing of this recipe comes from Hugging Face"
+    if fleet.gated and not options.hf_token_secret:
+        yield f"model.huggingface: {GATED}; give --set hf_token_secret=…"
     scaled = [role for role, spec in recipe.roles().items() if spec.autoscaling]
     if scaled and not options.prometheus and not fleet.local:
         yield f"{scaled[0]}.autoscaling: KEDA scales by metrics; give --set prometheus=http://…"

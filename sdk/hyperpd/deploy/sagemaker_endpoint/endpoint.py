@@ -11,6 +11,7 @@ from typing import Any
 
 from hyperpd import instances
 from hyperpd.deploy.sagemaker_endpoint.options import Options
+from hyperpd.deploy.target import endpoint_name
 from hyperpd.instances import InstanceType
 from hyperpd.recipe import Recipe, RecipeFile, load, shipped
 
@@ -39,7 +40,7 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        return self.options.endpoint_name or self.recipe.name.replace(".", "-")
+        return self.options.endpoint_name or endpoint_name(self.recipe)
 
     def named(self, request: Object) -> str:
         """A name for what never changes: another request, or another recipe, has another name."""
