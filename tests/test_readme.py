@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hyperpd import capacity
+from hyperpd.cluster import file as cluster
 from hyperpd.environment import table
 from hyperpd.prices import reference
 from hyperpd.recipe import load, parse, shipped
@@ -44,4 +45,15 @@ def test_the_catalogue_says_what_is_computed() -> None:
 def test_the_recipe_shown_is_valid() -> None:
     import yaml
 
-    parse(yaml.safe_load(README.split("```yaml")[1].split("```")[0]), "README.md")
+    parse(yaml.safe_load(_example("A recipe")), "README.md")
+
+
+def test_the_cluster_file_shown_is_valid() -> None:
+    import yaml
+
+    document = yaml.safe_load(_example("The cluster").replace("…", "0123456789abcdef0"))
+    assert list(cluster.check(cluster.parse(document, "README.md"))) == ["prefill", "decode", "gateway"]
+
+
+def _example(section: str) -> str:
+    return README.split(f"\n## {section}\n")[1].split("```yaml")[1].split("```")[0]

@@ -10,6 +10,7 @@ from hyperpd.deploy.console import access, function, hosted, lambdas
 from hyperpd.deploy.console.cluster import UNVERIFIED, VERSION
 from hyperpd.deploy.console.options import pattern
 from hyperpd.deploy.console.site import Object, Site, parameter, ref, sub
+from hyperpd.deploy.kubernetes.fleet import GATED
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX
 from hyperpd.deploy.sagemaker_endpoint.permissions import allow
 from hyperpd.deploy.target import Document
@@ -38,10 +39,9 @@ def served(site: Site) -> Recipe:
 
 
 def problems(site: Site) -> list[str]:
-    """Why the target kubernetes does not render this recipe."""
-    return [
-        f"orchestrator eks, as target kubernetes: {one}" for one in kubernetes.problems(served(site), options(site))
-    ]
+    """Why the target kubernetes does not render this recipe; that a model is gated the console says itself."""
+    found = kubernetes.problems(served(site), options(site))
+    return [f"orchestrator eks, as target kubernetes: {one}" for one in found if GATED not in one]
 
 
 def losses(site: Site) -> list[str]:
