@@ -101,7 +101,10 @@ def test_delete_killed_at_any_call_goes_on(here, warm, tmp_path):
     chance, most = random.Random(SEED + 1), 14
     for number in range(12):
         name, at, after = f"kill-{number:04}", chance.randint(1, most), chance.random() < 0.5
-        assert warm.run("cluster", "create", str(written(tmp_path, here.eks(name=name))), "--no-wait", "--no-preflight") == 0
+        assert (
+            warm.run("cluster", "create", str(written(tmp_path, here.eks(name=name))), "--no-wait", "--no-preflight")
+            == 0
+        )
         here.gate.faults[:] = [Cut(at, after_effect=after, do=warm.kill)]
         first = delete(name)
         here.gate.faults[:] = []
