@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.hyperpod import BatchFailure, Control, example
+from tests.fakes.hyperpod import BatchFailure, Control, NoCapacity, example
 
 NO_NODE = "i-00000000000000000"
 
@@ -107,6 +107,19 @@ def test_a_replaced_node_is_another_machine_of_the_same_name(control: Control, c
     control.advance(3600)
     assert (node.status, node.logical_id) == ("Running", before[1])
     assert node.instance_id != before[0]
+
+
+def test_a_machine_that_does_not_come_leaves_the_node_failed() -> None:
+    with Control() as control:
+        client = control.client()
+        client.create_cluster(**example.slurm())
+        control.advance(3600)
+        control.account.scenarios.append(NoCapacity("prefill"))
+        node = control.nodes("pd", "prefill")[0]
+        client.batch_replace_cluster_nodes(ClusterName="pd", NodeIds=[node.instance_id])
+        control.advance(3600)
+        assert (node.status, "capacity" in node.message) == ("Failure", True)
+        assert client.describe_cluster(ClusterName="pd")["ClusterStatus"] == "InService"
 
 
 def test_a_rebooted_node_is_the_same(control: Control, client: Any) -> None:

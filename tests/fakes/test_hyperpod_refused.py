@@ -17,10 +17,11 @@ CONTROLLER = {"NodeType": "Controller"}
 COMPUTE = {"NodeType": "Compute", "PartitionNames": ["a"]}
 
 
-def post(url: str, operation: str, body: Any) -> httpx.Response:
+def post(url: str, operation: str, body: Any, sender: Any = httpx) -> httpx.Response:
     """As it is: no client that would refuse or mend it."""
     headers = {"X-Amz-Target": f"SageMaker.{operation}", "Content-Type": "application/x-amz-json-1.1"}
-    return httpx.post(url, content=json.dumps(body), headers=headers)
+    answer: httpx.Response = sender.post(url, content=json.dumps(body), headers=headers)
+    return answer
 
 
 @pytest.mark.parametrize(
@@ -81,10 +82,10 @@ def test_fields_that_do_not_go_together(request_: dict[str, Any], said: str) -> 
 def test_every_mutation_of_a_request_is_refused() -> None:
     """Sent over HTTP by something that checks nothing: each member misspelt, dropped, out of its bounds, mistyped."""
     tried: Counter[str] = Counter()
-    with Control() as control:
+    with Control() as control, httpx.Client() as sender:
         for request in (example.slurm(), example.eks(Tags=[{"Key": "a", "Value": "b"}], NodeRecovery="Automatic")):
             for each in botocore_shapes.mutations("sagemaker", "CreateCluster", request):
-                answer = post(control.url, "CreateCluster", each.request)
+                answer = post(control.url, "CreateCluster", each.request, sender)
                 tried[each.what] += 1
                 assert (answer.status_code, answer.json()["__type"]) == (400, "ValidationException"), str(each)
         assert control.account.clusters == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -33,7 +34,9 @@ def error(call: Identified, refused: Refused) -> Answer:
 def answer(call: Identified, body: dict[str, Any]) -> Answer:
     """What a stand-in says: JSON, or a query service's XML."""
     if call.protocol in ("json", "rest-json"):
-        return Answer(200, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(body).encode())
+        return Answer(
+            200, {"Content-Type": "application/x-amz-json-1.1"}, json.dumps(body, default=datetime.timestamp).encode()
+        )
     result = f"<{call.operation}Result>{_elements(body)}</{call.operation}Result>"
     metadata = "<ResponseMetadata><RequestId>stand-in</RequestId></ResponseMetadata>"
     return _xml(200, f"<{call.operation}Response>{result}{metadata}</{call.operation}Response>")
@@ -44,6 +47,8 @@ def _elements(value: Any) -> str:
         return "".join(f"<{name}>{_elements(inner)}</{name}>" for name, inner in value.items())
     if isinstance(value, list):
         return "".join(f"<member>{_elements(inner)}</member>" for inner in value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     return escape(str(value).lower() if isinstance(value, bool) else str(value))
 
 

@@ -1,4 +1,7 @@
-"""EKS add-ons, access entries and pod identity associations, a stand-in beside moto, which has the clusters alone."""
+"""EKS add-ons, access entries and pod identity associations, a stand-in beside moto, which has the clusters alone.
+
+`clusters` changes what DescribeCluster says: eks.clusters["pd"] = {"version": "1.27", "status": "UPDATING"}.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,19 @@ class Eks:
     """What a test says there is, by EKS cluster; calls add to it."""
 
     def __init__(self) -> None:
+        self.clusters: dict[str, Body] = {}  # fields that differ from what moto says
         self.addons: dict[tuple[str, str], Body] = {}
         self.entries: dict[tuple[str, str], Body] = {}
         self.policies: dict[tuple[str, str], list[Body]] = {}
         self.associations: dict[tuple[str, str], Body] = {}
+
+    def amended(self, operation: str, asked: Body, cluster: Body) -> Body:
+        """A cluster with how its API authenticates, which moto neither keeps nor says."""
+        own = self.clusters.setdefault(asked["name"], {})
+        if operation == "CreateCluster":
+            mode = asked.get("accessConfig", {}).get("authenticationMode", "CONFIG_MAP")  # EKS' own default
+            own["accessConfig"] = {"authenticationMode": mode}
+        return cluster | own
 
     def addon(self, cluster: str, name: str, version: str, **values: Any) -> Body:
         """There is an add-on; `values`: its configuration, written as JSON."""

@@ -16,6 +16,9 @@ Throttle, Expire, Cut (before or after the effect; `do` kills a process), Fail. 
 InService with no nodes needs no fault but a NoCapacity or LifecycleFailure: a Continuous cluster is InService before
 its nodes come, and stays so; without Continuous the cluster rolls back and is Failed with a FailureMessage.
 
+Not modelled: automatic node recovery (a node that was made sick stays so until it is replaced), restricted instance
+groups, scheduled and automatic patching, volumes and network interfaces attached later.
+
 Requests and answers are held to botocore's shapes, bounds, patterns and enumerations included, and members it does not
 know are refused. What no document says (marked "live?" or "a guess" in the code) only an account can show.
 tests/fakes/aws has this and the other services in one environment.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tests.fakes.gate import Refused
-from tests.fakes.hyperpod import refusals
+from tests.fakes.hyperpod import described, refusals
 from tests.fakes.hyperpod.account import Account, Body, invalid, page, within
 from tests.fakes.hyperpod.clusters import RESOURCES_S, Cluster
 from tests.fakes.hyperpod.groups import Group
@@ -42,7 +42,7 @@ def create(account: Account, request: Body) -> Body:
 
 
 def describe(account: Account, request: Body) -> Body:
-    return account.cluster(request["ClusterName"], "DescribeCluster").details()
+    return described.details(account.cluster(request["ClusterName"], "DescribeCluster"))
 
 
 def list_(account: Account, request: Body) -> Body:
@@ -53,7 +53,7 @@ def list_(account: Account, request: Body) -> Body:
         and not account.hidden(each, "ListClusters")
         and request.get("NameContains", "") in each.name
         and within(request, each.created_s)
-        and request.get("TrainingPlanArn") in (None, *each.summary().get("TrainingPlanArns", ()))
+        and request.get("TrainingPlanArn") in (None, *described.plans(each))
     ]
     by_name = request.get("SortBy") == "NAME"
     found.sort(
@@ -61,7 +61,7 @@ def list_(account: Account, request: Body) -> Body:
         reverse=request.get("SortOrder", "Descending") == "Descending",
     )
     part, token = page(found, request)
-    return {"ClusterSummaries": [each.summary() for each in part]} | token
+    return {"ClusterSummaries": [described.summary(each) for each in part]} | token
 
 
 def update(account: Account, request: Body) -> Body:

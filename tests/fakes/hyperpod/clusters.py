@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,6 @@ REBOOT_S = 180.0
 ROLLBACK_S, DELETE_S = 180.0, 240.0
 RETRY_S = 600.0  # between two attempts of Continuous provisioning
 MINIMUM_S = 3 * 3600.0  # botocore 1.44: MinInstanceCount
-_REPEATED = ("VpcConfig", "Orchestrator", "NodeRecovery", "NodeProvisioningMode", "ClusterRole")
 
 
 @dataclass(slots=True)
@@ -187,6 +186,7 @@ class Cluster:
         else:
             self._tell(node, "Error", trouble.message, LcsExecutionState=state, FailureMessage=trouble.message)
         if not self.continuous:
+            node.status, node.message = "Failure", trouble.message
             self._roll_back(f"Instance group '{group.name}': {trouble.message}")
             return
         if node.instance_id:
@@ -328,27 +328,3 @@ class Cluster:
         self.events.add(
             self.clock.now_s, "Instance", level, description, {"Instance": details}, node=node, operation=operation
         )
-
-    def summary(self) -> Body:
-        body: Body = {
-            "ClusterArn": self.arn,
-            "ClusterName": self.name,
-            "CreationTime": self.created_s,
-            "ClusterStatus": self.status,
-        }
-        plans = [group.spec["TrainingPlanArn"] for group in self.groups.values() if "TrainingPlanArn" in group.spec]
-        return body | ({"TrainingPlanArns": plans} if plans else {})
-
-    def details(self) -> Body:
-        body = {name: value for name, value in self.summary().items() if name != "TrainingPlanArns"}
-        body["InstanceGroups"] = list(self._group_details())
-        body |= {name: self.spec[name] for name in _REPEATED if name in self.spec}
-        if "TieredStorageConfig" in self.spec:
-            body["TieredStorageConfig"] = self.spec["TieredStorageConfig"]
-        if scaling := self.spec.get("AutoScaling"):
-            body["AutoScaling"] = {**scaling, "Status": "InService"} if scaling["Mode"] == "Enable" else scaling
-        return body | ({"FailureMessage": self.failure} if self.failure else {})
-
-    def _group_details(self) -> Iterator[Body]:
-        for group in self.groups.values():
-            yield group.details([node.instance_type for node in self.present(group.name)], self.latest())
