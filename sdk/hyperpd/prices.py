@@ -1,12 +1,16 @@
-"""A dated table of EC2 on-demand prices: a reference, never what HyperPod bills.
+"""Prices of one instance and hour: HyperPod's own, and a dated table of EC2's as a reference.
 
-HyperPod has rates of its own, and the difference is not one factor (1.15 to 1.25 times EC2 where both
-were seen), so none is derived here. Source: EC2 on-demand, Linux, us-east-1 and us-east-2, Karpenter's
-provider data generated 2026-07-20. Types that EC2 sells only ahead of time (p5e) have no row.
+HyperPod has rates of its own, and the difference is not one factor (1.15 to 1.25 times EC2 where both were seen), so
+none is derived from EC2. Of HyperPod's, what is given wins over what AWS's price list says now (price_list.py), that
+over what it said when it was last asked, that over the table here; each comes with its date and says what it is.
+
+EC2: on-demand, Linux, us-east-1 and us-east-2, Karpenter's provider data generated 2026-07-20. Types that EC2 sells
+only ahead of time (p5e) have no row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date as Day
 
@@ -78,3 +82,39 @@ def reference(instance_type: str) -> Price | None:
     """EC2's on-demand price of the machine behind `instance_type` ("ml.p5.48xlarge"); None where there is none."""
     usd = _USD_PER_HOUR.get(instance_type)
     return None if usd is None else Price(usd, WHAT, SOURCE, DATE)
+
+
+HYPERPOD = "HyperPod on demand"
+# Two rows that public notes quote from AWS's price list, usage types USE1-Cluster:… and USW2-Cluster:…; a stub's
+# 66.048 for ml.p5.48xlarge is no price, and no row.
+_HYPERPOD_USD_PER_HOUR = {
+    ("us-east-1", "ml.g5.8xlarge"): (3.06, Day(2026, 9, 15)),
+    ("us-west-2", "ml.p4d.24xlarge"): (25.91001756, Day(2026, 10, 1)),
+}
+
+
+def given(usd_per_hour: float, today: Day) -> Price:
+    """A price that somebody states: a discount, a contract."""
+    return Price(usd_per_hour, "as you gave it", "given", today)
+
+
+def listed(instance_type: str, region: str) -> Price | None:
+    """The table's HyperPod price; None where it has none, as for most."""
+    row = _HYPERPOD_USD_PER_HOUR.get((region, instance_type))
+    return row and Price(row[0], f"{HYPERPOD}, a table's", "AWS price list, quoted in public notes", row[1])
+
+
+def hyperpod(
+    instance_type: str,
+    region: str,
+    *,
+    overrides: Mapping[str, Price],
+    live: Mapping[str, Price],
+    cached: Mapping[str, Price],
+) -> Price | None:
+    """HyperPod's price of a type: given, else of now, else of when it was last looked up, else the table's. Never
+    EC2's; None where none of them has it."""
+    for known in (overrides, live, cached):
+        if instance_type in known:
+            return known[instance_type]
+    return listed(instance_type, region)

@@ -1,7 +1,8 @@
-"""hyperpd cluster plan: what create or update would do."""
+"""hyperpd cluster plan: what stands in the way, what it costs, and what create or update would do."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +15,53 @@ if TYPE_CHECKING:
     from hyperpd.cluster import Plan
 
 
+def _prices(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
+    """TYPE=DOLLARS, as often as one likes."""
+    found = {}
+    for one in given:
+        kind, _, usd = one.partition("=")
+        try:
+            found[kind] = float(usd)
+        except ValueError:
+            kind = ""
+        if not kind.startswith("ml.") or found[kind] < 0:
+            raise click.BadParameter(f"{one}: write it as ml.p5.48xlarge=60.50, dollars for one instance and hour")
+    return found
+
+
 @click.command()
 @file_argument
+@click.option("--offline", is_flag=True, help="Ask nothing of AWS; says what is not checked then.")
+@click.option(
+    "--price", "prices", multiple=True, callback=_prices, metavar="TYPE=DOLLARS", help="Your price of a type, per hour."
+)
 @click.option("--requests", is_flag=True, help="Also print the exact requests.")
 @json_option
-def plan(file: Path, requests: bool, as_json: bool) -> None:
-    """Show what create would make of FILE, or update would change. Reads the account, and changes nothing."""
+def plan(file: Path, offline: bool, prices: dict[str, float], requests: bool, as_json: bool) -> None:
+    """Show what stands in the way of FILE's cluster, what it costs, and what create would make of it or update would
+    change. All problems at once, each with its fix. Reads the account, and changes nothing."""
     from hyperpd.cli.cluster import show
-    from hyperpd.cluster import Cluster
+    from hyperpd.cluster import Cluster, load, preflight
+    from hyperpd.cluster.aws import Aws
 
-    found = Cluster.plan(file)
+    spec = load(file)
+    flight = preflight.run(spec, None if offline else Aws(spec.region), overrides=prices)
+    if not as_json:
+        for line in flight.lines():
+            output.line(line)
+    error = flight.error()
+    # What would be sent is a question to the account, and one about a cluster that can be made.
+    found = Cluster.plan(spec) if flight.place and not error else None
     if as_json:
-        output.document(_document(found))
-        return
-    _tell(found)
-    if requests:
-        show.calls(found.calls)
+        output.document({"preflight": flight.document()} | (_document(found) if found else {}))
+    elif found:
+        output.line()
+        _tell(found)
+        if requests:
+            show.calls(found.calls)
+    if error:
+        output.error(f"problems in the way of {spec.name}: {len(flight.of('problem'))}; nothing was changed")
+        sys.exit(error.exit_code)
 
 
 def _tell(found: Plan) -> None:

@@ -1,0 +1,72 @@
+"""What a principal may do, asked of IAM's policy simulator, statement by statement. Organizations' policies count too;
+policies of buckets and keys do not. Unverified on a live account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hyperpd.cluster.preflight.reading import Object, Reading
+
+
+def lacking(reading: Reading, purpose: str, principal: str, statements: Sequence[Object]) -> list[Object] | None:
+    """Of `statements` (Allow, as in a policy) those parts that `principal` is not given; None where IAM did not say.
+
+    principal: ARN of a user or role.
+    """
+    found: list[Object] = []
+    for statement in statements:
+        actions, resources = _several(statement["Action"]), _several(statement["Resource"])
+        for resource in resources:
+            denied = _denied(reading, purpose, principal, actions, resource, statement.get("Condition", {}))
+            if denied is None:
+                return None
+            if denied:
+                rest = {key: value for key, value in statement.items() if key not in ("Action", "Resource")}
+                found.append({**rest, "Action": denied, "Resource": resource})
+    return list(_merged(found))
+
+
+def _denied(
+    reading: Reading, purpose: str, principal: str, actions: list[str], resource: str, condition: Object
+) -> list[str] | None:
+    given: Object = {"ContextEntries": entries} if (entries := list(_context(condition))) else {}
+    if resource != "*":
+        given["ResourceArns"] = [resource]
+    results = reading.pages(
+        purpose,
+        "iam",
+        "simulate_principal_policy",
+        "EvaluationResults",
+        PolicySourceArn=principal,
+        ActionNames=actions,
+        **given,
+    )
+    if results is None:
+        return None
+    return [one["EvalActionName"] for one in results if one["EvalDecision"] != "allowed"]
+
+
+def _context(condition: Object) -> Iterator[Object]:
+    """Values with which a statement's conditions hold."""
+    for operator, keys in condition.items():
+        for key, values in keys.items():
+            value = str(_several(values)[0])
+            value = "000000000000" if "Not" in operator else value
+            yield {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+
+
+def _merged(statements: Sequence[Object]) -> Iterator[Object]:
+    """Statements that differ in their resource alone, as one."""
+    kept: dict[str, Object] = {}
+    for one in statements:
+        key = repr([(name, value) for name, value in sorted(one.items()) if name != "Resource"])
+        if key in kept:
+            kept[key]["Resource"] = [*_several(kept[key]["Resource"]), one["Resource"]]
+        else:
+            kept[key] = dict(one)
+    yield from kept.values()
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
