@@ -62,7 +62,12 @@ def _answer_shape(service: str, operation: str) -> Shape | None:
 
 def of_shape(service: str, name: str, value: Any) -> list[str]:
     """The same for a part of a request: one of the model's shapes by its name."""
-    return list(_problems(value, botocore.session.get_session().get_service_model(service).shape_for(name), ()))
+    return list(_problems(value, _named_shape(service, name), ()))
+
+
+@cache
+def _named_shape(service: str, name: str) -> Shape:
+    return botocore.session.get_session().get_service_model(service).shape_for(name)
 
 
 def enum(service: str, name: str) -> set[str]:

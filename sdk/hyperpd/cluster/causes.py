@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hyperpd.cluster import reader
+from hyperpd.cluster import reader, stacks
 from hyperpd.cluster.aws import Aws, Object
 from hyperpd.cluster.names import Names
 from hyperpd.cluster.state import Event, Status
@@ -34,6 +34,8 @@ def explain(aws: Aws, names: Names, cluster: Status) -> list[str]:
         found.append(f"event: {event.line()}{''.join(f' ({one})' for one in more)}{lcs}")
     if len(events) > _EVENTS:
         found.append(f"… and {len(events) - _EVENTS} before: hyperpd cluster events {names.cluster} --level Error")
+    if stack := stacks.of_cluster("", reader.tags(aws, cluster.arn)):
+        found += stacks.causes(aws, stack)
     sick = [node for node in reader.nodes(aws, cluster) if node.status == "Failure"]
     found += [f"node {node.group}/{node.id or node.logical_id}: {node.status}: {node.message}" for node in sick]
     text = "\n".join(found)

@@ -104,8 +104,9 @@ def diff(wanted: Object, have: Object) -> Changes:
     changes += [Change(f"groups.{name}", _brief(before[name]), None) for name in deleted]
     settings = dict(_settings(wanted, have))
     changes += [Change(_WORDS.get(key, key), have.get(key), wanted.get(key)) for key in settings]
-    if (slurm := _strategy(wanted)) and slurm != _strategy(have):
-        changes.append(Change("orchestrator.slurm", _strategy(have), slurm))
+    ours, theirs = (one.get("Orchestrator", {}).get("Slurm", {}) for one in (wanted, have))
+    if any(theirs.get(key, ours[key]) != ours[key] for key in ours):  # what AWS does not repeat is not compared
+        changes.append(Change("orchestrator.slurm", theirs, ours))
         settings["Orchestrator"] = wanted["Orchestrator"]
     request |= {"InstanceGroups": groups} if groups else {}
     request |= settings
@@ -187,10 +188,6 @@ def _by_name(request: Object) -> dict[str, Object]:
 def _tags(request: Object) -> dict[str, str]:
     tags = {tag["Key"]: tag["Value"] for tag in request.get("Tags", ())}
     return {key: value for key, value in tags.items() if not key.startswith((OWN_TAGS, "aws:"))}
-
-
-def _strategy(request: Object) -> Any:
-    return request.get("Orchestrator", {}).get("Slurm")
 
 
 def _brief(group: Object) -> str:

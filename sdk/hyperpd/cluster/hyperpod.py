@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hyperpd.cluster import adopt, creation, described, file, patch, reader, removal, repair, rules
+from hyperpd.cluster import adopt, creation, described, file, patch, reader, removal, repair, rules, stacks
 from hyperpd.cluster.aws import Aws, Call
 from hyperpd.cluster.blueprint import Blueprint, blueprint
 from hyperpd.cluster.changes import Changes, diff
@@ -96,6 +96,8 @@ class Cluster:
         Raises RecipeError where the file asks for what cannot be changed, CapacityError, CloudError.
         """
         spec = _spec(spec)
+        if spec.name != self.name:
+            raise RecipeError(f"cluster {self.name}", [f"name: the file is of {spec.name}"])
         plan = blueprint(spec, self.aws.place)
         creation.known(self.aws, plan)
         status, changes = creation.compare(self.aws, plan)
@@ -117,12 +119,9 @@ class Cluster:
         """Raises CloudError, also where there is no such cluster."""
         if found := reader.status(self.aws, self.name):
             return found
-        raise CloudError(
-            f"there is no cluster {self.name} in {self.aws.place.region}: wrong name, Region or account, or it was"
-            " deleted",
-            operation="DescribeCluster",
-            code="ResourceNotFound",
-        )
+        told = f"there is no cluster {self.name} in {self.aws.place.region}: wrong name, Region or account, or deleted"
+        lines = [told, *stacks.causes(self.aws, stacks.of_cluster(self.name))]
+        raise CloudError("\n".join(lines), operation="DescribeCluster", code="ResourceNotFound")
 
     def spec(self) -> tuple[ClusterSpec, list[str]]:
         """Its file, whoever made it, and what a file cannot say. Raises RecipeError, CloudError."""

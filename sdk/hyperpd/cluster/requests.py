@@ -51,7 +51,10 @@ def _orchestrator(plan: Blueprint) -> Object:
     slurm = plan.spec.orchestrator.slurm
     if slurm is None:
         return {"Eks": {"ClusterArn": plan.eks_arn}}
-    found: Object = {"SlurmConfigStrategy": camel(slurm.strategy)} if slurm.strategy else {}
+    # With slurm.node in each group the image sets Slurm up, by AWS' API; it has to know whose slurm.conf is.
+    given = any(group.slurm for group in plan.groups.values())
+    strategy = slurm.strategy or ("managed" if given else None)
+    found: Object = {"SlurmConfigStrategy": camel(strategy)} if strategy else {}
     if base := slurm.accounting:
         found["AccountingDatabase"] = {
             "Endpoint": base.endpoint,

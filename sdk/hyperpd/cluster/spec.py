@@ -209,7 +209,7 @@ class Slurm(Block):
     """Slurm, which the cluster runs itself."""
 
     strategy: Literal["managed", "overwrite", "merge"] | None = Field(
-        None, description="Who owns slurm.conf's partitions; default: AWS' own"
+        None, description="Who owns slurm.conf's partitions; default: managed, where groups have slurm.node"
     )
     accounting: Accounting | None = Field(None, description="External accounting database")
 

@@ -30,11 +30,14 @@ def update(file: Path, dry_run: bool, yes: bool, no_wait: bool, timeout_min: flo
     from hyperpd.cli.cluster import show
     from hyperpd.cli.cluster.plan import change_of
     from hyperpd.cluster import Cluster, load
+    from hyperpd.errors import CloudError
 
     spec = load(file)
     planned = Cluster.plan(spec)
     changes = planned.changes
-    if not as_json and changes is not None:
+    if changes is None:
+        raise CloudError(f"there is no cluster {spec.name}; hyperpd cluster create makes it")
+    if not as_json:
         show.lines(changes.lines() or ["nothing differs"])
     if dry_run:
         if as_json:
@@ -42,7 +45,7 @@ def update(file: Path, dry_run: bool, yes: bool, no_wait: bool, timeout_min: flo
         else:
             show.calls(planned.calls)
         return
-    if changes and changes.request:
+    if changes.request:
         question = f"Change {spec.name} so?"
         if changes.deleted:
             question = f"Delete {', '.join(changes.deleted)} with all on their nodes, and change {spec.name} so?"
