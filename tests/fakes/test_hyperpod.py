@@ -192,6 +192,21 @@ def test_a_failed_update_goes_back() -> None:
         assert "FailureMessage" in client.describe_cluster(ClusterName="pd")
 
 
+def test_a_group_may_ask_for_an_older_image() -> None:
+    with Control() as control:
+        client = control.client()
+        older = [example.group(count=1, ImageReleaseVersion="1.0.1")]
+        client.create_cluster(**example.eks(InstanceGroups=older))
+        control.advance(HOUR_S)
+        client.update_cluster(
+            ClusterName="pd", InstanceGroups=[example.group("decode", 1, ImageReleaseVersion="1.0.2")]
+        )
+        control.advance(HOUR_S)
+        nodes = client.list_cluster_nodes(ClusterName="pd")["ClusterNodeSummaries"]
+        assert {node["CurrentImageReleaseVersion"] for node in nodes} == {"1.0.1", "1.0.2"}
+        assert {node["ImageVersionStatus"] for node in nodes} == {"UpdateAvailable"}
+
+
 def test_software_is_updated_in_batches() -> None:
     with Control() as control:
         client = control.client()

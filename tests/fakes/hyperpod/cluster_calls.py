@@ -88,7 +88,8 @@ def update(account: Account, request: Body) -> Body:
 def _put(account: Account, cluster: Cluster, spec: Body) -> Group:
     group = cluster.groups.get(spec["InstanceGroupName"])
     if group is None:
-        group = cluster.groups[spec["InstanceGroupName"]] = Group(spec, account.latest)
+        version = spec.get("ImageReleaseVersion", account.latest)
+        group = cluster.groups[spec["InstanceGroupName"]] = Group(spec, version)
         return group
     group.before, group.spec = group.spec, spec
     if not cluster.continuous or group.status == "Failed":

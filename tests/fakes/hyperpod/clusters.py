@@ -53,7 +53,9 @@ class Cluster:
         self.created_s = self.clock.now_s
         self.events = Events(self.arn, self.name)
         for spec in self.spec.get("InstanceGroups", ()):
-            self.groups[spec["InstanceGroupName"]] = Group(copy.deepcopy(spec), self.latest())
+            self.groups[spec["InstanceGroupName"]] = Group(
+                copy.deepcopy(spec), spec.get("ImageReleaseVersion", self.latest())
+            )
 
     @property
     def name(self) -> str:
