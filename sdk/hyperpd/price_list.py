@@ -32,8 +32,7 @@ def live(instance_types: Iterable[str], region: str, today: Day) -> dict[str, Pr
 
     found = {}
     try:
-        # A session of its own: boto3's default one keeps the credentials it began with, expired or not.
-        client = boto3.Session(region_name=_ENDPOINT).client("pricing", config=Config(**_TIMEOUTS_S))
+        client = boto3.client("pricing", region_name=_ENDPOINT, config=Config(**_TIMEOUTS_S))
         for name in instance_types:
             filters = {"instanceType": f"{name}-Cluster", "regionCode": region}
             answer = client.get_products(

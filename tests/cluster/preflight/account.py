@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 
 from hyperpd.cluster import rights
 from hyperpd.cluster.blueprint import Blueprint, blueprint
 from hyperpd.cluster.names import Place
 from tests.cluster.files import merged, spec
+from tests.fakes import wire
 from tests.fakes.aws import Aws
 from tests.fakes.aws.identity import Identity
 from tests.fakes.gate import ACCOUNT, REGION, Refused
@@ -32,16 +35,53 @@ class Account(Aws):
         self.modes = {EKS: "API_AND_CONFIG_MAP"}
         self.versions = {EKS: "1.33"}
         self.states = {EKS: "ACTIVE"}
+        self.daemonsets = [f"hyperpod-dependencies-{name}-device-plugin" for name in ("aws-efa-k8s", "nvidia")]
+        self.granted: dict[str, Body] = {}
+        self.kubernetes, self.kubernetes_status = "", 200
         self._beside["eks"] |= {
             "DescribeCluster": self._describe,
             "UpdateClusterConfig": self._configure,
             "UpdateClusterVersion": self._upgrade,
             "UpdateAddon": self._update_addon,
+            "DescribeAddonVersions": self._addon_versions,
         }
         self._beside["servicequotas"]["RequestServiceQuotaIncrease"] = self._increase
         self._beside["iam"] |= {"SimulatePrincipalPolicy": self._simulate, "PutUserPolicy": self._grant}
 
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.kubernetes = self._open.enter_context(wire.serve(self._daemonsets_answer))
+        return self
+
+    def _daemonsets_answer(self, request: wire.Request) -> wire.Answer:
+        """The Kubernetes API, as far as to list DaemonSets, for who signed a call of STS that names the cluster."""
+        assert request.path == "/apis/apps/v1/daemonsets"
+        token = request.headers["authorization"].removeprefix("Bearer k8s-aws-v1.")
+        signed = urlsplit(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode())
+        query = parse_qs(signed.query)
+        assert query["Action"] == ["GetCallerIdentity"]
+        assert query["X-Amz-SignedHeaders"] == ["host;x-k8s-aws-id"]
+        if self.kubernetes_status != 200:
+            return wire.Answer(self.kubernetes_status, {}, b"{}")
+        start = int(request.query.get("continue", "0"))
+        items = [{"metadata": {"name": name}} for name in self.daemonsets[start : start + 1]]  # in pages of one
+        more = {"continue": str(start + 1)} if start + 1 < len(self.daemonsets) else {}
+        return wire.Answer(200, {}, json.dumps({"metadata": more, "items": items}).encode())
+
+    def _addon_versions(self, asked: Body) -> Body:
+        """Of each add-on the newest, which is no default, and the default."""
+        versions = [
+            {
+                "addonVersion": f"v9.{n}.0-eksbuild.1",
+                "compatibilities": [{"clusterVersion": "1.33", "defaultVersion": n == 0}],
+            }
+            for n in (1, 0)
+        ]
+        return {"addons": [{"addonName": asked["addonName"], "addonVersions": versions}]}
+
     def _known(self, found: Any) -> None:
+        if found.operation == "DescribeAddonVersions":
+            return
         named = found.parameters.get("clusterName") or found.parameters.get("name", "")
         if named not in self.stage.client("eks").list_clusters()["clusters"]:
             raise Refused("ResourceNotFoundException", f"No cluster found for name: {named}.", 404)
@@ -57,7 +97,11 @@ class Account(Aws):
             "vpcId": subnets[0]["VpcId"],
             "clusterSecurityGroupId": found["resourcesVpcConfig"]["securityGroupIds"][0],
         }
-        found |= {"version": self.versions.get(asked["name"], "1.33"), "status": self.states[asked["name"]]}
+        found |= {
+            "endpoint": self.kubernetes,
+            "version": self.versions.get(asked["name"], "1.33"),
+            "status": self.states[asked["name"]],
+        }
         return {"cluster": found | {"accessConfig": {"authenticationMode": self.modes[asked["name"]]}}}
 
     def _configure(self, asked: Body) -> Body:
@@ -108,7 +152,9 @@ class Account(Aws):
         document = json.loads(asked["PolicyDocument"])
         Policy.of(document)
         if self.gate.allow is not None:
-            self.gate.allow = [*self.gate.allow, document]
+            first = [one for one in self.gate.allow if one not in self.granted.values()]
+            self.granted[asked["PolicyName"]] = document  # one of that name is no more
+            self.gate.allow = [*first, *self.granted.values()]
         return {}
 
     def plan(self, document: Body) -> Blueprint:
@@ -136,8 +182,6 @@ def healthy(aws: Account, **change: Any) -> Body:
         name=EKS, roleArn=ROLE, resourcesVpcConfig={"subnetIds": [subnet], "securityGroupIds": [group]}
     )
     aws.eks.addon(EKS, "vpc-cni", "v1.20.4-eksbuild.2", **CNI)
-    for name in ("aws-efa-k8s-device-plugin", "nvidia-device-plugin"):
-        aws.eks.addon(EKS, name, "v0.5.7")
     aws.eks.addon(EKS, "amazon-sagemaker-hyperpod-inference", "v2.3.0-eksbuild.1")
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     document = merged(

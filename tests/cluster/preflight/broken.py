@@ -314,6 +314,13 @@ def _addon(name: str, version: str | None, status: str = "ACTIVE", **values: Any
     return breaks
 
 
+def _no_plugin(word: str) -> Break:
+    def breaks(aws: Account, document: Document, folder: Path) -> None:
+        aws.daemonsets = [one for one in aws.daemonsets if word not in one]
+
+    return breaks
+
+
 def _type(name: str) -> Break:
     def breaks(aws: Account, document: Document, folder: Path) -> Document:
         return merged(document, {"groups": {"prefill": {"instance_type": name}}})
@@ -439,7 +446,8 @@ CASES = (
         "vpc-cni is DEGRADED",
         _addon("vpc-cni", "v1.20.4-eksbuild.2", "DEGRADED", enableNetworkPolicy="true"),
     ),
-    Broken("no inference operator", "inference-operator", "need it", _addon(OPERATOR, None), "warning", 0),
+    Broken("no EFA device plugin", "efa-plugin", "prefill, decode would have no EFA devices", _no_plugin("efa")),
+    Broken("no NVIDIA device plugin", "nvidia-plugin", "prefill, decode would have no GPUs", _no_plugin("nvidia")),
     Broken(
         "inference operator without pdSpec",
         "inference-operator",

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import boto3
 import botocore.loaders
 import botocore.session
 import pytest
@@ -31,6 +32,7 @@ def _loader() -> botocore.loaders.Loader:
 def _models(monkeypatch: pytest.MonkeyPatch) -> None:
     """botocore reads eight services' models anew for each session: two seconds of each test."""
     monkeypatch.setattr(botocore.session, "create_loader", lambda search_path_string=None: _loader())
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # as in a process of its own
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # a second of each test, and no image is asked for
 
 

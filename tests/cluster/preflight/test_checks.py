@@ -11,9 +11,11 @@ import pytest
 from hyperpd.cluster.blueprint import Blueprint
 from hyperpd.cluster.names import OWNER_TAG, Place
 from hyperpd.cluster.preflight import addons, addresses, boto, bucket, clusters, eks, machines, nodes, plans, security
+from hyperpd.cluster.preflight.addons import Installed
 from hyperpd.cluster.preflight.bucket import Bucket
 from hyperpd.cluster.preflight.caller import Caller
 from hyperpd.cluster.preflight.clusters import Clusters
+from hyperpd.cluster.preflight.daemonsets import DaemonSets
 from hyperpd.cluster.preflight.finding import Finding
 from hyperpd.cluster.preflight.vpc import Vpc
 from tests.cluster.files import EKS, NETWORK, PLACE, SLURM, plan
@@ -263,27 +265,38 @@ def test_access_and_status_of_eks() -> None:
 
 
 CNI = {"status": "ACTIVE", "addonVersion": "v1.18.3-eksbuild.1", "configurationValues": "enableNetworkPolicy: 'true'"}
-PLUGINS: dict[str, dict[str, Any]] = {"aws-efa-k8s-device-plugin": {}, "nvidia-device-plugin": {}}
-OPERATOR = {addons.OPERATOR: {"status": "ACTIVE", "addonVersion": "v2.2.1-eksbuild.1"}}
+OPERATOR = {"status": "ACTIVE", "addonVersion": "v2.2.1-eksbuild.1"}
+RIGHT = {addons.CNI: CNI, addons.OPERATOR: OPERATOR}
+PLUGINS = DaemonSets(("aws-efa-k8s-device-plugin", "nvidia-device-plugin"))
+
+
+def installed(there: dict[str, Any], daemonsets: DaemonSets = PLUGINS, **newest: str) -> list[Finding]:
+    """Findings of what is installed."""
+    return list(addons.check("prod", "us-east-1", of(plan(EKS)), Installed(there, newest, daemonsets)))
 
 
 def test_add_ons() -> None:
-    made = of(plan(EKS))
-    right = {addons.CNI: CNI, **PLUGINS, **OPERATOR}
-
-    def check(there: dict[str, Any]) -> list[Finding]:
-        return list(addons.check("prod", "us-east-1", made, there))
-
-    assert check(right) == []
-    found = check({addons.CNI: CNI, **OPERATOR})
-    assert said(found) == [("unknown", "efa-plugin"), ("unknown", "nvidia-plugin")]
-    assert "kubectl get daemonsets" in found[0].fix
-    assert said(check({**PLUGINS, **OPERATOR})) == [("unknown", "vpc-cni")]
-    kept = check(right | {addons.CNI: CNI | {"configurationValues": '{"env": {"A": "1"}}'}})
+    assert installed(RIGHT) == []
+    assert said(installed({addons.OPERATOR: OPERATOR})) == [("unknown", "vpc-cni")]
+    (one,) = installed({addons.CNI: CNI})
+    assert (one.level, one.check, "Quick install" in one.fix) == ("warning", "inference-operator", True)
+    kept = installed(RIGHT | {addons.CNI: CNI | {"configurationValues": '{"env": {"A": "1"}}'}})
     assert said(kept) == [("warning", "network-policy")]
     assert '"env": {"A": "1"}, "enableNetworkPolicy": "true"' in kept[0].fix  # what was set stays
-    for unread in (addons.CNI, addons.OPERATOR):
-        assert check(right | {unread: {}}) == []
+    for unread in RIGHT:
+        assert installed(RIGHT | {unread: {}}) == []
+    (one,) = installed(RIGHT | {addons.CNI: CNI | {"addonVersion": "v1.18.2-eksbuild.9"}})
+    assert one.fix.startswith("EKS console")  # which version there is could not be read
+
+
+def test_device_plugins() -> None:
+    found = installed(RIGHT, DaemonSets((), "its API does not answer from here: ConnectTimeout"))
+    assert said(found) == [("unknown", "efa-plugin"), ("unknown", "nvidia-plugin")]
+    assert "ConnectTimeout" in found[0].what
+    assert "kubectl get daemonsets" in found[0].fix
+    assert said(installed(RIGHT, DaemonSets(("nvidia-device-plugin",)))) == [("problem", "efa-plugin")]
+    # EKS's own, where it has them.
+    assert installed(RIGHT | {"aws-efa-device-plugin": {}, "nvidia-gpu": {}}, DaemonSets(())) == []
 
 
 # ── buckets and callers ──

@@ -44,6 +44,8 @@ def document(aws: Account) -> Document:
 def test_no_read_changes_anything_and_every_one_is_listed(aws: Account, document: Document) -> None:
     planned(aws, document)
     planned(aws, merged(document, {"orchestrator": {"eks": "prd"}}))  # names of others
+    aws.eks.addons["prod", "vpc-cni"]["addonVersion"] = "v1.18.0-eksbuild.1"
+    planned(aws, document)  # versions that there are
     client = aws.client("sagemaker")
     client.create_cluster(
         ClusterName="pd",

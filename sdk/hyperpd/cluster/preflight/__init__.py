@@ -149,7 +149,7 @@ def _eks(reading: Reading, plan: Blueprint, nodes: list[Nodes], network: vpc.Vpc
         return
     yield from eks.check(plan, *read, network)
     if read[0]:
-        there = addons.read(reading, eks.name(plan))
+        there = addons.read(reading, read[0])
         if there is not None:
             yield from addons.check(eks.name(plan), plan.place.region, nodes, there)
 

@@ -31,6 +31,7 @@ READS = (
     "ec2:DescribeVpcEndpoints",
     "ec2:DescribeVpcs",
     "eks:DescribeAddon",
+    "eks:DescribeAddonVersions",
     "eks:DescribeCluster",
     "eks:ListAddons",
     "eks:ListClusters",
