@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hyperpd.cluster import Cluster, dump
+from hyperpd.cluster import Cluster, dump, watch
 from hyperpd.cluster.changes import diff
 from hyperpd.cluster.file import parse
 from hyperpd.cluster.requests import create
@@ -172,7 +172,7 @@ def test_scaling_touches_one_group_and_nothing_else_of_it(account):
         cluster.scale({"nothing": 1})
 
 
-def test_an_update_that_rolls_back_is_no_success(account, hurried):
+def test_an_update_that_rolls_back_is_no_success(account, hurried, monkeypatch):
     here = account()
     cluster = Cluster.create(parse(here.eks(), "c"))
     cluster.wait(poll_s=0, new=True)
@@ -181,6 +181,7 @@ def test_an_update_that_rolls_back_is_no_success(account, hurried):
     with pytest.raises(NotReady, match="RollingBack"):
         cluster.wait(poll_s=0, expect=changes.counts)
     here.control.advance(600)  # back where it was
+    monkeypatch.setattr(watch, "UNSEEN_S", 0.0)
     with pytest.raises(NotReady, match="prefill was asked for 3 nodes, and wants 2"):
         cluster.wait(poll_s=0, expect=changes.counts)
 

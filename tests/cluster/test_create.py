@@ -43,6 +43,19 @@ def test_everything_is_made_once_and_found_again(account):
     assert cluster.wait(poll_s=0, new=True).ready
 
 
+@pytest.mark.parametrize("orchestrator", ["eks", "slurm"])
+def test_a_recipe_becomes_a_cluster(account, orchestrator):
+    here = account()
+    network = {"network": here.network, "recipe": "qwen3-32b-p5-4p2d"}
+    document = {**(here.eks() if orchestrator == "eks" else here.slurm()), "groups": {}, **network}
+    spec = parse(document, "c")
+    status = Cluster.create(spec).wait(poll_s=0, new=True)
+    names = ["prefill", "decode", "gateway"] + (["controller"] if orchestrator == "slurm" else [])
+    assert [group.name for group in status.groups] == names
+    assert [group.role for group in status.groups] == names
+    assert not Cluster.plan(spec).changes
+
+
 def test_what_is_made_is_private_tagged_and_narrow(account):
     here = account()
     names = Cluster.create(parse(here.eks(tags={"team": "a"}), "c")).names

@@ -75,7 +75,7 @@ def test_a_200_that_hides_a_failure(account):
     cluster = running(here)
     node = here.control.nodes("pd", "prefill")[0].instance_id
     with pytest.raises(CloudError) as error:
-        cluster.repair([node], "replace", poll_s=0)
+        cluster.repair([node], "replace", poll_s=0, timeout_s=60)
     assert error.value.code == "PartialFailure"
     assert f"{node}: InternalServerError: An internal error occurred." in str(error.value)
     with pytest.raises(RecipeError, match="i-0nothing: no such node; there are i-0"):

@@ -26,9 +26,9 @@ def created(here: Any, document: Any) -> Cluster:
     return Cluster.create(parse(document, "c"))
 
 
-def failed(cluster: Cluster, **given: Any) -> str:
+def failed(cluster: Cluster, timeout_s: float = 60) -> str:
     with pytest.raises(NotReady) as error:
-        cluster.wait(poll_s=0, new=True, **given)
+        cluster.wait(poll_s=0, new=True, timeout_s=timeout_s)
     assert error.value.exit_code == 4
     return str(error.value)
 

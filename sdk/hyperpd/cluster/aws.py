@@ -109,6 +109,8 @@ def _hint(code: str) -> str:
         return "\nNo usable credentials: run aws configure or aws sso login; aws sts get-caller-identity shows whose"
     if "AccessDenied" in code or code == "UnauthorizedOperation":
         return "\nYour policy lacks this action: hyperpd iam prints what a command needs"
+    if code == "403":
+        return "\nYour policy lacks this action, or the bucket is another account's"
     if code == "NoRegionError":
         return "\nWrite region: in the cluster file, give --region, or run aws configure"
     if code in THROTTLED:

@@ -108,7 +108,9 @@ def _patch(
         InstanceGroups=[wanted],
         DeploymentConfig={"RollingUpdatePolicy": {"MaximumBatchSize": size}},
     )
-    Wait(aws, names, tell, timeout_s, poll_s).ready()
+    wait = Wait(aws, names, tell, timeout_s, poll_s)
+    wait.begun(group.name)
+    wait.ready()
     after = _status(aws, names).group(group.name)
     if after is None:
         raise NotReady(f"{group.name} is gone")

@@ -72,7 +72,7 @@ def remove(aws: Aws, names: Names, tell: Tell, *, timeout_s: float, poll_s: floa
             resources.remove_files(aws, bucket, names)
             tell(Step(f"s3://{bucket}/{names.prefix}: {count} files removed"))
     if found.cluster:
-        Wait(aws, names, tell, timeout_s, poll_s).settled("Deleting")
+        Wait(aws, names, tell, timeout_s, poll_s).gone()
         tell(Step(f"cluster {names.cluster}: deleted"))
     if found.bucket:
         gone = resources.remove_bucket(aws, names)
@@ -96,7 +96,7 @@ def _delete_cluster(aws: Aws, names: Names, tell: Tell, timeout_s: float, poll_s
                 tell(Step(f"cluster {names.cluster}: being deleted already"))
                 return
             tell(Step(f"AWS does not delete a cluster that is {status.status}; waiting until it is not"))
-            if Wait(aws, names, tell, timeout_s, poll_s).settled(status.status) is None:
+            if Wait(aws, names, tell, timeout_s, poll_s).left(status.status) is None:
                 return
             continue
         tell(Step(f"cluster {names.cluster}: deletion sent"))

@@ -12,7 +12,7 @@ from hyperpd.cluster.names import Names
 from hyperpd.cluster.nodes import batch, choose, last_of_a_role
 from hyperpd.cluster.progress import Seen, Step, Tell
 from hyperpd.cluster.state import Node
-from hyperpd.cluster.watch import POLL_S, TIMEOUT_S, duration
+from hyperpd.cluster.watch import POLL_S, TIMEOUT_S, UNSEEN_S, duration
 from hyperpd.errors import CloudError, NotReady, RecipeError
 
 Action = Literal["reboot", "replace"]
@@ -60,7 +60,7 @@ def repair(
 def _wait(
     aws: Aws, names: Names, chosen: Sequence[Node], action: Action, tell: Tell, timeout_s: float, poll_s: float
 ) -> None:
-    began, line = time.monotonic(), ""
+    began, line, moved = time.monotonic(), "", False
     groups = {node.group for node in chosen}
     gone = {node.id for node in chosen if node.id} if action == "replace" else set()
     while True:
@@ -73,7 +73,8 @@ def _wait(
             tell(Seen(cluster, time.monotonic() - began))
         healthy = sum(node.healthy for node in nodes)
         wanted = sum(group.target for group in cluster.groups if group.name in groups)
-        if healthy >= wanted and not gone & {node.id for node in nodes}:
+        moved = moved or healthy < wanted or time.monotonic() - began > UNSEEN_S
+        if moved and healthy >= wanted and not gone & {node.id for node in nodes}:
             return
         if time.monotonic() - began + poll_s > timeout_s:
             sick = [f"{node.group}/{node.id}: {node.status} {node.message}" for node in nodes if not node.healthy]

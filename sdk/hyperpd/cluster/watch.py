@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from hyperpd.cluster import reader
@@ -39,6 +40,7 @@ class Wait:
     _began: float = field(default_factory=time.monotonic)
     _line: str = ""
     _status: Status | None = None
+    _moved: bool = False  # whether something was seen to happen
     _after: datetime | None = None
     _told: set[str] = field(default_factory=set)
 
@@ -47,9 +49,9 @@ class Wait:
 
         Raises NotReady with the causes when it failed, rolled back or took too long, CloudError.
         """
-        baseline = False
+        first = True
         while True:
-            status = self._look(lambda: reader.status(self.aws, self.names.cluster))
+            status = self._look(self._read)
             if status is None:
                 if not (self.new and self._elapsed_s < UNSEEN_S):
                     raise CloudError(
@@ -58,25 +60,45 @@ class Wait:
                     )
                 self._pause("created, and not seen yet")
                 continue
-            if not baseline:
-                baseline = True
-                if status.ready and not self.new:
-                    self._begin_after(status)
+            if first and status.ready and not self.new:
+                self._begin_after(status)
+            first = False
             self._show(status)
-            events = self._look(lambda status=status: self._events(status)) or []  # type: ignore[misc]
+            events = self._look(partial(self._events, status)) or []
             self._judge(status, events, expect or {})
             if status.ready and self._as_expected(status, expect or {}):
                 return status
             self._pause()
 
-    def settled(self, *statuses: str) -> Status | None:
-        """Any status other than `statuses`; None where the cluster is gone. Raises NotReady, CloudError."""
+    def begun(self, group: str) -> None:
+        """Something happens to a group; or AWS had its time to begin. Raises NotReady, CloudError."""
         while True:
-            status = self._look(lambda: reader.status(self.aws, self.names.cluster))
-            if status is None or status.status not in statuses:
+            status = self._look(self._read)
+            found = status.group(group) if status else None
+            quiet = status is not None and found is not None and status.status == found.status == "InService"
+            if not quiet or self._elapsed_s > UNSEEN_S:
+                return
+            self._pause("sent, and not begun yet")
+
+    def left(self, wanted: str) -> Status | None:
+        """Any status other than `wanted`; None where the cluster is gone. Raises NotReady, CloudError."""
+        while True:
+            status = self._look(self._read)
+            if status is None or status.status != wanted:
                 return status
             self._show(status)
             self._pause()
+
+    def gone(self) -> None:
+        """Deleted. Raises NotReady, also where AWS gave the deletion up, CloudError."""
+        while status := self._look(self._read):
+            self._show(status)
+            if status.status != "Deleting" and self._elapsed_s > UNSEEN_S:
+                self._fail(status, f"{status.name} was not deleted, and is {status.status}")
+            self._pause()
+
+    def _read(self) -> Status | None:
+        return reader.status(self.aws, self.names.cluster)
 
     @property
     def _elapsed_s(self) -> float:
@@ -117,6 +139,7 @@ class Wait:
 
     def _show(self, status: Status) -> None:
         self._status = status
+        self._moved = self._moved or status.status != "InService"
         if status.line() != self._line:
             self._line = status.line()
             self.tell(Seen(status, self._elapsed_s))
@@ -132,12 +155,12 @@ class Wait:
             self._fail(status, f"{name}: {', '.join(failed)} failed")
         for event in events:
             if event.level == "Error" and event.what == "Instance":
-                said = self._look(lambda event=event: reader.details(self.aws, status, event)) or {}  # type: ignore[misc]
+                said = self._look(partial(reader.details, self.aws, status, event)) or {}
                 if said.get("LcsExecutionState") == "Failed":
                     # A script that fails on one node fails on the next; HyperPod would try for ever.
                     self._fail(status, f"{name}: the lifecycle script of {event.group}/{event.node} failed")
         missed = status.status == "InService" and not self._as_expected(status, expect)
-        if missed and (status.failure or self._elapsed_s > UNSEEN_S):
+        if missed and (self._moved or self._elapsed_s > UNSEEN_S):
             self._fail(status, f"{name} rolled back: {self._differs(status, expect)}")
 
     def _as_expected(self, status: Status, expect: Mapping[str, int]) -> bool:
