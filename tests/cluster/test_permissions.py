@@ -22,7 +22,8 @@ from tests.cluster.files import EKS_FULL, merged, written
 from tests.cluster.preflight.account import BUCKET, GPU, ZONE, healthy
 from tests.cluster.preflight.account import Account as Whole
 from tests.fakes.aws import Aws
-from tests.fakes.gate import ACCOUNT, REGION, Call, Cut, Fail, Need
+from tests.fakes.aws.identity import Identity
+from tests.fakes.gate import ACCOUNT, REGION, Call, Cut, Fail, Gate, Need
 from tests.fakes.hyperpod import LifecycleFailure, NoCapacity
 from tests.fakes.policy import Policy
 
@@ -50,12 +51,12 @@ class Trial:
         """Its calls; none of them was denied."""
         before = len(aws.calls)
         aws.gate.allow = policy([self.command], scope)
-        got, _, said = self._run(*self.command.split(), *argv)
+        got, shown, said = self._run(*self.command.split(), *argv)
         aws.gate.allow = None
         calls = aws.calls[before:]
         denied = [f"{call.service}:{call.operation} {call.needs}" for call in calls if call.error in DENIED]
         assert not denied, "\n".join(denied)
-        assert got == code, said
+        assert got == code, shown + said
         assert calls
         self.used.append((scope, [need for call in calls for need in call.needs]))
         return calls
@@ -100,7 +101,14 @@ def plan(trial: Trial) -> None:
     with Whole() as aws:
         for name, value in aws.environment.items():
             pytest.MonkeyPatch().setenv(name, value)
+        # What may be read is the gate's to say; what may be made, IAM says: everything.
+        aws._beside["iam"]["SimulatePrincipalPolicy"] = Identity(Gate()).simulate
         document = healthy(aws)
+        aws.eks.clusters["prod"] = {
+            "version": "1.33",
+            "endpoint": aws.kubernetes,
+            "accessConfig": {"authenticationMode": "API"},
+        }
         aws.eks.addon("prod", "vpc-cni", "v1.1.0-eksbuild.1", enableNetworkPolicy="true")
         arn = aws.control.training_plan("may", GPU, 2, ("us-east-2a", ZONE))
         aws.stage.client("s3").put_object(Bucket=BUCKET, Key="own/on_create.sh", Body=b"#!/bin/sh\n")
