@@ -30,7 +30,9 @@ def resource(cluster: Cluster) -> Any:
     answer = reader.described(cluster.aws, name) or {}
     answer = {key: value for key, value in answer.items() if key != "ResponseMetadata"}
     if lost := list(dropped(answer, found)):
-        warnings.warn(f"this SageMaker SDK shows nothing of {', '.join(lost)}; pip install -U sagemaker-core", stacklevel=2)
+        warnings.warn(
+            f"this SageMaker SDK shows nothing of {', '.join(lost)}; pip install -U sagemaker-core", stacklevel=2
+        )
     return found
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyperpd.cli.main import main
 from hyperpd.cluster import Cluster, load
 from hyperpd.cluster.actions import COMMANDS, Grant
 from hyperpd.cluster.blueprint import blueprint
 from hyperpd.cluster.file import parse
 from hyperpd.cluster.names import Place
 from hyperpd.cluster.permissions import Scope, permissions, policy
-from tests.cluster.files import ACCOUNT as OTHER_ACCOUNT
-from tests.cluster.files import EKS_FULL, merged, written
+from tests.cluster.files import SLURM, merged, written
 from tests.cluster.preflight.account import BUCKET, GPU, ZONE, healthy
 from tests.cluster.preflight.account import Account as Whole
 from tests.fakes.aws import Aws
@@ -251,7 +248,17 @@ def publish(trial: Trial) -> None:
     here.aws.stage.client("s3").create_bucket(
         Bucket="recipes", CreateBucketConfiguration={"LocationConstraint": REGION}
     )
-    argv = ("tiny-cpu-1p1d", "--bucket", "s3://recipes/ours", "--hub", "private", "--set", "image=a.example/b:1", "--set", "instance_type=ml.c5.2xlarge")
+    argv = (
+        "tiny-cpu-1p1d",
+        "--bucket",
+        "s3://recipes/ours",
+        "--hub",
+        "private",
+        "--set",
+        "image=a.example/b:1",
+        "--set",
+        "instance_type=ml.c5.2xlarge",
+    )
     trial.run(here.aws, Scope(PLACE, s3="s3://recipes/ours", hub="private"), *argv)
 
 
@@ -294,26 +301,6 @@ RUNS: dict[str, Callable[[Trial], None]] = {
 
 
 @pytest.fixture
-def hyperpd(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command within this process; exit status, standard output, standard error."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
-
-    def run(*argv: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hyperpd", *map(str, argv)])
-        code = 0
-        try:
-            main()
-        except SystemExit as done:
-            code = int(done.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def trial(account: Any, hyperpd: Any, hurried: None, tmp_path: Path) -> Callable[[str], Trial]:
     return lambda command: Trial(command, hyperpd, account, tmp_path)
 
@@ -328,3 +315,64 @@ def test_a_command_runs_with_its_policy_and_uses_all_of_it(command: str, trial: 
     RUNS[command](tried)
     unused = [one for one in tried.unused() if (command, one.action) not in UNSEEN]
     assert not unused, "\n".join(f"{one.action} on {one.on}" for one in unused)
+
+
+def test_a_missing_action_fails(trial: Callable[[str], Trial], monkeypatch: pytest.MonkeyPatch) -> None:
+    less = tuple(one for one in COMMANDS["cluster nodes"] if one.action != "sagemaker:ListClusterNodes")
+    monkeypatch.setitem(COMMANDS, "cluster nodes", less)
+    with pytest.raises(AssertionError, match="sagemaker:ListClusterNodes"):
+        nodes(trial("cluster nodes"))
+
+
+def test_an_action_too_many_fails(trial: Callable[[str], Trial], monkeypatch: pytest.MonkeyPatch) -> None:
+    more = (Grant("sagemaker:DeleteCluster", "cluster", "no"), Grant("sagemaker:ListClusterNodes", "hub", "no"))
+    monkeypatch.setitem(COMMANDS, "cluster nodes", (*COMMANDS["cluster nodes"], *more))
+    tried = trial("cluster nodes")
+    nodes(tried)
+    assert tried.unused() == list(more)
+
+
+def test_resources_are_as_narrow_as_may_be() -> None:
+    known = Scope(PLACE, "pd", cluster_id="abcdefghijkl")
+    needed = permissions(COMMANDS, known)
+    for one in needed:
+        assert "*" not in one.action
+        assert all(one.why)
+        assert (one.action == "iam:PassRole") == bool(one.condition)
+    # AWS takes no resource for these.
+    everything = {one.action for one in needed if "*" in one.resources}
+    assert {one for one in everything if not one.startswith("ec2:Describe")} == {
+        *("eks:DescribeAddonVersions", "eks:ListClusters", "pricing:GetProducts", "sagemaker:ListClusters"),
+        *("servicequotas:ListAWSDefaultServiceQuotas", "servicequotas:ListServiceQuotas"),
+    }
+    assert all(one.startswith(("Describe", "List", "Get")) for one in (each.split(":")[1] for each in everything))
+    made = policy(["cluster update"], known)["Statement"]
+    (cluster,) = [one for one in made if "sagemaker:UpdateCluster" in one["Action"]]
+    assert cluster["Resource"] == [f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:cluster/abcdefghijkl"]
+
+
+def test_as_it_is_typed(hyperpd: Any, tmp_path: Path) -> None:
+    given = ("--account", ACCOUNT, "--region", REGION)
+    assert hyperpd("iam")[1].split("\n")[:-1] == list(COMMANDS)
+    code, out, err = hyperpd("iam", "cluster", "status", "--cluster", "pd", *given)
+    assert (code, json.loads(out)) == (0, policy(["cluster status"], NAMED))
+    assert "sagemaker:DescribeCluster: the cluster's status, groups and settings\n" in err
+    document = json.loads(hyperpd("iam", "--all", "--json", *given)[1])
+    assert document["policy"] == policy(COMMANDS, Scope(PLACE))
+    assert {one["action"] for one in document["why"]} == {one.action for each in COMMANDS.values() for one in each}
+    assert "IAM takes 6144 in a managed policy" in hyperpd("iam", "--all", *given)[2]
+    code, _, err = hyperpd("iam", "cluster", "craete", *given)
+    assert (code, "did you mean cluster create?" in err) == (2, True)
+    assert hyperpd("iam", "up", *given)[0] == 2
+    assert hyperpd("iam", "cluster", "plan", "--all")[0] == 2
+    assert hyperpd("iam", "cluster", "plan", "--account", "12", "--region", REGION)[0] == 2
+    assert hyperpd("iam", "hub", "publish", "--bucket", "recipes", *given)[0] == 2
+    slurm = written(tmp_path, SLURM)
+    out = hyperpd("iam", "cluster", "create", "--cluster", slurm, *given)[1]
+    assert "eks:" not in out
+    assert "/hyperpd/pd/lifecycle/*" in out
+
+
+def test_account_and_region_are_those_of_your_configuration(account: Any, hyperpd: Any) -> None:
+    account()
+    assert json.loads(hyperpd("iam", "cluster", "status")[1]) == policy(["cluster status"], Scope(PLACE))

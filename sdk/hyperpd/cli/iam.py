@@ -10,6 +10,7 @@ import click
 from hyperpd.cli import output
 
 if TYPE_CHECKING:
+    from hyperpd.cluster.names import Place
     from hyperpd.cluster.permissions import Scope
 
 
@@ -70,22 +71,29 @@ def iam(
 
 
 def _scope(cluster: str | None, cluster_id: str, s3: str, hub: str, account: str | None, region: str | None) -> Scope:
-    import re
-
     from hyperpd.cluster import load
-    from hyperpd.cluster.aws import Aws
     from hyperpd.cluster.blueprint import blueprint
-    from hyperpd.cluster.names import Place
     from hyperpd.cluster.permissions import ANY, Scope
 
-    if account and not re.fullmatch(r"\d{12}", account):
-        raise click.BadParameter(f"{account}: an account has 12 digits", param_hint="--account")
     if s3 and not s3.startswith("s3://"):
         raise click.BadParameter(f"{s3}: give s3://BUCKET/PREFIX", param_hint="--bucket")
     is_file = bool(cluster) and (Path(str(cluster)).is_file() or str(cluster).endswith((".yaml", ".yml")))
     spec = load(str(cluster)) if is_file else None
-    region = region or (spec.region if spec else None)
-    place = Place(account, region) if account and region else Aws(region).place
-    place = Place(account or place.account, place.region)
-    plan = blueprint(spec, place) if spec else None
-    return Scope(place, spec.name if spec else cluster or ANY, plan, cluster_id, s3, hub)
+    where = place(account, region or (spec.region if spec else None))
+    plan = blueprint(spec, where) if spec else None
+    return Scope(where, spec.name if spec else cluster or ANY, plan, cluster_id, s3, hub)
+
+
+def place(account: str | None, region: str | None) -> Place:
+    """What is given, the rest from your AWS configuration. Raises CloudError where that says nothing."""
+    import re
+
+    from hyperpd.cluster.aws import Aws
+    from hyperpd.cluster.names import Place
+
+    if account and not re.fullmatch(r"\d{12}", account):
+        raise click.BadParameter(f"{account}: an account has 12 digits", param_hint="--account")
+    if account and region:
+        return Place(account, region)
+    found = Aws(region).place
+    return Place(account or found.account, found.region)
