@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.iam.access_control import PermissionResult
-from moto.s3.models import FakeBucket
 
 from hyperpd.cli.main import main
 from tests.cluster.files import EKS, SLURM, merged
@@ -64,8 +62,6 @@ class Account:
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Starts an account; faults, `allow` and others are Aws' own."""
-    # moto reads a bucket's policy without its conditions; ours denies nothing but what is not encrypted.
-    monkeypatch.setattr(FakeBucket, "get_permission", lambda *_: PermissionResult.NEUTRAL)
     with ExitStack() as stack:
 
         def start(*faults: Any, **given: Any) -> Account:

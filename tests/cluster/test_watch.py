@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -33,16 +34,6 @@ def failed(cluster: Cluster, timeout_s: float = 60) -> str:
     return str(error.value)
 
 
-def log(here: Any, cluster: Cluster, stream: str, *lines: str) -> None:
-    """A node wrote these lines."""
-    group = cluster.names.logs + cluster.status().id
-    logs = here.aws.stage.client("logs")
-    logs.create_log_group(logGroupName=group)
-    logs.create_log_stream(logGroupName=group, logStreamName=stream)
-    events = [{"timestamp": 1_795_600_000_000 + n, "message": line} for n, line in enumerate(lines)]
-    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
-
-
 @pytest.mark.parametrize("change", [{}, CONTINUOUS], ids=["all or none", "continuous"])
 def test_groups_and_nodes_move_until_all_are_there(account, change):
     here = account()
@@ -65,43 +56,40 @@ def test_slurm(account):
 
 
 def test_a_lifecycle_failure_shows_message_and_log(account):
-    """Without Continuous one node's failure is everyone's: RollingBack ends the wait."""
-    here = account(LifecycleFailure("decode"))
-    cluster = created(here, here.eks())
-    log(here, cluster, "LifecycleConfig/decode/i-0123456789abcdef0", *(f"line {n}" for n in range(30)))
-    said = failed(cluster)
+    """Without Continuous one node's failure is everyone's: RollingBack ends the wait. No event names the node then."""
+    here = account(LifecycleFailure("decode", log=tuple(f"line {n}" for n in range(30))))
+    said = failed(created(here, here.eks()))
     assert "pd is RollingBack after" in said
     assert "FailureMessage: Instance group 'decode': Lifecycle scripts did not run successfully: exit code 1." in said
-    assert "LifecycleConfig/decode/i-0123456789abcdef0, last lines:" in said
+    assert re.search(r"lifecycle log /aws/sagemaker/Clusters/pd/\w{12} LifecycleConfig/decode/i-\w+, last lines:", said)
     assert said.rstrip().endswith("line 29")
-    assert "line 17" not in said
 
 
 def test_created_but_events_show_a_lifecycle_failure(account):
     """With Continuous the cluster is InService meanwhile, and HyperPod tries for ever."""
-    here = account(LifecycleFailure("prefill", nodes=(1,)))
+    here = account(LifecycleFailure("prefill", nodes=(1,), log=tuple(f"line {n}" for n in range(30))))
     cluster = created(here, here.eks(**CONTINUOUS))
     said = failed(cluster)
-    assert "the lifecycle script of prefill/i-0" in said
+    node = here.control.nodes("pd", "prefill")[1].instance_id
+    assert f"the lifecycle script of prefill/{node} failed" in said
     assert "[lifecycle: Failed]" in said
-    assert "the script never ran, or could not write" in said or "cannot be read" in said
+    assert f"LifecycleConfig/prefill/{node}, last lines:" in said  # of the node that failed, not of its neighbours
+    assert said.rstrip().endswith("line 29")
+    assert "line 17" not in said
     assert cluster.status().status == "InService"
 
 
-def test_the_log_is_that_of_the_node_that_failed(account):
-    here = account(LifecycleFailure("prefill", nodes=(1,)))
-    cluster = created(here, here.eks(**CONTINUOUS))
-    while not (node := here.control.nodes("pd", "prefill")[1:]) or not node[0].instance_id:
-        here.control.advance(30)
-    log(here, cluster, f"LifecycleConfig/prefill/{node[0].instance_id}", "10-storage: no such device")
-    assert failed(cluster).rstrip().endswith("10-storage: no such device")
+def test_a_script_that_never_ran_left_no_log(account):
+    here = account(LifecycleFailure("prefill", log=()))
+    assert "no stream LifecycleConfig/prefill/i-0" in failed(created(here, here.eks(**CONTINUOUS)))
 
 
 def test_capacity_never_comes(account, hurried):
     """InService with no nodes is not success; the causes come with the end of patience."""
     here = account(NoCapacity("prefill"))
     cluster = created(here, here.eks(**CONTINUOUS))
-    said = failed(cluster, timeout_s=2)
+    here.control.advance(1200)
+    said = failed(cluster, timeout_s=0)
     assert cluster.status().status == "InService"
     assert "prefill 0/2" in said
     assert "sufficient capacity" in said
@@ -179,5 +167,6 @@ def test_causes_that_cannot_be_read_are_said(account):
     here.gate.allow = ["sagemaker:DescribeCluster", "sagemaker:ListClusterNodes", "sts:GetCallerIdentity"]
     said = failed(cluster)
     assert "FailureMessage" in said
+    assert "tags, which name a stack, cannot be read" in said
     assert "lifecycle log: cannot be read" in said
     assert "AccessDenied" in said

@@ -24,20 +24,26 @@ _REASONS = {
 
 
 def explain(aws: Aws, names: Names, cluster: Status) -> list[str]:
-    """Lines for a person; what cannot be read is said. Raises CloudError where credentials end."""
+    """Lines for a person; what cannot be read is said, and hides nothing else."""
     found = [f"FailureMessage: {cluster.failure}"] if cluster.failure else []
-    events = [event for event in reader.events(aws, cluster) if event.level in ("Error", "Warn")]
-    for event in events[-_EVENTS:]:
-        said = reader.details(aws, cluster, event)
-        more = [str(said[key]) for key in ("FailureMessage",) if said.get(key) and said[key] not in event.text]
-        lcs = f" [lifecycle: {said['LcsExecutionState']}]" if said.get("LcsExecutionState") else ""
-        found.append(f"event: {event.line()}{''.join(f' ({one})' for one in more)}{lcs}")
+    events: list[Event] = []
+    try:
+        events = [event for event in reader.events(aws, cluster) if event.level in ("Error", "Warn")]
+        found += [_line(aws, cluster, event) for event in events[-_EVENTS:]]
+    except CloudError as error:
+        found.append(f"events cannot be read: {error}")
     if len(events) > _EVENTS:
         found.append(f"… and {len(events) - _EVENTS} before: hyperpd cluster events {names.cluster} --level Error")
-    if stack := stacks.of_cluster("", reader.tags(aws, cluster.arn)):
-        found += stacks.causes(aws, stack)
-    sick = [node for node in reader.nodes(aws, cluster) if node.status == "Failure"]
-    found += [f"node {node.group}/{node.id or node.logical_id}: {node.status}: {node.message}" for node in sick]
+    try:
+        sick = [node for node in reader.nodes(aws, cluster) if node.status == "Failure"]
+        found += [f"node {node.group}/{node.id or node.logical_id}: {node.status}: {node.message}" for node in sick]
+    except CloudError as error:
+        found.append(f"nodes cannot be read: {error}")
+    try:
+        if stack := stacks.of_cluster("", reader.tags(aws, cluster.arn)):
+            found += stacks.causes(aws, stack)
+    except CloudError as error:
+        found.append(f"tags, which name a stack, cannot be read: {error}")
     text = "\n".join(found)
     found += [f"often: {why}" for pattern, why in _REASONS.items() if re.search(pattern, text)]
     if re.search(r"[Ll]ifecycle|Lcs", text) or not found:
@@ -45,10 +51,22 @@ def explain(aws: Aws, names: Names, cluster: Status) -> list[str]:
     return found
 
 
+def _line(aws: Aws, cluster: Status, event: Event) -> str:
+    """An event with what it says beyond its text."""
+    said = reader.details(aws, cluster, event)
+    message, lcs = str(said.get("FailureMessage", "")), said.get("LcsExecutionState")
+    more = f" ({message})" if message and message not in event.text else ""
+    return f"event: {event.line()}{more}" + (f" [lifecycle: {lcs}]" if lcs else "")
+
+
 def log_tail(aws: Aws, names: Names, cluster: Status, events: list[Event]) -> list[str]:
-    """The last lines of the lifecycle log of the node that failed last; of the log written last where none is named."""
+    """The last lines of the lifecycle log of the node that failed last; where none is named, of the log written last,
+    in the group that the cluster's message names."""
     group = f"{names.logs}{cluster.id}"
-    prefix = "LifecycleConfig/" + (f"{events[-1].group}/{events[-1].node}" if events else "")
+    blamed = [
+        f"{one.name}/" for one in cluster.groups if re.search(rf"['\" ]{re.escape(one.name)}['\" ]", cluster.failure)
+    ]
+    prefix = "LifecycleConfig/" + (f"{events[-1].group}/{events[-1].node}" if events else "".join(blamed[:1]))
     try:
         streams = _pages(aws, "describe_log_streams", "logStreams", logGroupName=group, logStreamNamePrefix=prefix)
         if not streams:

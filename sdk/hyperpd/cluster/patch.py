@@ -6,10 +6,9 @@ image, most often): the image's release, before and after, is what tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 from hyperpd.cluster import reader
 from hyperpd.cluster.aws import Aws
@@ -34,7 +33,7 @@ class Patched:
 
 
 @contextmanager
-def no_endpoint(nodes: Sequence[Node], tell: Tell) -> Any:
+def no_endpoint(nodes: Sequence[Node], tell: Tell) -> Iterator[None]:
     """The drain where hyperpd knows of no endpoint on these nodes."""
     tell(
         Step(
@@ -75,15 +74,9 @@ def patch(
     found = []
     for group in chosen:
         nodes = [node for node in reader.nodes(aws, cluster) if node.group == group.name]
-        with drain(nodes, tell) if group.role in _FIRST else no_drain():
+        with drain(nodes, tell) if group.role in _FIRST else nullcontext():
             found.append(_patch(aws, names, group, release, batch, tell, timeout_s, poll_s))
     return found
-
-
-@contextmanager
-def no_drain() -> Any:
-    """Nodes without workers."""
-    yield
 
 
 def _patch(
