@@ -28,8 +28,20 @@ class Account:
         made = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n * 16}.0/20") for n in range(2)]
         self.subnets = [one["Subnet"]["SubnetId"] for one in made]
         self.security_group = ec2.create_security_group(GroupName="nodes", Description="nodes", VpcId=vpc)["GroupId"]
+        # As preflight wants it: nodes reach each other, and S3.
+        itself = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": self.security_group}]}]
+        ec2.authorize_security_group_ingress(GroupId=self.security_group, IpPermissions=itself)
+        ec2.authorize_security_group_egress(GroupId=self.security_group, IpPermissions=itself)
+        tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+        ec2.create_vpc_endpoint(
+            VpcId=vpc,
+            ServiceName="com.amazonaws.us-east-2.s3",
+            RouteTableIds=[table["RouteTableId"] for table in tables],
+        )
         eks.create_cluster(
             name="prod",
+            version="1.33",
+            accessConfig={"authenticationMode": "API"},
             roleArn="arn:aws:iam::111122223333:role/eks",
             resourcesVpcConfig={"subnetIds": self.subnets},
         )

@@ -32,14 +32,10 @@ class Account(Aws):
     def __init__(self, *faults: Any, **given: Any) -> None:
         super().__init__(*faults, quotas={GPU: 8, CPU: 8}, **given)
         self.prices.hourly = {GPU: 60.5, CPU: 0.5}
-        self.modes = {EKS: "API_AND_CONFIG_MAP"}
-        self.versions = {EKS: "1.33"}
-        self.states = {EKS: "ACTIVE"}
         self.daemonsets = [f"hyperpod-dependencies-{name}-device-plugin" for name in ("aws-efa-k8s", "nvidia")]
         self.granted: dict[str, Body] = {}
         self.kubernetes, self.kubernetes_status = "", 200
         self._beside["eks"] |= {
-            "DescribeCluster": self._describe,
             "UpdateClusterConfig": self._configure,
             "UpdateClusterVersion": self._upgrade,
             "UpdateAddon": self._update_addon,
@@ -86,33 +82,15 @@ class Account(Aws):
         if named not in self.stage.client("eks").list_clusters()["clusters"]:
             raise Refused("ResourceNotFoundException", f"No cluster found for name: {named}.", 404)
 
-    def _describe(self, asked: Body) -> Body:
-        found = self.stage.client("eks").describe_cluster(name=asked["name"])["cluster"]
-        found["createdAt"] = found["createdAt"].timestamp()
-        found = {key: value for key, value in found.items() if value not in ({}, [])}
-        subnets = self.stage.client("ec2").describe_subnets(SubnetIds=found["resourcesVpcConfig"]["subnetIds"])[
-            "Subnets"
-        ]
-        found["resourcesVpcConfig"] |= {
-            "vpcId": subnets[0]["VpcId"],
-            "clusterSecurityGroupId": found["resourcesVpcConfig"]["securityGroupIds"][0],
-        }
-        found |= {
-            "endpoint": self.kubernetes,
-            "version": self.versions.get(asked["name"], "1.33"),
-            "status": self.states[asked["name"]],
-        }
-        return {"cluster": found | {"accessConfig": {"authenticationMode": self.modes[asked["name"]]}}}
-
     def _configure(self, asked: Body) -> Body:
-        self.modes[asked["name"]] = asked["accessConfig"]["authenticationMode"]
+        self.eks.clusters[asked["name"]]["accessConfig"] = asked["accessConfig"]
         return {"update": {"id": "1", "status": "Successful"}}
 
     def _upgrade(self, asked: Body) -> Body:
-        now, then = (int(one.split(".")[1]) for one in (self.versions[asked["name"]], asked["version"]))
+        now, then = (int(one.split(".")[1]) for one in (self.eks.clusters[asked["name"]]["version"], asked["version"]))
         if then != now + 1:
             raise Refused("InvalidParameterException", f"Unsupported Kubernetes minor version update from 1.{now}")
-        self.versions[asked["name"]] = asked["version"]
+        self.eks.clusters[asked["name"]]["version"] = asked["version"]
         return {"update": {"id": "1", "status": "Successful"}}
 
     def _update_addon(self, asked: Body) -> Body:
@@ -178,9 +156,18 @@ def healthy(aws: Account, **change: Any) -> Body:
         ServiceName=f"com.amazonaws.{REGION}.s3",
         RouteTableIds=[tables[0]["RouteTableId"]],
     )
+    network = {"subnetIds": [subnet], "securityGroupIds": [group]}
     aws.stage.client("eks").create_cluster(
-        name=EKS, roleArn=ROLE, resourcesVpcConfig={"subnetIds": [subnet], "securityGroupIds": [group]}
+        name=EKS,
+        roleArn=ROLE,
+        resourcesVpcConfig=network,
+        accessConfig={"authenticationMode": "API_AND_CONFIG_MAP"},
     )
+    aws.eks.clusters[EKS] |= {
+        "version": "1.33",
+        "endpoint": aws.kubernetes,
+        "resourcesVpcConfig": network | {"vpcId": vpc, "clusterSecurityGroupId": group},
+    }
     aws.eks.addon(EKS, "vpc-cni", "v1.20.4-eksbuild.2", **CNI)
     aws.eks.addon(EKS, "amazon-sagemaker-hyperpod-inference", "v2.3.0-eksbuild.1")
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})

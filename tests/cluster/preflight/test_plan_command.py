@@ -60,7 +60,7 @@ def test_problems_are_all_shown_with_their_fixes_and_the_code_of_the_first_kind(
     aws: Account, document: Document, plan: Any
 ) -> None:
     aws.quotas.clusters[GPU] = 2
-    aws.modes["prod"] = "CONFIG_MAP"
+    aws.eks.clusters["prod"]["accessConfig"] = {"authenticationMode": "CONFIG_MAP"}
     code, said, error = plan(document)
     assert code == 3
     assert said.count("problem: ") == 2

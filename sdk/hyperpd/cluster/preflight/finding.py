@@ -27,13 +27,20 @@ class Finding:
 
     def lines(self) -> list[str]:
         """As it is shown."""
-        first, *more = self.fix.splitlines() or [""]
+        first, *more = [_told(line) for line in self.fix.splitlines()] or [""]
         return [
             f"{self.level}: {self.what}",
             f"    where: {self.where}",
             f"    fix:   {first}",
             *(f"           {line}" for line in more),
         ]
+
+
+def _told(step: str) -> str:
+    """A step for a reader: where an edit belongs, and what ID stands for."""
+    if not step.startswith("set "):
+        return step
+    return f"{step}    (in the cluster file{'; ID: what the command printed' if '[ID]' in step else ''})"
 
 
 def written(check: str, what: str, where: str, fix: str) -> Finding:
