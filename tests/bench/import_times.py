@@ -1,4 +1,4 @@
-"""What each extra of hyperpd costs: CPU seconds to import, megabytes installed, beside boto3, the SageMaker SDK and hyp.
+"""What each extra of hyperpd costs to import and to install, beside boto3, the SageMaker SDK and hyp.
 
 python tests/bench/import_times.py [--runs 5]
 
@@ -69,7 +69,8 @@ def python(folder: Path, subject: Subject) -> Path:
 
 def cpu_s(interpreter: Path, code: str, runs: int) -> float:
     """CPU seconds of `code` in a new process, less those of an empty one; the least of the runs."""
-    return min(_once(interpreter, code) for _ in range(runs)) - min(_once(interpreter, "") for _ in range(runs))
+    empty = min(_once(interpreter, "") for _ in range(runs))
+    return max(0.0, min(_once(interpreter, code) for _ in range(runs)) - empty)
 
 
 def _once(interpreter: Path, code: str) -> float:
@@ -105,9 +106,8 @@ def main() -> None:
             seconds, (packages, size) = cpu_s(interpreter, subject.code, runs), installed(interpreter)
             reference = reference or (seconds, size)
             times = f"{seconds:.2f} | {seconds / reference[0]:.1f}×"
-            print(
-                f"| {subject.name} | {times} | {packages} | {size / 1e6:.0f} | {size / reference[1]:.1f}× |", flush=True
-            )
+            sizes = f"{size / 1e6:.0f} | {size / reference[1]:.1f}×"
+            print(f"| {subject.name} | {times} | {packages} | {sizes} |", flush=True)
 
 
 if __name__ == "__main__":

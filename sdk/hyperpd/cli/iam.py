@@ -41,8 +41,6 @@ def iam(
     With --cluster FILE resources are those the file names, and what it does not need is left out. Tests run every
     command against stand-ins of AWS that deny all else; unverified on a live account.
     """
-    import json
-
     from hyperpd.cluster import permissions
     from hyperpd.cluster.actions import COMMANDS
 
@@ -62,12 +60,6 @@ def iam(
     output.document(policy)
     for one in needed:
         output.note(f"{one.action}: {'; '.join(one.why)}")
-    size = len(json.dumps(policy, separators=(",", ":")))
-    if size > permissions.MANAGED_MAX:
-        output.note(
-            f"note: {size} characters, and IAM takes {permissions.MANAGED_MAX} in a managed policy: give --cluster, or"
-            " make one policy for each command"
-        )
 
 
 def _scope(cluster: str | None, cluster_id: str, s3: str, hub: str, account: str | None, region: str | None) -> Scope:

@@ -18,7 +18,6 @@ from hyperpd.errors import RecipeError
 
 Object = dict[str, Any]
 ANY = "*"
-MANAGED_MAX = 6144  # characters of a managed policy, without white space (IAM's quotas)
 _SAGEMAKER = "sagemaker.amazonaws.com"
 # Karpenter's role trusts the second; which of them iam:PassedToService is: unverified.
 _SCALER = ["hyperpod.sagemaker.amazonaws.com", _SAGEMAKER]
