@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from hyperpd.cli.cluster import cluster
 from hyperpd.cluster import Cluster, load
 from hyperpd.cluster.actions import COMMANDS, Grant
 from hyperpd.cluster.blueprint import blueprint
@@ -310,6 +312,10 @@ def trial(
 
 def test_each_command_that_calls_aws_is_run() -> None:
     assert set(RUNS) == set(COMMANDS)
+    offline = {"schema"}
+    assert {one.removeprefix("cluster ") for one in COMMANDS if one.startswith("cluster ")} == {
+        name for name in cluster.list_commands(click.Context(cluster)) if name not in offline
+    }
 
 
 @pytest.mark.parametrize("command", RUNS)
