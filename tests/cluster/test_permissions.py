@@ -17,7 +17,9 @@ from hyperpd.cluster.blueprint import blueprint
 from hyperpd.cluster.file import parse
 from hyperpd.cluster.names import Place
 from hyperpd.cluster.permissions import Scope, permissions, policy
-from tests.cluster.files import SLURM, merged, written
+from hyperpd.cluster.preflight import permissions as preflight
+from tests.cluster.files import EKS, EKS_FULL, SLURM, SLURM_FULL, merged, written
+from tests.cluster.files import plan as drawn
 from tests.cluster.preflight.account import BUCKET, GPU, ZONE, healthy
 from tests.cluster.preflight.account import Account as Whole
 from tests.fakes.aws import Aws
@@ -358,6 +360,18 @@ def test_resources_are_as_narrow_as_may_be() -> None:
     made = policy(["cluster update"], known)["Statement"]
     (cluster,) = [one for one in made if "sagemaker:UpdateCluster" in one["Action"]]
     assert cluster["Resource"] == [f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:cluster/abcdefghijkl"]
+
+
+@pytest.mark.parametrize("document", [EKS, SLURM, EKS_FULL, SLURM_FULL], ids=["eks", "slurm", "eks full", "slurm full"])
+def test_what_a_plan_asks_iam_for_is_in_the_policy_of_create(document: dict[str, Any]) -> None:
+    """Without the reads that only explain failures: a plan does not stop for these."""
+    made = drawn(document)
+    allowed = Policy.of(policy(["cluster create"], Scope(made.place, made.spec.name, made)))
+    for one in preflight.needed(made):
+        context = one.get("Condition", {}).get("StringEquals", {})
+        for action in one["Action"]:
+            for resource in one["Resource"]:
+                assert allowed.allows(action, resource, context), (action, resource)
 
 
 def test_as_it_is_typed(hyperpd: Any, tmp_path: Path) -> None:
