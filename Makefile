@@ -41,7 +41,8 @@ slurm-test: .venv/installed .venv/checks
 
 sdk-test: .venv/installed .venv/checks .venv/sagemaker/bin/python .venv/awscli/bin/aws
 	SAGEMAKER_SDK_PYTHON=$(CURDIR)/.venv/sagemaker/bin/python AWS_CLI=$(CURDIR)/.venv/awscli/bin/aws $(BIN)/python -m pytest \
-		-k 'real_sdk or aws_cli' tests/deploy/test_sagemaker_endpoint_sent.py tests/fakes/test_hyperpod_clients.py
+		-k 'real_sdk or aws_cli' tests/deploy/test_sagemaker_endpoint_sent.py tests/fakes/test_hyperpod_clients.py \
+		tests/cluster/test_sagemaker.py
 
 hyp-test: .venv/installed .venv/checks $(HYP)
 	@bash tests/install_os_packages.sh

@@ -120,7 +120,7 @@ ASKED = {
     ("s3:ListBucket", "arn:aws:s3:::pd-1"),
     ("s3:PutBucketTagging", "arn:aws:s3:::pd-1"),
     ("s3:GetBucketLocation", "arn:aws:s3:::pd-1"),
-    ("s3:DeleteObject", "arn:aws:s3:::pd-1/*"),
+    ("s3:DeleteObject", "arn:aws:s3:::pd-1/c"),
     ("s3:ListAllMyBuckets", "*"),
     ("iam:CreateRole", f"arn:aws:iam::{ACCOUNT}:role/a"),
     ("iam:GetRole", f"arn:aws:iam::{ACCOUNT}:role/a"),

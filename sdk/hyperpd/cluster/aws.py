@@ -33,10 +33,11 @@ class Call:
 
 
 class Aws:
-    """One account and Region. `dry`: what would change something is kept in `withheld`, and not sent."""
+    """One account and Region. `dry`: what would change something is kept in `withheld`, and not sent. `session`:
+    boto3's, with credentials of its own; default: boto3's default one."""
 
-    def __init__(self, region: str | None = None, *, dry: bool = False) -> None:
-        self._region = region
+    def __init__(self, region: str | None = None, *, dry: bool = False, session: Any = None) -> None:
+        self._region, self.session = region, session
         self._clients: dict[str, Any] = {}
         self.dry = dry
         self.withheld: list[Call] = []
@@ -96,7 +97,8 @@ class Aws:
             # Throttled calls are tried again with growing pauses; eight times cover a busy minute.
             config = Config(retries={"mode": "standard", "total_max_attempts": 8}, **_TIMEOUTS_S)
             try:
-                self._clients[service] = boto3.client(service, region_name=self._region, config=config)
+                client = (self.session or boto3).client
+                self._clients[service] = client(service, region_name=self._region, config=config)
             except BotoCoreError as error:
                 raise CloudError(f"{service}: {error}{_hint(type(error).__name__)}") from None
         return self._clients[service]

@@ -55,6 +55,8 @@ def _needs(call: Identified) -> Iterator[Need]:
     action = f"{call.service}:{call.operation}"
     if call.service == "iam":
         yield Need(action, _of_iam(call.operation, given))
+        if call.operation == "CreateRole" and any(name.startswith("Tags.") for name in given):
+            yield Need("iam:TagRole", _of_iam(call.operation, given))
     elif call.service == "eks":
         yield Need(action, _of_eks(given))
     elif call.service == "logs" and (group := given.get("logGroupName")):
@@ -75,7 +77,7 @@ def _of_s3(operation: str, given: dict[str, Any]) -> Iterator[Need]:
     action = f"s3:{_S3.get(operation, operation)}"
     bucket = f"arn:aws:s3:::{given['Bucket']}" if "Bucket" in given else "*"
     if operation == "DeleteObjects":
-        yield Need("s3:DeleteObject", f"{bucket}/*")
+        yield from (Need("s3:DeleteObject", f"{bucket}/{one['Key']}") for one in given["Delete"]["Objects"])
     else:
         yield Need(action, f"{bucket}/{given['Key']}" if "Key" in given else bucket)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import dataclass
@@ -62,6 +63,9 @@ def _by_path(request: Request, service: str, name: str) -> Identified | None:
         return None
     _, route, found = best
     parameters: dict[str, Any] = {route.members[key]: unquote(value) for key, value in found.groupdict().items()}
+    if route.operation == "DeleteObjects":
+        keys = re.findall(r"<Key>([^<]*)</Key>", request.body.decode())
+        parameters["Delete"] = {"Objects": [{"Key": html.unescape(key)} for key in keys]}
     if _model(name).protocol == "rest-json" and request.body:
         parameters |= json.loads(request.body)
     query = request.query

@@ -20,7 +20,6 @@ _ON_EKS = (
     "eks:AssociateAccessPolicy",
 )
 _NAMED = {
-    "HubContentName": "hub-content",
     "TrainingPlanName": "training-plan",
     "ModelName": "model",
     "EndpointConfigName": "endpoint-config",
@@ -34,6 +33,8 @@ def of(account: Account, operation: str, request: Body) -> tuple[Need, ...]:
 
 def _needs(account: Account, operation: str, request: Body) -> Iterator[Need]:
     yield Need(f"sagemaker:{operation}", _resource(account, operation, request))
+    if operation == "ImportHubContent":
+        yield Need("sagemaker:ImportHubContent", arn("hub", str(request.get("HubName"))))
     if operation == "CreateEndpoint":
         yield Need("sagemaker:CreateEndpoint", arn("endpoint-config", str(request.get("EndpointConfigName")).lower()))
     if operation.startswith("Create") and request.get("Tags"):
@@ -51,6 +52,9 @@ def _resource(account: Account, operation: str, request: Body) -> str:
         return str(request["ResourceArn"])
     if operation.startswith("List"):
         return "*"
+    if "HubContent" in operation and request.get("HubContentName"):
+        parts = (request.get(f"Hub{name}") for name in ("Name", "ContentType", "ContentName", "ContentVersion"))
+        return arn("hub-content", "/".join(str(part) for part in parts if part))
     for name, kind in _NAMED.items():
         if isinstance(request.get(name), str) and kind.replace("-", "") in operation.lower():
             return arn(kind, request[name].rpartition("/")[2].lower())

@@ -73,7 +73,7 @@ def check(reading: Reading, plan: Blueprint, denied: list[Object] | None) -> Ite
         yield Finding("warning", "permissions", "these are the root user's credentials", "IAM console", "aws configure")
     elif denied is None and caller.kind == "other":
         what = f"{_PURPOSE} could not be checked: IAM simulates users and roles, and this is {caller.arn}"
-        yield unknown("permissions", what, "IAM console", "hyperpd iam create prints what is needed")
+        yield unknown("permissions", what, "IAM console", "hyperpd iam cluster create prints what is needed")
 
 
 def _allow(actions: list[str], resources: list[str]) -> Object:

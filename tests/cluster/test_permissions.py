@@ -1,0 +1,401 @@
+"""hyperpd iam: every command runs with the policy that is printed for it, and uses every action of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from hyperpd.cli.cluster import cluster
+from hyperpd.cluster import Cluster, load
+from hyperpd.cluster.actions import COMMANDS, Grant
+from hyperpd.cluster.blueprint import blueprint
+from hyperpd.cluster.file import parse
+from hyperpd.cluster.names import Place
+from hyperpd.cluster.permissions import Scope, permissions, policy
+from hyperpd.cluster.preflight import permissions as preflight
+from tests.cluster.files import EKS, EKS_FULL, SLURM, SLURM_FULL, merged, written
+from tests.cluster.files import plan as drawn
+from tests.cluster.preflight.account import BUCKET, GPU, ZONE, healthy
+from tests.cluster.preflight.account import Account as Whole
+from tests.fakes.aws import Aws
+from tests.fakes.aws.identity import Identity
+from tests.fakes.gate import ACCOUNT, REGION, Call, Cut, Fail, Gate, Need
+from tests.fakes.hyperpod import LifecycleFailure, NoCapacity
+from tests.fakes.policy import Policy
+
+PLACE = Place(ACCOUNT, REGION)
+NAMED = Scope(PLACE, "pd")
+DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
+# Asked for by AWS alone: no stand-in can show it.
+UNSEEN = {("image mirror", "s3:ListBucket")}
+
+
+class Trial:
+    """One command, run with what is printed for it and nothing else."""
+
+    def __init__(self, command: str, run: Any, start: Any, folder: Path, patched: pytest.MonkeyPatch) -> None:
+        self.patched = patched
+        self.command, self._run, self._start, self.folder = command, run, start, folder
+        self.used: list[tuple[Scope, list[Need]]] = []
+
+    def account(self, *faults: Any, **given: Any) -> Any:
+        return self._start(*faults, **given)
+
+    def file(self, document: dict[str, Any], **change: Any) -> Path:
+        return written(self.folder, document, **change)
+
+    def run(self, aws: Aws, scope: Scope, *argv: object, code: int = 0) -> list[Call]:
+        """Its calls; none of them was denied."""
+        before = len(aws.calls)
+        aws.gate.allow = policy([self.command], scope)
+        got, shown, said = self._run(*self.command.split(), *argv)
+        aws.gate.allow = None
+        calls = aws.calls[before:]
+        denied = [f"{call.service}:{call.operation} {call.needs}" for call in calls if call.error in DENIED]
+        assert not denied, "\n".join(denied)
+        assert got == code, shown + said
+        assert calls
+        self.used.append((scope, [need for call in calls for need in call.needs]))
+        return calls
+
+    def unused(self) -> list[Grant]:
+        """Grants that no run used."""
+        return [grant for grant in COMMANDS[self.command] if not any(self._uses(grant, *one) for one in self.used)]
+
+    def _uses(self, grant: Grant, scope: Scope, needs: list[Need]) -> bool:
+        resources = scope.resources(grant.on)
+        allowed = Policy.of({"Statement": {"Effect": "Allow", "Action": grant.action, "Resource": resources}})
+        return any(allowed.allows(need.action, need.resource) for need in needs)
+
+
+def of(path: Path) -> Scope:
+    """The scope of a file."""
+    spec = load(path)
+    return Scope(PLACE, spec.name, blueprint(spec, PLACE))
+
+
+def running(here: Any, **change: Any) -> Cluster:
+    cluster = Cluster.create(parse(here.eks(continuous=True, **change), "c"))
+    cluster.wait(poll_s=0, new=True)
+    return cluster
+
+
+def stacked(here: Any) -> None:
+    """As if CloudFormation had made it."""
+    arn = Cluster("pd").status().arn
+    here.control.account.tags[arn]["aws:cloudformation:stack-name"] = "made"
+
+
+def failing(trial: Trial) -> Any:
+    """A cluster, made by a stack, whose next node never comes up; all that explains it has to be read."""
+    here = trial.account(LifecycleFailure("decode", nodes=(1,)))
+    running(here)
+    stacked(here)
+    return here
+
+
+def plan(trial: Trial) -> None:
+    with Whole() as aws:
+        for name, value in aws.environment.items():
+            trial.patched.setenv(name, value)
+        # What may be read is the gate's to say; what may be made, IAM says: everything.
+        aws._beside["iam"]["SimulatePrincipalPolicy"] = Identity(Gate()).simulate
+        document = healthy(aws)
+        aws.eks.clusters["prod"] = {
+            "version": "1.33",
+            "endpoint": aws.kubernetes,
+            "accessConfig": {"authenticationMode": "API"},
+        }
+        aws.eks.addon("prod", "vpc-cni", "v1.1.0-eksbuild.1", enableNetworkPolicy="true")
+        arn = aws.control.training_plan("may", GPU, 2, ("us-east-2a", ZONE))
+        aws.stage.client("s3").put_object(Bucket=BUCKET, Key="own/on_create.sh", Body=b"#!/bin/sh\n")
+        own = {"source": f"s3://{BUCKET}/own/", "on_create": "on_create.sh"}
+        path = trial.file(
+            document, groups={"prefill": {"training_plan": arn, "count": 1}, "gateway": {"lifecycle": own}}
+        )
+        trial.run(aws, of(path), path, code=4)  # an add-on that is too old
+        path = trial.file(document, orchestrator={"eks": "prd"})
+        trial.run(aws, of(path), path, code=2)  # no such EKS cluster: which there are
+        aws.eks.addon("prod", "vpc-cni", "v1.20.4-eksbuild.2", enableNetworkPolicy="true")
+        path = trial.file(document, role=None, bucket=None)
+        made = Cluster.create(load(path))
+        trial.run(aws, of(path), path)  # it is there
+        made.aws.call("sagemaker", "delete_cluster", ClusterName="pd")
+        aws.control.advance(7200)
+        trial.run(aws, of(path), path)  # role and bucket are there
+
+
+def create(trial: Trial) -> None:
+    here = trial.account(Fail("InternalFailure", times=9, operation="CreateCluster"))
+    path = trial.file(here.eks(continuous=True))
+    trial.run(here.aws, of(path), path, code=4)
+    trial.run(here.aws, of(path), path)  # role, bucket and files are there
+    trial.run(here.aws, of(path), path)  # all is there
+    here = trial.account(LifecycleFailure("decode"))
+    here.aws.stage.client("iam").create_role(RoleName="scaler", AssumeRolePolicyDocument="{}")
+    scaling = {"role": f"arn:aws:iam::{ACCOUNT}:role/scaler"}
+    path = trial.file(here.eks(continuous=True, autoscaling=scaling))
+    trial.run(here.aws, of(path), path, code=4)
+    here = trial.account()
+    here.aws.stage.client("iam").create_role(RoleName="ours", AssumeRolePolicyDocument="{}")
+    lent = {"role": f"arn:aws:iam::{ACCOUNT}:role/ours", "lifecycle": {"source": "none"}}
+    path = trial.file(here.eks(**lent))
+    calls = trial.run(here.aws, of(path), path)
+    assert {call.service for call in calls} == {"sts", "sagemaker"}
+    assert {one.action.partition(":")[0] for one in permissions(["cluster create"], of(path))} == {
+        *("sagemaker", "eks", "iam", "logs")
+    }
+
+
+def status(trial: Trial) -> None:
+    here = trial.account()
+    running(here)
+    trial.run(here.aws, NAMED, "pd")
+    trial.run(here.aws, Scope(PLACE, "gone"), "gone", code=4)
+
+
+def watch(trial: Trial) -> None:
+    here = trial.account(LifecycleFailure("decode"))
+    Cluster.create(parse(here.eks(continuous=True), "c"))
+    stacked(here)
+    trial.run(here.aws, NAMED, "pd", code=4)
+
+
+def update(trial: Trial) -> None:
+    here = failing(trial)
+    path = trial.file(here.eks(continuous=True, groups={"decode": {"count": 2}}))
+    trial.run(here.aws, of(path), path, "--yes", code=4)
+    # A bucket and a role are made where the file names none any more.
+    here = trial.account()
+    for name in ("ours", "scaler"):
+        here.aws.stage.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+    lent = {"role": f"arn:aws:iam::{ACCOUNT}:role/ours", "lifecycle": {"source": "none"}}
+    lent = {"groups": {"prefill": lent, "decode": lent}}
+    running(here, **lent)
+    here.gate.faults.append(Fail("InternalFailure", times=9, operation="UpdateCluster"))
+    more = {
+        "autoscaling": {"role": f"arn:aws:iam::{ACCOUNT}:role/scaler"},
+        "groups": {"more": {"instance_type": "ml.c5.2xlarge", "count": 1}},
+    }
+    path = trial.file(here.eks(continuous=True, **merged(lent, more)))
+    trial.run(here.aws, of(path), path, "--yes", code=4)
+    here.gate.faults.clear()
+    trial.run(here.aws, of(path), path, "--yes")  # role and bucket are there
+
+
+def scale(trial: Trial) -> None:
+    here = failing(trial)
+    trial.run(here.aws, NAMED, "pd", "decode=2", code=4)
+    trial.run(here.aws, Scope(PLACE, "gone"), "gone", "decode=2", code=4)
+
+
+def events(trial: Trial) -> None:
+    here = trial.account()
+    running(here)
+    trial.run(here.aws, NAMED, "pd")
+    trial.run(here.aws, Scope(PLACE, "gone"), "gone", code=4)
+
+
+nodes = events
+
+
+def repair(trial: Trial) -> None:
+    here = trial.account()
+    running(here)
+    for how in ("--reboot", "--replace"):
+        trial.run(here.aws, NAMED, "pd", here.control.nodes("pd", "prefill")[0].instance_id, how)
+
+
+def patch(trial: Trial) -> None:
+    here = trial.account(LifecycleFailure("decode", nodes=(1,)))
+    running(here)
+    here.control.account.latest = "1.5.0"
+    trial.run(here.aws, NAMED, "pd", "--yes")
+    here = failing(trial)
+    Cluster("pd").wait(poll_s=0)
+    Cluster("pd").scale({"decode": 2})
+    here.control.account.latest = "1.5.0"
+    trial.run(here.aws, NAMED, "pd", "--yes", code=4)
+
+
+def delete(trial: Trial) -> None:
+    here = trial.account()
+    running(here)
+    trial.run(here.aws, NAMED, "pd", "--yes")
+    here = trial.account()
+    here.aws.stage.client("s3").create_bucket(
+        Bucket="sagemaker-ours", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    path = trial.file(here.eks(continuous=True, bucket="sagemaker-ours"))
+    Cluster.create(load(path)).wait(poll_s=0, new=True)
+    trial.run(here.aws, of(path), path, "--yes")
+    here = trial.account(NoCapacity("decode"), LifecycleFailure("prefill"))
+    Cluster.create(parse(here.eks(continuous=True), "c"))
+    here.control.advance(600)
+    stacked(here)
+    trial.run(here.aws, NAMED, "pd", "--yes", "--timeout-min", "0", code=4)  # its causes are read
+
+
+def import_(trial: Trial) -> None:
+    here = trial.account()
+    running(here)
+    trial.run(here.aws, NAMED, "pd")
+    trial.run(here.aws, Scope(PLACE, "gone"), "gone", code=4)
+
+
+def publish(trial: Trial) -> None:
+    here = trial.account()
+    here.aws.stage.client("s3").create_bucket(
+        Bucket="recipes", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    argv = (
+        "tiny-cpu-1p1d",
+        "--bucket",
+        "s3://recipes/ours",
+        "--hub",
+        "private",
+        "--set",
+        "image=a.example/b:1",
+        "--set",
+        "instance_type=ml.c5.2xlarge",
+    )
+    trial.run(here.aws, Scope(PLACE, s3="s3://recipes/ours", hub="private"), *argv)
+
+
+def mirror(trial: Trial) -> None:
+    """The upload: the image goes by other tools, to a registry that knows no IAM."""
+    from hyperpd.errors import CloudError
+    from hyperpd.image import mirror as mirror_
+
+    here = trial.account()
+    here.aws.stage.client("s3").create_bucket(
+        Bucket="weights", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    (trial.folder / "config.json").write_text("{}")
+    (trial.folder / "model.safetensors").write_bytes(bytes(9 * 2**20))  # in parts
+
+    def run(*_: object) -> tuple[int, str, str]:
+        try:
+            mirror_.upload(trial.folder, "s3://weights/p", lambda _: None)
+        except CloudError as error:
+            return 4, "", str(error)
+        return 0, "", ""
+
+    trial._run = run
+    scope = Scope(PLACE, s3="s3://weights/p")
+    here.gate.faults.append(Cut(2, "s3:PutObject", times=99))
+    trial.run(here.aws, scope, code=4)
+    here.gate.faults.clear()
+    trial.run(here.aws, scope)
+    trial.run(here.aws, scope)
+
+
+RUNS: dict[str, Callable[[Trial], None]] = {
+    **{f"cluster {one.__name__}": one for one in (plan, create, status, watch, update, scale, repair, patch, delete)},
+    "cluster events": events,
+    "cluster nodes": nodes,
+    "cluster import": import_,
+    "hub publish": publish,
+    "image mirror": mirror,
+}
+
+
+@pytest.fixture
+def trial(
+    account: Any, hyperpd: Any, hurried: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Trial]:
+    return lambda command: Trial(command, hyperpd, account, tmp_path, monkeypatch)
+
+
+def test_each_command_that_calls_aws_is_run() -> None:
+    assert set(RUNS) == set(COMMANDS)
+    offline = {"schema"}
+    assert {one.removeprefix("cluster ") for one in COMMANDS if one.startswith("cluster ")} == {
+        name for name in cluster.list_commands(click.Context(cluster)) if name not in offline
+    }
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_a_command_runs_with_its_policy_and_uses_all_of_it(command: str, trial: Callable[[str], Trial]) -> None:
+    tried = trial(command)
+    RUNS[command](tried)
+    unused = [one for one in tried.unused() if (command, one.action) not in UNSEEN]
+    assert not unused, "\n".join(f"{one.action} on {one.on}" for one in unused)
+
+
+def test_a_missing_action_fails(trial: Callable[[str], Trial], monkeypatch: pytest.MonkeyPatch) -> None:
+    less = tuple(one for one in COMMANDS["cluster nodes"] if one.action != "sagemaker:ListClusterNodes")
+    monkeypatch.setitem(COMMANDS, "cluster nodes", less)
+    with pytest.raises(AssertionError, match="sagemaker:ListClusterNodes"):
+        nodes(trial("cluster nodes"))
+
+
+def test_an_action_too_many_fails(trial: Callable[[str], Trial], monkeypatch: pytest.MonkeyPatch) -> None:
+    more = (Grant("sagemaker:DeleteCluster", "cluster", "no"), Grant("sagemaker:ListClusterNodes", "hub", "no"))
+    monkeypatch.setitem(COMMANDS, "cluster nodes", (*COMMANDS["cluster nodes"], *more))
+    tried = trial("cluster nodes")
+    nodes(tried)
+    assert tried.unused() == list(more)
+
+
+def test_resources_are_as_narrow_as_may_be() -> None:
+    known = Scope(PLACE, "pd", cluster_id="abcdefghijkl")
+    needed = permissions(COMMANDS, known)
+    for one in needed:
+        assert "*" not in one.action
+        assert all(one.why)
+        assert (one.action == "iam:PassRole") == bool(one.condition)
+    # AWS takes no resource for these.
+    everything = {one.action for one in needed if "*" in one.resources}
+    assert {one for one in everything if not one.startswith("ec2:Describe")} == {
+        *("eks:DescribeAddonVersions", "eks:ListClusters", "pricing:GetProducts", "sagemaker:ListClusters"),
+        *("servicequotas:ListAWSDefaultServiceQuotas", "servicequotas:ListServiceQuotas"),
+    }
+    assert all(one.startswith(("Describe", "List", "Get")) for one in (each.split(":")[1] for each in everything))
+    made = policy(["cluster update"], known)["Statement"]
+    (cluster,) = [one for one in made if "sagemaker:UpdateCluster" in one["Action"]]
+    assert cluster["Resource"] == [f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:cluster/abcdefghijkl"]
+
+
+@pytest.mark.parametrize("document", [EKS, SLURM, EKS_FULL, SLURM_FULL], ids=["eks", "slurm", "eks full", "slurm full"])
+def test_what_a_plan_asks_iam_for_is_in_the_policy_of_create(document: dict[str, Any]) -> None:
+    """Without the reads that only explain failures: a plan does not stop for these."""
+    made = drawn(document)
+    allowed = Policy.of(policy(["cluster create"], Scope(made.place, made.spec.name, made)))
+    for one in preflight.needed(made):
+        context = one.get("Condition", {}).get("StringEquals", {})
+        for action in one["Action"]:
+            for resource in one["Resource"]:
+                assert allowed.allows(action, resource, context), (action, resource)
+
+
+def test_as_it_is_typed(hyperpd: Any, tmp_path: Path) -> None:
+    given = ("--account", ACCOUNT, "--region", REGION)
+    assert hyperpd("iam")[1].split("\n")[:-1] == list(COMMANDS)
+    code, out, err = hyperpd("iam", "cluster", "status", "--cluster", "pd", *given)
+    assert (code, json.loads(out)) == (0, policy(["cluster status"], NAMED))
+    assert "sagemaker:DescribeCluster: the cluster's status, groups and settings\n" in err
+    document = json.loads(hyperpd("iam", "--all", "--json", *given)[1])
+    assert document["policy"] == policy(COMMANDS, Scope(PLACE))
+    assert {one["action"] for one in document["why"]} == {one.action for each in COMMANDS.values() for one in each}
+    assert len(json.dumps(document["policy"], separators=(",", ":"))) < 6144  # of a managed policy, says IAM
+    code, _, err = hyperpd("iam", "cluster", "craete", *given)
+    assert (code, "did you mean cluster create?" in err) == (2, True)
+    assert hyperpd("iam", "up", *given)[0] == 2
+    assert hyperpd("iam", "cluster", "plan", "--all")[0] == 2
+    assert hyperpd("iam", "cluster", "plan", "--account", "12", "--region", REGION)[0] == 2
+    assert hyperpd("iam", "hub", "publish", "--bucket", "recipes", *given)[0] == 2
+    slurm = written(tmp_path, SLURM)
+    out = hyperpd("iam", "cluster", "create", "--cluster", slurm, *given)[1]
+    assert "eks:" not in out
+    assert "/hyperpd/pd/lifecycle/*" in out
+
+
+def test_account_and_region_are_those_of_your_configuration(account: Any, hyperpd: Any) -> None:
+    account()
+    assert json.loads(hyperpd("iam", "cluster", "status")[1]) == policy(["cluster status"], Scope(PLACE))
