@@ -36,8 +36,8 @@ class Stack:
 
     async def settled(self) -> None:
         """Return when nothing runs in the background."""
-        while self.flow._background:
-            await asyncio.gather(*self.flow._background)
+        while self.flow.legs._background:
+            await asyncio.gather(*self.flow.legs._background)
 
     async def raw(self, sent: bytes) -> bytes:
         """What the gateway answers to `sent`, up to its closing the connection."""

@@ -66,8 +66,11 @@ async def test_an_old_ticket_is_not_used(stack: Stack, monkeypatch: pytest.Monke
     recomputed = counted("hyperpd_recomputed_requests_total", why="ticket_old")
     answer = await stack.ask()
     assert answer.json()["choices"][0]["text"] == "after hello"
-    assert all("kv_transfer_params" not in body for body in stack.decode.bodies)
+    await stack.settled()
+    released = [body for body in stack.decode.bodies if "kv_transfer_params" in body]
+    assert {body["model"] for body in released} <= {"hyperpd-release"}
     assert counted("hyperpd_recomputed_requests_total", why="ticket_old") == recomputed + 1
+    assert stack.leases == {}
 
 
 async def test_decode_that_does_not_answer_within_the_lease_is_left(
@@ -145,11 +148,14 @@ async def test_a_cut_stream_ends_with_an_error_event(stack: Stack) -> None:
 async def test_a_list_of_prompts_never_shares_a_ticket(stack: Stack) -> None:
     answer = await stack.ask(prompt=["one", "two", "three"])
     assert [c["text"] for c in answer.json()["choices"]] == ["after one", "after two", "after three"]
-    assert answer.json()["usage"] == {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15}
+    usage = {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15}
+    assert answer.json()["usage"] == usage | {"prompt_tokens_details": {"cached_tokens": 0}}
     assert len(stack.prefill.bodies) == 3
 
 
-@pytest.mark.parametrize("options", [{"n": 2}, {"max_tokens": 1}, {"prompt_logprobs": 1}, {"use_beam_search": True}])
+@pytest.mark.parametrize(
+    "options", [{"n": 2, "temperature": 0}, {"max_tokens": 1}, {"prompt_logprobs": 1}, {"use_beam_search": True}]
+)
 async def test_shapes_that_are_never_disaggregated(stack: Stack, options: dict[str, Any]) -> None:
     assert (await stack.ask(**options)).status_code == 200
     assert stack.prefill.bodies == []
@@ -252,8 +258,11 @@ async def test_the_age_of_a_ticket_counts_in_the_prefill_workers_own_lease(stack
 async def test_an_error_in_the_middle_of_a_stream_is_counted(stack: Stack) -> None:
     faults = counted("hyperpd_faults_total", kind="error_event")
     stack.decode.fault = "late_error"
-    answer = await stack.ask(stream=True)
-    assert "KV load failed" in answer.text
+    async with stack.http.stream("POST", "/v1/completions", json={"prompt": "hello", "stream": True}) as answer:
+        chunks = answer.aiter_text()
+        await anext(chunks)
+        stack.decode.proceed.set()
+        assert "KV load failed" in "".join([chunk async for chunk in chunks])
     assert counted("hyperpd_faults_total", kind="error_event") == faults + 1
 
 

@@ -17,6 +17,7 @@ from hyperpd import pairing
 from hyperpd.errors import HyperpdError, NoWorkerAvailable
 from hyperpd.pairing import Fingerprint
 from hyperpd_runtime.gateway.discovery import Endpoint
+from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES, Room
 
 log = logging.getLogger("hyperpd.gateway")
 _PROBE_EVERY_S = 0.5
@@ -31,7 +32,7 @@ Canary = Callable[["Member", "Member"], Awaitable[None]]
 class Member:
     """One worker as the gateway sees it."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, sequences: int = ENGINE_SEQUENCES) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
         self.role = endpoint.role
@@ -44,6 +45,7 @@ class Member:
         self.why = "not probed yet"
         self.belongs = True  # false where it can pair with no prefill worker we know: it may serve another model
         self.turn = itertools.count()  # whose KV it takes next
+        self.room = Room(sequences)  # for handoffs
 
 
 class Pair:
@@ -76,8 +78,12 @@ class Pair:
 class Pool:
     """All workers of one gateway; round robin among those that would serve."""
 
-    def __init__(self, endpoints: Iterable[Endpoint] = (), *, disaggregated: bool) -> None:
+    def __init__(
+        self, endpoints: Iterable[Endpoint] = (), *, disaggregated: bool, sequences: int = ENGINE_SEQUENCES
+    ) -> None:
+        """sequences: how many a decode worker runs at once."""
         self.disaggregated = disaggregated
+        self._sequences = sequences
         self.members: list[Member] = []
         self.pairs: list[Pair] = []
         self.unresolved: Mapping[str, str] = {}  # sources of workers → why what they have is not known
@@ -98,7 +104,7 @@ class Pool:
         self.unresolved = unresolved or {}
         before = self.members
         known = {member.endpoint: member for member in (*before, *self._left)}
-        self.members = [known.pop(e) if e in known else Member(e) for e in dict.fromkeys(endpoints)]
+        self.members = [known.pop(e) if e in known else Member(e, self._sequences) for e in dict.fromkeys(endpoints)]
         # A salt outlives its worker's absence: the cache may have done so too.
         self._left = [member for member in known.values() if member.healthy or member.salt]
         pairs = {(pair.prefill, pair.decode): pair for pair in self.pairs}
@@ -127,13 +133,14 @@ class Pool:
         judged = [pair.broken for pair in self._pairs_of[decode] if pair.broken is not None]
         decode.belongs = not judged or [] in judged
 
-    def pick(self) -> Member:
-        """The worker that will decode. Raises NoWorkerAvailable."""
+    def pick(self, avoid: Member | None = None) -> Member:
+        """The worker that will decode, another than `avoid` where there is one. Raises NoWorkerAvailable."""
         ready = self._decodes()
         # One that has just joined is tried before it is used; where none is proven, all answer alone.
         ready = [decode for decode in ready if self._proven(decode)] or ready
         if not ready or self._cold():
             raise NoWorkerAvailable(f"{self.not_ready()}; see hyperpd status", retry_after_s=5)
+        ready = [decode for decode in ready if decode is not avoid] or ready
         return ready[next(self._decode_turn) % len(ready)]
 
     def _decodes(self) -> list[Member]:
@@ -274,7 +281,7 @@ def _some(reasons: list[str]) -> str:
 
 
 async def _sent(_: Any, context: Any, __: Any) -> None:
-    """Note in a request's own dictionary that it went out."""
+    """Note in a request's own dictionary that its body goes out: from here on closing it tells the worker."""
     if context.trace_request_ctx is not None:
         context.trace_request_ctx["sent"] = True
 
@@ -291,6 +298,6 @@ async def session() -> Any:
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
     traces = aiohttp.TraceConfig()
-    traces.on_request_headers_sent.append(_sent)
+    traces.on_request_chunk_sent.append(_sent)  # headers are only buffered when they are said to be sent
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, trace_configs=[traces]) as opened:
         yield opened

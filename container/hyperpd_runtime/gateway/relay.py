@@ -1,0 +1,135 @@
+"""What decode says, on its way to the client: the first event looked at, the rest relayed unparsed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from hyperpd.errors import DecodeFailed
+from hyperpd.sse import Decoder
+from hyperpd_runtime.gateway.apis import Api
+from hyperpd_runtime.gateway.split import Joiner
+from hyperpd_runtime.gateway.telemetry import Record
+
+NETWORK = (aiohttp.ClientError, TimeoutError, ConnectionError)
+_KEPT = 64  # bytes that are looked at again with the next ones; longer than any marker
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back: `first` has been read and looked at, `rest` is relayed.
+
+    Whoever takes an answer with a `rest` calls `close`, also when it never began to read.
+    """
+
+    status: int
+    content_type: str
+    first: bytes
+    rest: AsyncIterator[bytes] | None = None
+    close: Callable[[], None] = lambda: None
+
+
+class EngineRefused(Exception):
+    """The engine said 4xx; its answer goes to the client as it is."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+async def first_event(response: aiohttp.ClientResponse, api: Api) -> bytes:
+    """Bytes up to the end of the first event that the engine's work gave rise to, or of the stream."""
+    read, decoder, events = b"", Decoder(), 0
+    async for chunk in response.content.iter_any():
+        read += chunk
+        events += len(decoder.feed(chunk))
+        if events > api.preamble:
+            break
+    return read
+
+
+def is_error(begun: bytes, api: Api) -> bool:
+    """Whether a stream that just began holds an error event, which comes with HTTP 200, or ended before its first."""
+    return len(Decoder().feed(begun)) <= api.preamble or api.error in begun
+
+
+async def relay(response: aiohttp.ClientResponse, first: bytes, api: Api, record: Record) -> AsyncIterator[bytes]:
+    """The rest of a stream, unparsed. One that ends without its last event is told as an error event."""
+    watch = _Watch(api)
+    watch.see(first)
+    cut = ""
+    try:
+        async for chunk in response.content.iter_any():
+            watch.see(chunk)
+            yield chunk
+    except NETWORK as error:
+        cut = str(error) or type(error).__name__
+    if cut or not watch.ended:
+        # The blank line ends whatever event was cut.
+        yield b"\n\n" + api.error_event(DecodeFailed("the stream was cut; ask again", code="stream_cut"))
+        record.fault("error_event" if watch.error else "stream_cut", cut)
+    elif watch.error:
+        record.fault("error_event", "")
+    record.end("decode_failed" if cut or watch.error or not watch.ended else "ok")
+
+
+class _Watch:
+    """Looks for two markers in bytes that are cut anywhere."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._tail = b""
+        self._begun = False  # the last event
+        self.error = False
+
+    def see(self, chunk: bytes) -> None:
+        seen = self._tail + chunk
+        self._begun = self._begun or self._api.ends in seen
+        self.error = self.error or self._api.error in seen
+        self._tail = seen[-_KEPT:]
+
+    @property
+    def ended(self) -> bool:
+        return self._begun and self._tail.endswith(b"\n\n")
+
+
+async def joined(parts: Sequence[Answer], per_prompt: int, api: Api, record: Record) -> AsyncIterator[bytes]:
+    """The streams of all parts as one. What ends one with an error ends all."""
+    joiner = Joiner(len(parts), per_prompt)
+    said: asyncio.Queue[tuple[int, bytes | None]] = asyncio.Queue(maxsize=len(parts))
+
+    async def listen(number: int, part: Answer) -> None:
+        await said.put((number, part.first))
+        assert part.rest is not None
+        async for chunk in part.rest:
+            await said.put((number, chunk))
+        await said.put((number, None))
+
+    listening = [asyncio.create_task(listen(number, part)) for number, part in enumerate(parts)]
+    watch = _Watch(api)
+    running = len(parts)
+    try:
+        while running:
+            number, chunk = await said.get()
+            if chunk is None:
+                running -= 1
+                continue
+            event = joiner.feed(number, chunk)
+            if event:
+                watch.see(event)
+                yield event
+            if watch.error:
+                break
+        if watch.error:  # the part counted it; nothing more may follow
+            record.end("decode_failed")
+        else:
+            record.end("ok")
+    finally:
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
+        for part in parts:
+            part.close()
