@@ -73,7 +73,9 @@ def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
         if where.endswith("top_logprobs") or (ours and "decoded_token" in str(ours)):
             return _tops(ours, theirs, where)
         keys = (ours.keys() | theirs.keys()) - _OWN
-        absent = [f"{where}.{key}: {key in ours} != {key in theirs}" for key in keys if (key in ours) != (key in theirs)]
+        absent = [
+            f"{where}.{key}: {key in ours} != {key in theirs}" for key in keys if (key in ours) != (key in theirs)
+        ]
         both = [key for key in sorted(map(str, keys)) if key in ours and key in theirs]
         return absent + [each for key in both for each in differences(ours[key], theirs[key], f"{where}.{key}")]
     if isinstance(ours, list) and isinstance(theirs, list):
@@ -83,7 +85,11 @@ def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
             pairs = ({each["token"]: each["logprob"] for each in some} for some in (ours, theirs))
             return _tops(*pairs, where)
         same = enumerate(zip(ours, theirs, strict=True))
-        return [each for place, (a, b) in same for each in differences(a, b, f"{where}[{place}]" if "top_logprobs" not in where else where)]
+        return [
+            each
+            for place, (a, b) in same
+            for each in differences(a, b, f"{where}[{place}]" if "top_logprobs" not in where else where)
+        ]
     if isinstance(ours, float) and isinstance(theirs, float):
         return [] if abs(ours - theirs) <= LOGPROB_TOLERANCE else [f"{where}: {ours} != {theirs}"]
     return [] if ours == theirs else [f"{where}: {ours!r} != {theirs!r}"]

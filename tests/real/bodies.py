@@ -14,7 +14,7 @@ COMPLETIONS, CHAT, RESPONSES, MESSAGES, INVOCATIONS = (
     *("/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/invocations"),
 )
 _PLAIN = "abcdefghijklmnopqrstuvwxyz     ,."
-_WIDE = "aé😀漢ß\u202e 🏳️‍🌈\n\t\\\"𝕏"
+_WIDE = 'aé😀漢ß\u202e 🏳️‍🌈\n\t\\"𝕏'
 SCHEMA = {
     "type": "object",
     "properties": {"city": {"type": "string", "maxLength": 6}, "warm": {"type": "boolean"}},

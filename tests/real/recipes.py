@@ -16,6 +16,9 @@ OPTIONS = {
     "tool-call-parser": "hermes",
     "reasoning-parser": "granite",
     "enable-prompt-tokens-details": True,
+    # No prompt is computed in chunks: vLLM 0.32 on a CPU dies of a sampled request with a seed that is
+    # (gpu_model_runner.py, _bookkeeping_sync: "CPU Generator does not use offset").
+    "max-num-batched-tokens": 32768,
 }
 _SHAPES = {"q_proj": 256, "k_proj": 128, "v_proj": 128, "o_proj": 256}  # outputs of tiny-llama's projections
 

@@ -82,9 +82,10 @@ class Flow:
             opened = True
         finally:
             if not opened:
-                await _abandon(running)
-                for its in records:
+                for its, task in zip(records, running, strict=True):
                     its.end("split")
+                    task.cancel()
+                    task.add_done_callback(_close)
 
         def close() -> None:
             for answer in answers:
@@ -216,13 +217,10 @@ class Flow:
             raise DecodeFailed(f"canary refused with {refused.answer.status}") from None
 
 
-async def _abandon(running: list[asyncio.Task[Answer]]) -> None:
-    """End the parts of a request that will not be answered together."""
-    for task in running:
-        task.cancel()
-    for ended in await asyncio.gather(*running, return_exceptions=True):
-        if isinstance(ended, Answer):
-            ended.close()
+def _close(ended: asyncio.Task[Answer]) -> None:
+    """Close the answer of a part whose request will not be answered as a whole."""
+    if not ended.cancelled() and not ended.exception():
+        ended.result().close()
 
 
 def error_code(error: Exception) -> str:

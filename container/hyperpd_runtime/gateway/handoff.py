@@ -24,7 +24,9 @@ _ASK = {
     "remote_host": None,
     "remote_port": None,
 }
-_NOT_FOR_PREFILL = ("stream", "stream_options", "min_tokens", "best_of")
+# The seed because decode samples: a generator at prefill is of no use, and vLLM's CPU engine dies of one
+# whose prompt it computes in chunks.
+_NOT_FOR_PREFILL = ("stream", "stream_options", "min_tokens", "best_of", "seed")
 _PROMPT_IDS = "prompt_token_ids"
 
 
