@@ -105,8 +105,14 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     "echo_logprobs": (COMPLETIONS, lambda d: completion(d, text(d, 200), echo=True, logprobs=2)),
     "logprobs": (COMPLETIONS, lambda d: completion(d, logprobs=d(st.integers(0, 5)))),
     "prompt_logprobs": (COMPLETIONS, lambda d: completion(d, text(d, 200), prompt_logprobs=1, stream=False)),
-    "stop": (COMPLETIONS, lambda d: completion(d, stop=d(st.lists(st.sampled_from("aeiou t"), min_size=1, max_size=3)))),
-    "stop_token_ids": (COMPLETIONS, lambda d: completion(d, stop_token_ids=ids(d, 60), include_stop_str_in_output=True)),
+    "stop": (
+        COMPLETIONS,
+        lambda d: completion(d, stop=d(st.lists(st.sampled_from("aeiou t"), min_size=1, max_size=3))),
+    ),
+    "stop_token_ids": (
+        COMPLETIONS,
+        lambda d: completion(d, stop_token_ids=ids(d, 60), include_stop_str_in_output=True),
+    ),
     "min_tokens": (COMPLETIONS, lambda d: completion(d, stop_token_ids=ids(d, 60), min_tokens=5, max_tokens=12)),
     "max_tokens_absent": (COMPLETIONS, lambda d: completion(d, max_tokens=None)),
     "max_tokens_one": (COMPLETIONS, lambda d: completion(d, max_tokens=1)),
@@ -119,8 +125,14 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
             d, several(d, text), stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True}
         ),
     ),
-    "seed": (COMPLETIONS, lambda d: completion(d, temperature=1.0, top_p=0.9, top_k=40, min_p=0.01, seed=d(st.integers(0, 99)))),
-    "penalties": (COMPLETIONS, lambda d: completion(d, repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=-0.5)),
+    "seed": (
+        COMPLETIONS,
+        lambda d: completion(d, temperature=1.0, top_p=0.9, top_k=40, min_p=0.01, seed=d(st.integers(0, 99))),
+    ),
+    "penalties": (
+        COMPLETIONS,
+        lambda d: completion(d, repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=-0.5),
+    ),
     "logit_bias": (COMPLETIONS, lambda d: completion(d, logit_bias={"65": 5, "70": -50}, bad_words=["e"])),
     "allowed_token_ids": (COMPLETIONS, lambda d: completion(d, allowed_token_ids=ids(d, 50))),
     "return_token_ids": (COMPLETIONS, lambda d: completion(d, return_token_ids=True)),
@@ -130,7 +142,10 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     "choice": (COMPLETIONS, lambda d: completion(d, **structured(d, choice=["left", "right", "straight on"]))),
     "unicode": (COMPLETIONS, lambda d: completion(d, text(d, 150, _WIDE), **structured(d, regex="[é😀漢]{4}"))),
     "ignore_eos": (COMPLETIONS, lambda d: completion(d, ignore_eos=True)),
-    "beam_search": (COMPLETIONS, lambda d: {**completion(d, text(d, 200)), "use_beam_search": True, "n": 2, "stream": False}),
+    "beam_search": (
+        COMPLETIONS,
+        lambda d: {**completion(d, text(d, 200)), "use_beam_search": True, "n": 2, "stream": False},
+    ),
     "truncation": (COMPLETIONS, lambda d: completion(d, truncate_prompt_tokens=64)),
     "lora": (COMPLETIONS, lambda d: completion(d, model="law")),
     "chat": (CHAT, chat),
@@ -140,23 +155,37 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     "chat_unicode": (CHAT, lambda d: chat(d, messages=[{"role": "user", "content": text(d, 150, _WIDE)}])),
     "chat_parts": (
         CHAT,
-        lambda d: chat(d, messages=[{"role": "user", "content": [{"type": "text", "text": text(d, 200)} for _ in "ab"]}]),
+        lambda d: chat(
+            d, messages=[{"role": "user", "content": [{"type": "text", "text": text(d, 200)} for _ in "ab"]}]
+        ),
     ),
-    "chat_json_schema": (CHAT, lambda d: chat(d, response_format=_SCHEMA_FORMAT, max_tokens=48, max_completion_tokens=48)),
+    "chat_json_schema": (
+        CHAT,
+        lambda d: chat(d, response_format=_SCHEMA_FORMAT, max_tokens=48, max_completion_tokens=48),
+    ),
     "tools_required": (CHAT, lambda d: {**chat(d), **tool("required"), "max_completion_tokens": 48}),
     "tools_named": (CHAT, lambda d: {**chat(d), **tool(_NAMED), "max_completion_tokens": 48}),
     "tools_auto": (CHAT, lambda d: {**chat(d), **tool("auto"), "max_completion_tokens": 12}),
-    "reasoning": (CHAT, lambda d: {**chat(d), **structured(d, regex=_REASONED), "max_tokens": 80, "max_completion_tokens": 80}),
+    "reasoning": (
+        CHAT,
+        lambda d: {**chat(d), **structured(d, regex=_REASONED), "max_tokens": 80, "max_completion_tokens": 80},
+    ),
     "responses": (RESPONSES, response),
     "responses_instructed": (RESPONSES, lambda d: response(d, instructions=text(d, 200), model="law")),
     "responses_logprobs": (RESPONSES, lambda d: response(d, include=["message.output_text.logprobs"], top_logprobs=2)),
-    "responses_tool": (RESPONSES, lambda d: response(d, tools=_FLAT_TOOL, tool_choice="required", max_output_tokens=48)),
+    "responses_tool": (
+        RESPONSES,
+        lambda d: response(d, tools=_FLAT_TOOL, tool_choice="required", max_output_tokens=48),
+    ),
     "messages": (MESSAGES, message),
     "messages_system": (MESSAGES, lambda d: message(d, system=text(d, 300), stop_sequences=["e", "st"])),
-    "messages_tool": (MESSAGES, lambda d: message(d, tools=_ANTHROPIC_TOOL, tool_choice={"type": "any"}, max_tokens=48)),
+    "messages_tool": (
+        MESSAGES,
+        lambda d: message(d, tools=_ANTHROPIC_TOOL, tool_choice={"type": "any"}, max_tokens=48),
+    ),
     "invocations": (INVOCATIONS, completion),
     "invocations_chat": (INVOCATIONS, chat),
-}  # fmt: skip
+}
 
 
 @st.composite

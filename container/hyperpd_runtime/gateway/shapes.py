@@ -44,7 +44,7 @@ class Ask:
         return any(not _number(limit) or limit <= 1 for limit in limits)
 
     def prompt_logprobs(self) -> bool:
-        echoed = self.body.get("echo") and self.body.get("logprobs") not in (None, False)
+        echoed = self.body.get("echo") and self.body.get("logprobs") is not None
         return bool(self.body.get("prompt_logprobs") is not None or echoed)
 
     def truncated(self) -> bool:
