@@ -132,7 +132,11 @@ class Flow:
     async def _decode(
         self, request: Admitted, decode: Member, pair: Pair | None, ticket: Ticket | None, record: Record
     ) -> Answer:
-        if ticket and pair:
+        if ticket and pair and ticket.age_s(time.monotonic()) >= _TICKET_AGE * pair.lease_s:
+            record.fault("ticket_old", f"{ticket.age_s(time.monotonic()):.1f} s of a lease of {pair.lease_s} s")
+            self.legs.release(ticket, decode)
+            record.recompute("ticket_old")
+        elif ticket and pair:
             sent: Sent = {}
             try:
                 answer = await self._decode_with(ticket, request, decode, pair, record, sent)
