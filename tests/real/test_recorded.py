@@ -1,6 +1,6 @@
 """What a gateway sees of real engines is what tests/data/engine holds, and the fake engine is held to.
 
-    HYPERPD_RECORD=1 pytest tests/real/test_recorded.py      writes it anew
+HYPERPD_RECORD=1 pytest tests/real/test_recorded.py      writes it anew
 """
 
 from __future__ import annotations

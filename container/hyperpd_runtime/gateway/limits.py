@@ -11,7 +11,7 @@ from hyperpd.errors import Overloaded, Rejected
 from hyperpd.recipe import Limits
 from hyperpd_runtime.gateway.keys import Key, Keys
 from hyperpd_runtime.gateway.pool import Pool
-from hyperpd_runtime.gateway.telemetry import Record
+from hyperpd_runtime.gateway.telemetry import IN_FLIGHT, Record
 
 _RETRY_AFTER_S = 1
 _MIB = 1 << 20
@@ -49,10 +49,12 @@ class Door:
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._pool.in_flight += 1
+        IN_FLIGHT.inc()
         self._running[name] += 1
 
         def leave() -> None:
             self._pool.in_flight -= 1
+            IN_FLIGHT.dec()
             self._running[name] -= 1
 
         record.on_end.append(leave)

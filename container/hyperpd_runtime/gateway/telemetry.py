@@ -39,6 +39,7 @@ HANDOFFS = Counter(
     ["outcome"],
     registry=registry,
 )
+IN_FLIGHT = Gauge("hyperpd_in_flight_requests", "Requests whose last byte has not been sent", registry=registry)
 WAITING = Gauge(
     "hyperpd_waiting_handoffs", "Requests not yet prefilled because decode has no room for them", registry=registry
 )
