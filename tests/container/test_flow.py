@@ -81,6 +81,8 @@ async def test_decode_that_does_not_answer_within_the_lease_is_left(
     answer = await stack.ask(stream=True)
     assert "after" in answer.text
     assert counted("hyperpd_faults_total", kind="first_event_late") == late + 1
+    await stack.settled()
+    assert stack.leases == {}  # also of a leg that was closed before it was sent
 
 
 @pytest.mark.parametrize("expired", [0, 1])

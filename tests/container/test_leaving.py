@@ -95,13 +95,47 @@ async def test_the_ticket_of_a_prefill_that_was_nearly_done_is_given_back(stack:
     assert [body["model"] for body in stack.decode.bodies] == ["hyperpd-release"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_one_part_of_several_is_refused(stack: Stack, stream: bool) -> None:
+    """The client is told why; the others' streams are closed, and what they hold is given back."""
+    stack.decode.fault = "slow"
+    stack.decode.refuses = "two"
+    answer = await stack.ask(prompt=["one", "two", "three"], stream=stream)
+    assert (answer.status_code, "refused by its content" in answer.text) == (400, True)
+    await stack.settled()
+    await until(lambda: not stack.decode.running)
+    assert (stack.leases, stack.pool.in_flight, stack.pool.members[1].room.taken) == ({}, 0, 0)
+
+
 async def test_one_part_of_several_fails(stack: Stack) -> None:
-    """The others' streams are closed, and what they hold is given back."""
-    stack.pool.members[1].healthy = True
-    stack.decode.fault = "hang"
-    asking = asyncio.create_task(stack.ask(prompt=["one", "two", "three"], stream=True))
-    await until(lambda: len(stack.decode.bodies) == 3)
-    asking.cancel()
+    stack.decode.fault = "slow"
+    stack.decode.breaks = "two"
+    answer = await stack.ask(prompt=["one", "two", "three"], stream=True)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "decode_failed")
+    await stack.settled()
+    await until(lambda: not stack.decode.running)
+    assert (stack.leases, stack.pool.in_flight, stack.pool.members[1].room.taken) == ({}, 0, 0)
+
+
+async def test_one_part_of_several_is_cut_in_the_middle(stack: Stack) -> None:
+    """The whole stream ends there, with an error event and without [DONE]."""
+    stack.decode.fault = "slow"
+    body = {"prompt": ["one", "two"], "stream": True}
+    async with stack.http.stream("POST", "/v1/completions", json=body) as answer:
+        chunks = answer.aiter_text()
+        said = await anext(chunks)
+        stack.decode.fault = "late_error"
+        stack.decode.proceed.set()
+        said += "".join([chunk async for chunk in chunks])
+    assert ("[DONE]" in said, "error" in said) == (False, True)
     await until(lambda: stack.pool.in_flight == 0)
-    await until(lambda: not pinned(stack.leases))
+
+
+async def test_a_client_leaves_a_joined_stream(stack: Stack) -> None:
+    stack.decode.fault = "slow"
+    body = {"prompt": ["one", "two"], "stream": True}
+    async with stack.http.stream("POST", "/v1/completions", json=body) as answer:
+        await anext(answer.aiter_text())
+    await until(lambda: not stack.decode.running)
+    await until(lambda: stack.pool.in_flight == 0)
     assert stack.pool.members[1].room.taken == 0

@@ -50,6 +50,7 @@ class FakeEngine:
         self.leases = leases
         self.models = models or ("tiny-llama",)  # the model, then its adapters
         self.fault = ""
+        self.refuses = self.breaks = ""  # a prompt that decode answers with 400, or 500, once it is asked
         self.probed = 0
         self.well = True
         self.ready: Any = {"state": "draining"}  # what a supervisor at this port would say when it is not
@@ -182,6 +183,10 @@ class FakeEngine:
         self, request: web.Request, api: wire.Api, body: dict[str, Any], params: Any
     ) -> web.StreamResponse:
         prompts, n = api.prompts(body), body.get("n") or 1
+        for told, status in ((self.refuses, 400), (self.breaks, 500)):
+            if told and told in prompts:
+                self._let_go(params)
+                return web.json_response(api.error("refused by its content", status), status=status)
         if len(prompts) > 1 and params and any(len(str(one)) > len(str(prompts[0])) for one in prompts):
             return web.json_response(api.error("the engine died of a list with one ticket", 500), status=500)
         cached = (params or {}).get("remote_prefill_cached_tokens", 0)
@@ -212,13 +217,12 @@ class FakeEngine:
                     assert request.transport is not None
                     request.transport.close()
                     return response
-                if self.fault == "late_error":
+                if self.fault in ("slow", "late_error"):
                     await self.proceed.wait()
+                if self.fault == "late_error":
                     for failed in api.failed():
                         await response.write(failed)
                     return response
-                if self.fault == "slow":
-                    await self.proceed.wait()
         except asyncio.CancelledError:
             self.aborted.set()
             raise

@@ -33,7 +33,7 @@ async def test_fake_and_real_are_seen_alike() -> None:
 
 @pytest.mark.parametrize("salt", ["", "new"])
 async def test_a_late_read_is_wrong_and_stays(salt: str) -> None:
-    """HTTP 200 with other text, and the same again without a ticket, until the cache is salted: facts of the real one."""
+    """HTTP 200 with other text, and the same again without a ticket, until the cache is salted, as the real one."""
     leases: Leases = {}
     prefill, decode = FakeEngine(leases), FakeEngine(leases)
     await prefill.start()

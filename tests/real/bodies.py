@@ -22,7 +22,6 @@ SCHEMA = {
     "additionalProperties": False,
 }
 _TOOL = {"name": "weather", "description": "tells it", "parameters": SCHEMA}
-_REASONED = "Here is my thought process: [a-z]{4}\\. Here is my response: [a-z]{4}"
 
 
 def text(draw: Draw, most: int = 1200, alphabet: str = _PLAIN) -> str:
@@ -147,9 +146,7 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
         lambda d: {**completion(d, text(d, 200)), "use_beam_search": True, "n": 2, "stream": False},
     ),
     "truncation": (COMPLETIONS, lambda d: completion(d, truncate_prompt_tokens=64)),
-    "lora": (COMPLETIONS, lambda d: completion(d, model="law")),
     "chat": (CHAT, chat),
-    "chat_lora": (CHAT, lambda d: chat(d, model="law")),
     "chat_n": (CHAT, lambda d: chat(d, **seeded(d))),
     "chat_logprobs": (CHAT, lambda d: chat(d, logprobs=True, top_logprobs=d(st.integers(0, 5)))),
     "chat_unicode": (CHAT, lambda d: chat(d, messages=[{"role": "user", "content": text(d, 150, _WIDE)}])),
@@ -166,12 +163,9 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     "tools_required": (CHAT, lambda d: {**chat(d), **tool("required"), "max_completion_tokens": 48}),
     "tools_named": (CHAT, lambda d: {**chat(d), **tool(_NAMED), "max_completion_tokens": 48}),
     "tools_auto": (CHAT, lambda d: {**chat(d), **tool("auto"), "max_completion_tokens": 12}),
-    "reasoning": (
-        CHAT,
-        lambda d: {**chat(d), **structured(d, regex=_REASONED), "max_tokens": 80, "max_completion_tokens": 80},
-    ),
+    "reasoning": (CHAT, lambda d: chat(d, include_reasoning=True, reasoning_effort="low")),
     "responses": (RESPONSES, response),
-    "responses_instructed": (RESPONSES, lambda d: response(d, instructions=text(d, 200), model="law")),
+    "responses_instructed": (RESPONSES, lambda d: response(d, instructions=text(d, 200))),
     "responses_logprobs": (RESPONSES, lambda d: response(d, include=["message.output_text.logprobs"], top_logprobs=2)),
     "responses_tool": (
         RESPONSES,

@@ -69,7 +69,7 @@ def test_what_passes_is_answered_by_a_worker(pd: Fleet, aggregated: Fleet, http:
     theirs = aggregated.worker("aggregated-0")
     for path, body in (
         ("/tokenize", {"prompt": "héllo"}),
-        ("/tokenize", {"messages": [{"role": "user", "content": "hello"}], "model": "law"}),
+        ("/tokenize", {"messages": [{"role": "user", "content": "hello"}]}),
         ("/detokenize", {"tokens": [104, 105]}),
         ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "hello"}]}),
     ):
