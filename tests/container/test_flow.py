@@ -15,6 +15,7 @@ from hyperpd.recipe import load
 from hyperpd_runtime.gateway import flow, pool
 from hyperpd_runtime.gateway.discovery import Endpoint
 from tests.container.stack import Stack, counted, running, tiny
+from tests.fakes.engine import FakeEngine
 
 
 @pytest.fixture
@@ -330,3 +331,36 @@ async def test_only_streams_say_when_their_first_token_came(stack: Stack) -> Non
     assert counted(name) == before
     await stack.ask(stream=True)
     assert counted(name) == before + 1
+
+
+async def test_a_leg_that_was_never_sent_gives_its_ticket_back(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode's connection hung; decode knows nothing of the request, so it cannot tell prefill."""
+    real = stack.flow.legs.decode
+
+    async def hangs(request: Any, decode: Any, ticket: Any, *rest: Any) -> Any:
+        if ticket:
+            await asyncio.Event().wait()
+        return await real(request, decode, ticket, *rest)
+
+    monkeypatch.setattr(stack.flow.legs, "decode", hangs)
+    monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
+    assert "after" in (await stack.ask(stream=True)).text
+    await stack.settled()
+    assert stack.leases == {}
+
+
+async def test_a_late_decode_worker_is_not_asked_again_where_there_is_another(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = FakeEngine(stack.leases)
+    await other.start()
+    try:
+        stack.pool.update([*(m.endpoint for m in stack.pool.members), Endpoint("decode", "decode-1", other.url)])
+        stack.pool.members[2].healthy = True
+        monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
+        stack.decode.fault = "hang"
+        assert "after" in (await stack.ask(stream=True)).text
+        assert ["kv_transfer_params" in body for body in other.bodies] == [False]
+        assert stack.pool.members[1].room.places < stack.pool.members[1].room.most
+    finally:
+        await other.stop()
