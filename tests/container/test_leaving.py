@@ -38,9 +38,9 @@ async def whole(stack: Stack, path: str, body: dict[str, Any], record: Record) -
         record,
     )
     try:
-        said = answer.first
-        if answer.rest:
-            async for chunk in answer.rest:
+        said = answer.body
+        if answer.events:
+            async for chunk in answer.events:
                 said += chunk
         return said
     finally:

@@ -70,7 +70,7 @@ def _add(whole: dict[str, Any], part: dict[str, Any]) -> None:
 def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
     """Where two documents differ: anything but ids and times; log-probabilities beyond the tolerance."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        if where.endswith("top_logprobs") or (ours and "decoded_token" in str(ours)):
+        if where.endswith("top_logprobs") or (ours and all(isinstance(v, dict) and "rank" in v for v in ours.values())):
             return _tops(ours, theirs, where)
         keys = (ours.keys() | theirs.keys()) - _OWN
         absent = [

@@ -143,7 +143,13 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     "ignore_eos": (COMPLETIONS, lambda d: completion(d, ignore_eos=True)),
     "beam_search": (
         COMPLETIONS,
-        lambda d: {**completion(d, text(d, 200)), "use_beam_search": True, "n": 2, "stream": False},
+        lambda d: {
+            **completion(d, text(d, 200)),
+            "use_beam_search": True,
+            "n": 2,
+            "stream": False,
+            "stream_options": None,
+        },
     ),
     "truncation": (COMPLETIONS, lambda d: completion(d, truncate_prompt_tokens=64)),
     "chat": (CHAT, chat),
@@ -163,7 +169,7 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     "tools_required": (CHAT, lambda d: {**chat(d), **tool("required"), "max_completion_tokens": 48}),
     "tools_named": (CHAT, lambda d: {**chat(d), **tool(_NAMED), "max_completion_tokens": 48}),
     "tools_auto": (CHAT, lambda d: {**chat(d), **tool("auto"), "max_completion_tokens": 12}),
-    "reasoning": (CHAT, lambda d: chat(d, include_reasoning=True, reasoning_effort="low")),
+    "reasoning": (CHAT, lambda d: chat(d, include_reasoning=True, chat_template_kwargs={"thinking": False})),
     "responses": (RESPONSES, response),
     "responses_instructed": (RESPONSES, lambda d: response(d, instructions=text(d, 200))),
     "responses_logprobs": (RESPONSES, lambda d: response(d, include=["message.output_text.logprobs"], top_logprobs=2)),
@@ -175,7 +181,7 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     "messages_system": (MESSAGES, lambda d: message(d, system=text(d, 300), stop_sequences=["e", "st"])),
     "messages_tool": (
         MESSAGES,
-        lambda d: message(d, tools=_ANTHROPIC_TOOL, tool_choice={"type": "any"}, max_tokens=48),
+        lambda d: message(d, tools=_ANTHROPIC_TOOL, tool_choice={"type": "auto"}, max_tokens=48),
     ),
     "invocations": (INVOCATIONS, completion),
     "invocations_chat": (INVOCATIONS, chat),

@@ -63,9 +63,9 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
         headers = _headers(record)
         if explained:
             headers[_DECISION] = record.explanation()
-        if answer.rest is None:
+        if answer.events is None:
             record.end("ok" if answer.status == 200 else f"engine_{answer.status}")
-            return Response(answer.first, answer.status, headers, answer.content_type)
+            return Response(answer.body, answer.status, headers, answer.content_type)
         return _Relayed(answer, headers)
 
     async def infer(request: Request, api: Api | None, adapter: str = "") -> Response:
@@ -205,7 +205,8 @@ class _Relayed(StreamingResponse):
     """A stream that closes its decode leg however it ends, also when the client left before it began."""
 
     def __init__(self, answer: Answer, headers: dict[str, str]) -> None:
-        super().__init__(_chained(answer), answer.status, headers, answer.content_type)
+        assert answer.events is not None
+        super().__init__(answer.events, answer.status, headers, answer.content_type)
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -236,10 +237,3 @@ async def _unless_client_leaves(request: Request, running: Awaitable[Answer]) ->
 async def _client_leaves(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-async def _chained(answer: Answer) -> Any:
-    assert answer.rest is not None
-    yield answer.first
-    async for chunk in answer.rest:
-        yield chunk

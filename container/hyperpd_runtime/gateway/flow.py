@@ -77,7 +77,7 @@ class Flow:
             if refused:
                 return refused
             if not request.stream:
-                whole = split.join([json.loads(answer.first) for answer in answers], per_prompt)
+                whole = split.join([json.loads(answer.body) for answer in answers], per_prompt)
                 return Answer(200, "application/json", json.dumps(whole).encode())
             opened = True
         finally:

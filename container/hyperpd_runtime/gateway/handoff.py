@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from hyperpd.errors import HandoffFailed
+from hyperpd_runtime.gateway import usage
 from hyperpd_runtime.gateway.apis import CHAT, Api
 
 PARAMS = "kv_transfer_params"
@@ -32,10 +33,14 @@ _PROMPT_IDS = "prompt_token_ids"
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What prefill returned, and when the prefill request was *sent* (monotonic seconds)."""
+    """What prefill returned, and when the prefill request was *sent* (monotonic seconds).
+
+    usage: the prompt's side of it, as prefill counted.
+    """
 
     params: Mapping[str, Any]
     sent_s: float
+    usage: Mapping[str, Any] = field(default_factory=dict)
 
     def age_s(self, now_s: float) -> float:
         return now_s - self.sent_s
@@ -72,7 +77,7 @@ def ticket(answer: Mapping[str, Any], sent_s: float, url: str) -> Ticket:
         )
     if answer.get(_PROMPT_IDS):
         params = {**params, _PROMPT_IDS: answer[_PROMPT_IDS]}
-    return Ticket(params, sent_s)
+    return Ticket(params, sent_s, usage.of_prompt(answer))
 
 
 def _loopback(host: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from hyperpd.errors import DecodeFailed, PrefillFailed
-from hyperpd_runtime.gateway import handoff, telemetry
+from hyperpd_runtime.gateway import handoff, telemetry, usage
 from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.guard import Admitted
 from hyperpd_runtime.gateway.handoff import Ticket
@@ -93,8 +93,11 @@ class Legs:
                 response.close()
                 record.end("client_left")
 
-            rest = relay(response, first, api, record) if stream else None
-            answer = Answer(200, response.content_type, first, rest, close)
+            told = ticket.usage if ticket else {}
+            if stream:
+                answer = Answer(200, response.content_type, b"", relay(response, first, api, record, told), close)
+            else:
+                answer = Answer(200, response.content_type, usage.correct(first, told) if told else first)
             return answer
         finally:
             if answer is None:

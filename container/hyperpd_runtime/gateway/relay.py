@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -13,6 +14,7 @@ from hyperpd.sse import Decoder
 from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.split import Joiner
 from hyperpd_runtime.gateway.telemetry import Record
+from hyperpd_runtime.gateway.usage import correct_events
 
 NETWORK = (aiohttp.ClientError, TimeoutError, ConnectionError)
 _KEPT = 64  # bytes that are looked at again with the next ones; longer than any marker
@@ -20,15 +22,15 @@ _KEPT = 64  # bytes that are looked at again with the next ones; longer than any
 
 @dataclass(slots=True)
 class Answer:
-    """What goes back: `first` has been read and looked at, `rest` is relayed.
+    """What goes back: a whole answer as `body`, a stream as `events`, of which the first was looked at.
 
-    Whoever takes an answer with a `rest` calls `close`, also when it never began to read.
+    Whoever takes a stream calls `close`, also when it never began to read.
     """
 
     status: int
     content_type: str
-    first: bytes
-    rest: AsyncIterator[bytes] | None = None
+    body: bytes = b""
+    events: AsyncIterator[bytes] | None = None
     close: Callable[[], None] = lambda: None
 
 
@@ -56,13 +58,22 @@ def is_error(begun: bytes, api: Api) -> bool:
     return len(Decoder().feed(begun)) <= api.preamble or api.error in begun
 
 
-async def relay(response: aiohttp.ClientResponse, first: bytes, api: Api, record: Record) -> AsyncIterator[bytes]:
-    """The rest of a stream, unparsed. One that ends without its last event is told as an error event."""
+async def relay(
+    response: aiohttp.ClientResponse, first: bytes, api: Api, record: Record, told: Mapping[str, Any]
+) -> AsyncIterator[bytes]:
+    """A stream from its first event on, unparsed. One that ends without its last event is told as an error event.
+
+    told: what prefill said of the prompt's tokens; where there is something, usage is put right.
+    """
     watch = _Watch(api)
-    watch.see(first)
-    cut = ""
+    cut, held = "", b""
     try:
-        async for chunk in response.content.iter_any():
+        if told:
+            whole = first.rfind(b"\n\n") + 2
+            first, held = correct_events(first[:whole], told), first[whole:]
+        watch.see(first)
+        yield first
+        async for chunk in _corrected(response, held, told) if told else response.content.iter_any():
             watch.see(chunk)
             yield chunk
     except NETWORK as error:
@@ -74,6 +85,18 @@ async def relay(response: aiohttp.ClientResponse, first: bytes, api: Api, record
     elif watch.error:
         record.fault("error_event", "")
     record.end("decode_failed" if cut or watch.error or not watch.ended else "ok")
+
+
+async def _corrected(response: aiohttp.ClientResponse, held: bytes, told: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    """Whole events, with usage put right; `held` has begun the first of them."""
+    async for chunk in response.content.iter_any():
+        held += chunk
+        whole = held.rfind(b"\n\n") + 2
+        if whole > 1:
+            yield correct_events(held[:whole], told)
+            held = held[whole:]
+    if held:
+        yield held
 
 
 class _Watch:
@@ -102,9 +125,8 @@ async def joined(parts: Sequence[Answer], per_prompt: int, api: Api, record: Rec
     said: asyncio.Queue[tuple[int, bytes | None]] = asyncio.Queue(maxsize=len(parts))
 
     async def listen(number: int, part: Answer) -> None:
-        await said.put((number, part.first))
-        assert part.rest is not None
-        async for chunk in part.rest:
+        assert part.events is not None
+        async for chunk in part.events:
             await said.put((number, chunk))
         await said.put((number, None))
 
