@@ -189,22 +189,25 @@ class FakeEngine:
                 return web.json_response(api.error("refused by its content", status), status=status)
         if len(prompts) > 1 and params and any(len(str(one)) > len(str(prompts[0])) for one in prompts):
             return web.json_response(api.error("the engine died of a list with one ticket", 500), status=500)
+        # Of blocks that are not there the load fails, and the lease stays.
+        nowhere = params and any(number >= BLOCKS for ids in params["remote_block_ids"] for number in ids)
+        fails = params and (self.fault == "error_event" or nowhere)
         cached = (params or {}).get("remote_prefill_cached_tokens", 0)
         texts = []
-        for prompt in prompts:
+        for prompt in [] if fails else prompts:
             for number in range(n):
                 seeded = {**body, "seed": body["seed"] + number} if body.get("seed") is not None else body
                 texts.append(self._text(seeded, prompt, params))
         usage = wire.Usage(3 * len(prompts), 2 * len(texts), cached)
         if not body.get("stream"):
-            if self.fault == "error_event" and params:
+            if fails:
                 return web.json_response(api.error("Internal server error", 500), status=500)
             return web.json_response(api.whole(texts, usage))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for event in api.preamble():
             await response.write(event)
-        if self.fault == "error_event" and params:
+        if fails:
             for event in api.failed():
                 await response.write(event)
             return response

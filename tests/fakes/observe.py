@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +39,9 @@ class Observer:
 
     def _all(self) -> Iterator[tuple[str, Any]]:
         for path, body in BODIES.items():
-            yield f"prefill {path}", self._note(self._ask(self._prefill, path, self._prefill_body(path, body)))
+            prefilled = self._ask(self._prefill, path, self._prefill_body(path, body))
+            yield f"prefill {path}", self._note(prefilled)
+            self._release(prefilled.json()["kv_transfer_params"])
             whole = self._ask(self._decode, path, self._with_ticket(path, body))
             yield f"decode {path}", self._note(whole)
             stream = self._ask(self._decode, path, self._with_ticket(path, {**body, "stream": True}))
@@ -45,14 +49,16 @@ class Observer:
             yield f"decode {path}, other model", self._other_model(path, body)
             for way, options in (("", {}), (", streamed", {"stream": True})):
                 failing = self._with_ticket(path, {**body, **options})
-                # Nobody listens there: the load fails, as it does when a prefill worker was lost.
-                failing["kv_transfer_params"] |= {"remote_engine_id": "gone", "remote_port": 9}
+                ticket = failing["kv_transfer_params"]
+                # Blocks that prefill does not have: the load fails at once.
+                nowhere = [[10**6 + number for number, _ in enumerate(ids)] for ids in ticket["remote_block_ids"]]
+                failing["kv_transfer_params"] = {**ticket, "remote_block_ids": nowhere}
                 yield f"decode {path}, load fails{way}", self._note(self._ask(self._decode, path, failing))
+                self._release(ticket)
         completion = BODIES["/v1/completions"]
         yield "no ticket", self._note(self._ask(self._decode, "/v1/completions", completion))
         usage = {"stream": True, "stream_options": {"include_usage": True}}
         yield "usage, streamed", self._note(self._ask(self._decode, "/v1/completions", {**completion, **usage}))
-        yield "list of prompts", self._list()
         yield "chat as token ids", self._token_ids()
         for name, wrong in (("min_tokens", {"min_tokens": 3}), ("temperature", {"temperature": 9})):
             refused = {**self._prefill_body("/v1/completions", completion), **wrong}
@@ -78,29 +84,20 @@ class Observer:
         answer = self._ask(self._decode, path, {**self._with_ticket(path, body), "model": "other"})
         return {**self._note(answer), "frees": self._freed()}
 
-    def _freed(self) -> bool:
-        for _ in range(300):
-            if self._pinned() == 0:
-                return True
-            self._http.get(f"{self._prefill}/health")
-        return False
+    def _release(self, ticket: dict[str, Any]) -> None:
+        body = {"model": "other", "prompt": "-", "max_tokens": 1, "kv_transfer_params": ticket}
+        self._ask(self._decode, "/v1/completions", body)
+        assert self._freed()
+
+    def _freed(self, within_s: float = 15) -> bool:
+        end_s = time.monotonic() + within_s
+        while self._pinned() and time.monotonic() < end_s:
+            threading.Event().wait(0.05)
+        return self._pinned() == 0
 
     def _pinned(self) -> float:
         lines = self._http.get(f"{self._prefill}/metrics").text.splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:kv_cache_usage_perc"))
-
-    def _list(self) -> dict[str, Any]:
-        """Prefill pins both prompts and returns one ticket."""
-        body = {"prompt": [_WORDS * 4, _WORDS * 8], "max_tokens": 1, "n": 1, "kv_transfer_params": _ASK}
-        answer = self._ask(self._prefill, "/v1/completions", body)
-        note = self._note(answer)
-        if answer.status_code == 200:
-            ticket = answer.json()["kv_transfer_params"]
-            note["pins_more_than_it_says"] = self._pinned() > 0
-            release = {"model": "other", "prompt": "-", "max_tokens": 1, "kv_transfer_params": ticket}
-            self._ask(self._decode, "/v1/completions", release)
-            note["still_pinned"] = not self._freed()
-        return note
 
     def _token_ids(self) -> dict[str, Any]:
         """Prefill says which token ids a chat became, and decode takes them."""

@@ -65,6 +65,11 @@ def response(draw: Draw, **options: Any) -> Body:
     return {**given, **sampling(draw), **options}
 
 
+def whole(body: Body) -> Body:
+    """Not streamed: a stream of responses leaves out the logprobs of a token whose text came with the next one."""
+    return {**body, "stream": False}
+
+
 def message(draw: Draw, **options: Any) -> Body:
     given = {"messages": [{"role": "user", "content": text(draw)}], "max_tokens": draw(st.integers(2, 14))}
     return {**given, "temperature": 0, "stream": draw(st.booleans()), **options}
@@ -172,7 +177,10 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     "reasoning": (CHAT, lambda d: chat(d, include_reasoning=True, chat_template_kwargs={"thinking": False})),
     "responses": (RESPONSES, response),
     "responses_instructed": (RESPONSES, lambda d: response(d, instructions=text(d, 200))),
-    "responses_logprobs": (RESPONSES, lambda d: response(d, include=["message.output_text.logprobs"], top_logprobs=2)),
+    "responses_logprobs": (
+        RESPONSES,
+        lambda d: whole(response(d, include=["message.output_text.logprobs"], top_logprobs=2)),
+    ),
     "responses_tool": (
         RESPONSES,
         lambda d: response(d, tools=_FLAT_TOOL, tool_choice="required", max_output_tokens=48),
