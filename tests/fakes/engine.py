@@ -160,7 +160,7 @@ class FakeEngine:
             cached = len(said) if said in self.prefilled else 0
             self.prefilled.add(said)
             tickets.append(wire.ticket(lease, cached))
-        answer = api.whole(["x"], wire.Usage(3 * len(prompts), len(prompts)))
+        answer = api.whole(["x"], wire.Usage(3 * len(prompts), len(prompts), cached))
         if body.get("return_token_ids") and api.chat:
             answer["prompt_token_ids"] = list(str(prompts[0]).encode())
         return web.json_response(answer | {"kv_transfer_params": None if self.fault == "no_ticket" else tickets[0]})

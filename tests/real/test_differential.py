@@ -18,7 +18,7 @@ from tests.real.fleet import Fleet
 pytestmark = pytest.mark.real
 ROUNDS = 7
 AT_ONCE = 8
-SEED = int(os.environ.get("HYPERPD_SEED") or random.SystemRandom().randrange(2**32))
+SEED = int(os.environ.get("DIFFERENTIAL_SEED") or random.SystemRandom().randrange(2**32))
 
 
 def ask(http: httpx.Client, url: str, path: str, body: Body) -> httpx.Response:
@@ -30,7 +30,7 @@ def ask(http: httpx.Client, url: str, path: str, body: Body) -> httpx.Response:
 
 def test_every_shape_as_an_aggregated_worker(pd: Fleet, aggregated: Fleet, http: httpx.Client) -> None:
     """Text, finish reason, usage and logprobs are equal; most were truly transferred, none recomputed."""
-    print(f"\nHYPERPD_SEED={SEED}")
+    print(f"\nDIFFERENTIAL_SEED={SEED}")
     asked: Counter[str] = Counter()
     served: Counter[str] = Counter()
     aggregated_worker = aggregated.worker("aggregated-0")
