@@ -66,7 +66,7 @@ async def test_at_every_step_of_the_event_loop(stack: Stack, name: str) -> None:
         if ended:
             break
     assert ended
-    assert steps > 20
+    assert steps > 10
     assert all(member.room.waiting == 0 for member in stack.pool.members)
     assert b"after" in asking.result()
 

@@ -115,6 +115,8 @@ class FakeEngine:
         self.most_running = max(self.most_running, self.running)
         try:
             return await self._answer(request, body)
+        except ConnectionError:
+            return web.Response()  # nobody reads it
         finally:
             self.running -= 1
 
@@ -210,6 +212,9 @@ class FakeEngine:
         if fails:
             for event in api.failed():
                 await response.write(event)
+            if api.cuts:
+                assert request.transport is not None
+                request.transport.close()
             return response
         try:
             for number, event in enumerate(api.events(texts, usage, body)):
@@ -226,7 +231,7 @@ class FakeEngine:
                     for failed in api.failed():
                         await response.write(failed)
                     return response
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ConnectionError):  # the client left
             self.aborted.set()
             raise
         return response

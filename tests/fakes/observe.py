@@ -68,7 +68,18 @@ class Observer:
     def _ask(self, url: str, path: str, body: dict[str, Any]) -> httpx.Response:
         self._number += 1
         headers = {"X-Request-Id": f"observe-{self._number}"}
-        return self._http.post(url + path, json={"model": self._model, **body}, headers=headers)
+        asked = self._http.build_request("POST", url + path, json={"model": self._model, **body}, headers=headers)
+        answer = self._http.send(asked, stream=True)
+        content, cut = b"", False
+        try:
+            for chunk in answer.iter_raw():
+                content += chunk
+        except httpx.RemoteProtocolError:
+            cut = True
+        finally:
+            answer.close()
+        kept = {"content-type": answer.headers["content-type"], "x-cut": str(cut)}
+        return httpx.Response(answer.status_code, headers=kept, content=content)
 
     def _prefill_body(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         limits = {LIMITS.get(path, "max_tokens"): 1}
@@ -119,7 +130,7 @@ class Observer:
         kind = answer.headers.get("content-type", "").partition(";")[0]
         note: dict[str, Any] = {"status": answer.status_code, "type": kind}
         if kind == "text/event-stream":
-            return note | {"events": _events(answer.content), "whole": answer.content.endswith(b"\n\n")}
+            return note | {"events": _events(answer.content), "cut": answer.headers["x-cut"] == "True"}
         document = answer.json()
         params = document.get("kv_transfer_params")
         usage = document.get("usage") or {}

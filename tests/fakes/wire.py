@@ -43,6 +43,7 @@ class Api:
     chat = False
     limit = "max_tokens"
     has_n = True
+    cuts = False  # the connection, where it cannot say that it failed
 
     def prompts(self, body: dict[str, Any]) -> list[Any]:
         prompt = body["prompt"]
@@ -118,6 +119,7 @@ class Responses(Api):
 
     limit = "max_output_tokens"
     has_n = False
+    cuts = True
 
     def prompts(self, body: dict[str, Any]) -> list[Any]:
         return [body["input"] if isinstance(body["input"], str) else body["input"][-1]["content"]]
@@ -139,7 +141,7 @@ class Responses(Api):
             yield _event(name, {"type": name, "response": {}})
 
     def failed(self) -> Iterator[bytes]:
-        yield from ()  # the stream ends: vLLM 0.32 cannot say it in this API
+        yield from ()  # vLLM 0.32 cannot say it in this API: it closes the connection
 
     def events(self, texts: list[str], usage: Usage, body: dict[str, Any]) -> Iterator[bytes]:
         for word in texts[0].split(" "):

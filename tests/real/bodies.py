@@ -196,7 +196,14 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
 }
 
 
+class Bodies(list[tuple[str, str, Body]]):
+    """Name, path and body of every shape."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} bodies"  # all of them are 50 kB
+
+
 @st.composite
-def one_of_each(draw: Draw) -> list[tuple[str, str, Body]]:
-    """A body of every shape: name, path, body."""
-    return [(name, path, make(draw)) for name, (path, make) in SHAPES.items()]
+def one_of_each(draw: Draw) -> Bodies:
+    """A body of every shape."""
+    return Bodies((name, path, make(draw)) for name, (path, make) in SHAPES.items())

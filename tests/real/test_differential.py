@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.real.answers import differences, read
-from tests.real.bodies import SHAPES, Body, one_of_each
+from tests.real.bodies import SHAPES, Bodies, Body, one_of_each
 from tests.real.fleet import Fleet
 
 pytestmark = pytest.mark.real
@@ -55,7 +55,7 @@ def test_every_shape_as_an_aggregated_worker(pd: Fleet, aggregated: Fleet, http:
         suppress_health_check=list(HealthCheck),
     )
     @given(bodies=one_of_each())
-    def check(bodies: list[tuple[str, str, Body]]) -> None:
+    def check(bodies: Bodies) -> None:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             found = [(name, what) for name, what in pool.map(compare, bodies) if what]
         assert found == []

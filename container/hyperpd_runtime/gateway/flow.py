@@ -171,13 +171,20 @@ class Flow:
     ) -> Answer:
         """Decode with a ticket. Raises when its first event may have come from blocks of an expired lease."""
         deadline_s = _FIRST_EVENT * pair.lease_s - ticket.age_s(time.monotonic())
-        leg = self.legs.decode(request, decode, ticket, record, sent)
+        running = asyncio.create_task(self.legs.decode(request, decode, ticket, record, sent))
         if request.stream:
-            async with asyncio.timeout(deadline_s):
-                return await leg
+            try:
+                async with asyncio.timeout(deadline_s):
+                    return await asyncio.shield(running)
+            except TimeoutError:
+                running.cancel()
+                running.add_done_callback(_close)
+                raise
+            except asyncio.CancelledError:
+                self.legs.hang_up(running) if sent else running.cancel()
+                raise
         # A whole answer has no first event. One that takes longer is good if no lease of this
         # prefill worker expired meanwhile; the lease itself has not, at this moment.
-        running = asyncio.create_task(leg)
         try:
             done, _ = await asyncio.wait({running}, timeout=deadline_s)
             if done:

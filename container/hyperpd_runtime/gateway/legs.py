@@ -22,9 +22,13 @@ from hyperpd_runtime.gateway.telemetry import Record
 
 _STEP_TIMEOUT_S = 30
 _RELEASE_TIMEOUT_S = 10
-# A prefill whose client has left may be finished already, or will be in a moment; its blocks are then
-# pinned for a whole lease unless its ticket is read and given back. A longer one is cancelled.
+# When the client leaves, a leg goes on for a moment. An engine looks for aborts between its steps only: a
+# prefill whose last step runs (for a short prompt, the only one) pins its blocks all the same, for a whole
+# lease unless its ticket is read and given back. One that takes longer than others did is queued: cancelled.
+# And a streamed decode that is closed before it began has told prefill nothing: vLLM starts it lazily.
 _GRACE_S = 1.0
+_WEIGHT = 0.2  # of the latest in the average
+_GRACE = 2.0  # times what a prefill of that worker took lately
 _EXPIRED_LEASES = "vllm:nixl_num_kv_expired_reqs_total"
 Sent = dict[str, bool]  # not empty once the body of a request goes out
 
@@ -54,6 +58,7 @@ class Legs:
                 answer = json.loads(raw)
             except ValueError:
                 raise PrefillFailed(f"{prefill.name} answered no JSON") from None
+            prefill.prefill_s += _WEIGHT * (time.monotonic() - sent_s - prefill.prefill_s)
             return handoff.ticket(answer, sent_s, prefill.url)
 
     async def prefill_or_let_go(self, api: Api, body: dict[str, Any], prefill: Member, decode: Member) -> Ticket:
@@ -62,11 +67,11 @@ class Legs:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            self._in_background(self._let_go(running, decode))
+            self._in_background(self._let_go(running, max(_GRACE_S, _GRACE * prefill.prefill_s), decode))
             raise
 
-    async def _let_go(self, running: asyncio.Task[Ticket], decode: Member) -> None:
-        await asyncio.wait({running}, timeout=_GRACE_S)
+    async def _let_go(self, running: asyncio.Task[Ticket], grace_s: float, decode: Member) -> None:
+        await asyncio.wait({running}, timeout=grace_s)
         running.cancel()
         (ended,) = await asyncio.gather(running, return_exceptions=True)
         if isinstance(ended, Ticket):
@@ -102,6 +107,10 @@ class Legs:
         finally:
             if answer is None:
                 response.close()
+
+    def hang_up(self, leg: asyncio.Task[Answer]) -> None:
+        """Close a stream once it has begun, which tells decode to let go, or after a moment."""
+        self._in_background(_hang_up(leg))
 
     async def pass_on(self, path: str, body: dict[str, Any], worker: Member) -> Answer:
         """Ask one worker something that has no second leg."""
@@ -152,3 +161,11 @@ class Legs:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+async def _hang_up(leg: asyncio.Task[Answer]) -> None:
+    await asyncio.wait({leg}, timeout=_GRACE_S)
+    leg.cancel()
+    (ended,) = await asyncio.gather(leg, return_exceptions=True)
+    if isinstance(ended, Answer):
+        ended.close()

@@ -46,6 +46,7 @@ class Member:
         self.belongs = True  # false where it can pair with no prefill worker we know: it may serve another model
         self.turn = itertools.count()  # whose KV it takes next
         self.room = Room(sequences)  # for handoffs
+        self.prefill_s = 0.0  # what a prefill took lately, on average
 
 
 class Pair:
