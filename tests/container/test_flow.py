@@ -349,6 +349,23 @@ async def test_a_leg_that_was_never_sent_gives_its_ticket_back(stack: Stack, mon
     assert stack.leases == {}
 
 
+async def test_a_decode_worker_that_is_gone_is_replaced_by_another(stack: Stack) -> None:
+    """It takes over the request, and gives the ticket back."""
+    other = FakeEngine(stack.leases)
+    await other.start()
+    await stack.decode.stop()
+    try:
+        stack.pool.update([*(m.endpoint for m in stack.pool.members), Endpoint("decode", "decode-1", other.url)])
+        stack.pool.members[2].healthy = True
+        answer = await stack.ask()
+        assert answer.json()["choices"][0]["text"] == "after hello"
+        await stack.settled()
+        assert stack.leases == {}
+        assert sorted(body["model"] for body in other.bodies) == ["hyperpd-release", "tiny-llama"]
+    finally:
+        await other.stop()
+
+
 async def test_a_late_decode_worker_is_not_asked_again_where_there_is_another(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

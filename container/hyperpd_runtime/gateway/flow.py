@@ -141,18 +141,21 @@ class Flow:
             try:
                 answer = await self._decode_with(ticket, request, decode, pair, record, sent)
             except (DecodeFailed, *NETWORK) as error:
-                # Same decode without the ticket first: that works even when the pair is dead.
                 late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError)
                 telemetry.HANDOFFS.labels("late" if late else "failed").inc()
                 record.fault("first_event_late" if late else error_code(error), str(error))
                 pair.doubt(f"handoff failed: {error or type(error).__name__}")
-                if not (late and sent):  # a request that was closed tells prefill by itself
-                    self.legs.release(ticket, decode)
                 record.recompute("handoff_failed")
                 if late:
                     decode.room.late()
-                    decode = self._pool.pick(avoid=decode)
-                    record.decode = decode.name
+                try:
+                    # The same without the ticket where it did answer: that works even when the pair is dead.
+                    if not isinstance(error, DecodeFailed):
+                        decode = self._pool.pick(avoid=decode)
+                        record.decode = decode.name
+                finally:
+                    if not (late and sent):  # a request that was closed tells prefill by itself
+                        self.legs.release(ticket, decode)
             except asyncio.CancelledError:
                 if not sent:  # else decode sees the connection close and tells prefill
                     self.legs.release(ticket, decode)
