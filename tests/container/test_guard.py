@@ -118,6 +118,28 @@ async def test_every_api_goes_through_both_roles(
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "hello"}),
+        ("/v1/chat/completions", MESSAGE),
+        ("/v1/responses", {"input": "hello"}),
+        ("/v1/messages", {**MESSAGE, "max_tokens": 5}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_api_shows_the_client_a_failed_load(
+    stack: Stack, path: str, body: dict[str, Any], stream: bool
+) -> None:
+    """Chat and messages say their first event before they say that it failed, responses close the connection."""
+    stack.decode.fault = "error_event"
+    answer = await stack.http.post(path, json={**body, "stream": stream}, headers={"x-hyperpd-explain": "1"})
+    assert answer.headers["x-hyperpd-decision"] == "disaggregated; reason=plain; served=recomputed"
+    assert ("error" in answer.text, "hello" in answer.text) == (False, True)
+    await stack.settled()
+    assert stack.leases == {}
+
+
+@pytest.mark.parametrize(
     ("body", "explanation"),
     [
         ({"prompt": ["a", "b"]}, "split; reason=prompt_list; served=pd"),

@@ -196,6 +196,7 @@ class FakeEngine:
         fails = params and (self.fault == "error_event" or nowhere)
         cached = (params or {}).get("remote_prefill_cached_tokens", 0)
         texts = []
+        self.prefilled |= {self._said(body, prompt) for prompt in prompts}
         for prompt in [] if fails else prompts:
             for number in range(n):
                 seeded = {**body, "seed": body["seed"] + number} if body.get("seed") is not None else body

@@ -113,6 +113,18 @@ class Chat(Api):
     def delta(self, index: int, word: str, ends: bool) -> dict[str, Any]:
         return {"index": index, "delta": {"content": word}, "finish_reason": "length" if ends else None}
 
+    def failed(self) -> Iterator[bytes]:
+        yield self._role(0)
+        yield from super().failed()
+
+    def events(self, texts: list[str], usage: Usage, body: dict[str, Any]) -> Iterator[bytes]:
+        yield from (self._role(index) for index, _ in enumerate(texts))
+        yield from super().events(texts, usage, body)
+
+    def _role(self, index: int) -> bytes:
+        choice = {"index": index, "delta": {"role": "assistant", "content": ""}}
+        return _data({"id": "1", "created": 7, "choices": [choice]})
+
 
 class Responses(Api):
     """Responses: two events before the engine has done anything, and a last one that holds all."""
@@ -167,6 +179,7 @@ class Messages(Api):
             "input_tokens": usage.prompt - usage.cached,
             "output_tokens": usage.completion,
             "cache_read_input_tokens": usage.cached,
+            "cache_creation_input_tokens": 0,
         }
 
     def whole(self, texts: list[str], usage: Usage) -> dict[str, Any]:
@@ -174,8 +187,8 @@ class Messages(Api):
         return {"id": "m", "type": "message", "role": "assistant", "content": content, "usage": self.usage(usage)}
 
     def failed(self) -> Iterator[bytes]:
+        yield _event("message_start", {"type": "message_start", "message": {}})
         yield _event("error", {"type": "error", "error": {"type": "internal_error", "message": "KV load failed"}})
-        yield _event("message_stop", {"type": "message_stop"})
 
     def events(self, texts: list[str], usage: Usage, body: dict[str, Any]) -> Iterator[bytes]:
         yield _event("message_start", {"type": "message_start", "message": {}})

@@ -47,6 +47,7 @@ class Api:
     ends:     what begins the last event of a stream. A line break never stands inside an event's JSON.
     error:    what begins an error event.
     preamble: how many events are said before the engine has done anything.
+    opening:  how many come with its first work, before it is said that this failed.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Api:
     ends: bytes
     error: bytes
     preamble: int = 0
+    opening: int = 0
 
     def error_event(self, error: RequestError) -> bytes:
         """`error` as the last event of a stream that can go on no more."""
@@ -82,6 +84,7 @@ MESSAGES = _api(
     *("messages", "/v1/messages", "messages", _MESSAGES, "max_tokens"),
     ends=b"\nevent: message_stop\n",
     error=b"event: error\n",
+    opening=1,  # message_start
 )
 APIS = (COMPLETIONS, CHAT, RESPONSES, MESSAGES)
 BY_PATH = {api.path: api for api in APIS}

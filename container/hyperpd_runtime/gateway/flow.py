@@ -174,18 +174,9 @@ class Flow:
     ) -> Answer:
         """Decode with a ticket. Raises when its first event may have come from blocks of an expired lease."""
         deadline_s = _FIRST_EVENT * pair.lease_s - ticket.age_s(time.monotonic())
-        running = asyncio.create_task(self.legs.decode(request, decode, ticket, record, sent))
         if request.stream:
-            try:
-                async with asyncio.timeout(deadline_s):
-                    return await asyncio.shield(running)
-            except TimeoutError:
-                running.cancel()
-                running.add_done_callback(_close)
-                raise
-            except asyncio.CancelledError:
-                self.legs.hang_up(running) if sent else running.cancel()
-                raise
+            return await self._stream_with(ticket, request, decode, record, sent, deadline_s)
+        running = asyncio.create_task(self.legs.decode(request, decode, ticket, record, sent))
         # A whole answer has no first event. One that takes longer is good if no lease of this
         # prefill worker expired meanwhile; the lease itself has not, at this moment.
         try:
@@ -205,6 +196,21 @@ class Flow:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+    async def _stream_with(
+        self, ticket: Ticket, request: Admitted, decode: Member, record: Record, sent: Sent, deadline_s: float
+    ) -> Answer:
+        async with asyncio.timeout(deadline_s) as deadline:
+            running = asyncio.create_task(self.legs.decode(request, decode, ticket, record, sent, deadline))
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                if sent and not deadline.expired():
+                    self.legs.hang_up(running)
+                else:
+                    running.cancel()
+                    running.add_done_callback(_close)
+                raise
 
     @staticmethod
     def _poisoned(decode: Member) -> DecodeFailed:

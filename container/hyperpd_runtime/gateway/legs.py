@@ -78,7 +78,13 @@ class Legs:
             self.release(ended, decode)
 
     async def decode(
-        self, request: Admitted, decode: Member, ticket: Ticket | None, record: Record, sent: Sent | None = None
+        self,
+        request: Admitted,
+        decode: Member,
+        ticket: Ticket | None,
+        record: Record,
+        sent: Sent | None = None,
+        deadline: asyncio.Timeout | None = None,
     ) -> Answer:
         """Open decode and look at its first event. Raises DecodeFailed, EngineRefused, or what aiohttp raises."""
         api = request.api
@@ -87,7 +93,7 @@ class Legs:
         answer: Answer | None = None
         try:
             stream = request.stream and response.status == 200
-            first = await first_event(response, api) if stream else await response.read()
+            first = await first_event(response, api, deadline) if stream else await response.read()
             record.first_event(streamed=stream)
             if 400 <= response.status < 500:
                 raise EngineRefused(Answer(response.status, response.content_type, first))

@@ -42,20 +42,26 @@ class EngineRefused(Exception):
         self.answer = answer
 
 
-async def first_event(response: aiohttp.ClientResponse, api: Api) -> bytes:
-    """Bytes up to the end of the first event that the engine's work gave rise to, or of the stream."""
+async def first_event(response: aiohttp.ClientResponse, api: Api, deadline: asyncio.Timeout | None) -> bytes:
+    """Bytes up to the end of the first event that says something of the engine's work, or of the stream.
+
+    deadline: is lifted as soon as that work has begun. What follows may be held back long, by a tool parser.
+    """
     read, decoder, events = b"", Decoder(), 0
     async for chunk in response.content.iter_any():
         read += chunk
         events += len(decoder.feed(chunk))
-        if events > api.preamble:
+        if deadline and events > api.preamble:
+            deadline.reschedule(None)
+            deadline = None
+        if events > api.preamble + api.opening:
             break
     return read
 
 
 def is_error(begun: bytes, api: Api) -> bool:
     """Whether a stream that just began holds an error event, which comes with HTTP 200, or ended before its first."""
-    return len(Decoder().feed(begun)) <= api.preamble or api.error in begun
+    return len(Decoder().feed(begun)) <= api.preamble + api.opening or api.error in begun
 
 
 async def relay(
