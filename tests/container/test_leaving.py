@@ -63,6 +63,7 @@ async def test_at_every_step_of_the_event_loop(stack: Stack, name: str) -> None:
         # What was sent is let go of by decode, when it sees the connection close.
         await until(lambda: not pinned(stack.leases))
         assert stack.pool.members[1].room.taken == 0
+        await until(lambda: not stack.flow.legs._session.connector._acquired)  # connections in use
         if ended:
             break
     assert ended
