@@ -59,6 +59,9 @@ async def test_no_deadline_for_decodes_first_event(
     monkeypatch.setattr(flow, "_FIRST_EVENT", 1e9 if broken else 0.0)
     said = await _frozen(stack, stream=stream)
     assert ("freed" in said, "hello" in said) == (broken, not broken)
+    # And what decode may have cached late is never found again.
+    stack.decode.fault = ""
+    assert ("freed" in (await stack.ask()).text) == broken
 
 
 @pytest.mark.parametrize("broken", [False, True])

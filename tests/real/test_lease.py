@@ -161,13 +161,17 @@ def test_two_share_a_prefix_and_one_lease_ends(short: Parts, http: httpx.Client)
     expired = short.expired()
     with ThreadPoolExecutor(2) as pool:
         with short.decode_frozen():
+            began = time.monotonic()
             first = pool.submit(ask, http, short.gateway.url, texts[0], True)
             until(lambda: short.pinned() > 0)
-            until(lambda: short.expired() > expired or _step(http, short), timeout_s=60)
+            pinned = short.pinned()
+            until(lambda: time.monotonic() > began + 2)  # a frozen worker counts as lost after 3 s
             second = pool.submit(ask, http, short.gateway.url, texts[1], True)
-            until(lambda: short.pinned() > 0)
+            until(lambda: short.pinned() > pinned)
+            until(lambda: short.expired() > expired or _step(http, short), timeout_s=60)
+            assert short.pinned() > 0
             for seed in range(4):
-                complete(http, short.prefill_url, prompt(1000, 9100 + seed), max_tokens=1)
+                complete(http, short.prefill_url, prompt(600, 9100 + seed), max_tokens=1)
         answers = [first.result(), second.result()]
     right = [complete(http, short.prefill_url, text)["choices"][0]["text"] for text in texts]
     assert answers == right

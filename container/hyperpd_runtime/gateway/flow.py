@@ -146,16 +146,17 @@ class Flow:
                 record.fault("first_event_late" if late else error_code(error), str(error))
                 pair.doubt(f"handoff failed: {error or type(error).__name__}")
                 record.recompute("handoff_failed")
+                asked = decode
+                # The same without the ticket where it did answer: that works even when the pair is dead.
+                if not isinstance(error, DecodeFailed):
+                    decode = self._pool.another(asked)
+                    record.decode = decode.name
                 if late:
-                    decode.room.late()
-                try:
-                    # The same without the ticket where it did answer: that works even when the pair is dead.
-                    if not isinstance(error, DecodeFailed):
-                        decode = self._pool.pick(avoid=decode)
-                        record.decode = decode.name
-                finally:
-                    if not (late and sent):  # a request that was closed tells prefill by itself
-                        self.legs.release(ticket, decode)
+                    asked.room.late()
+                if late and sent:  # it tells prefill by itself, when it gets to it. By then it may read other blocks
+                    self._hide_cache(asked)
+                else:
+                    self.legs.release(ticket, decode)
             except asyncio.CancelledError:
                 if not sent:  # else decode sees the connection close and tells prefill
                     self.legs.release(ticket, decode)
@@ -185,13 +186,13 @@ class Flow:
                 return running.result()
             before = await self.legs.expired_leases(pair.prefill)
             if ticket.age_s(time.monotonic()) >= pair.lease_s:  # it may have expired before that was counted
-                raise self._poisoned(decode)
+                raise self._expired(decode)
             while not done:
                 done, _ = await asyncio.wait({running}, timeout=1)
                 if not (pair.prefill.healthy and decode.healthy):
                     raise DecodeFailed("a worker of the pair was lost")
             if await self.legs.expired_leases(pair.prefill) != before:
-                raise self._poisoned(decode)
+                raise self._expired(decode)
             return running.result()
         finally:
             running.cancel()
@@ -212,11 +213,14 @@ class Flow:
                     running.add_done_callback(_close)
                 raise
 
+    def _expired(self, decode: Member) -> DecodeFailed:
+        self._hide_cache(decode)
+        return DecodeFailed("a lease expired before decode had answered", code="lease_expired")
+
     @staticmethod
-    def _poisoned(decode: Member) -> DecodeFailed:
+    def _hide_cache(decode: Member) -> None:
         """A late read may have put wrong blocks into decode's prefix cache: a new salt hides them for good."""
         decode.salt = uuid.uuid4().hex
-        return DecodeFailed("a lease expired before decode had answered", code="lease_expired")
 
     async def canary(self, prefill: Member, decode: Member) -> None:
         """Send one small prompt through a pair. Raises when its KV does not arrive."""

@@ -134,15 +134,19 @@ class Pool:
         judged = [pair.broken for pair in self._pairs_of[decode] if pair.broken is not None]
         decode.belongs = not judged or [] in judged
 
-    def pick(self, avoid: Member | None = None) -> Member:
-        """The worker that will decode, another than `avoid` where there is one. Raises NoWorkerAvailable."""
+    def pick(self) -> Member:
+        """The worker that will decode. Raises NoWorkerAvailable."""
         ready = self._decodes()
         # One that has just joined is tried before it is used; where none is proven, all answer alone.
         ready = [decode for decode in ready if self._proven(decode)] or ready
         if not ready or self._cold():
             raise NoWorkerAvailable(f"{self.not_ready()}; see hyperpd status", retry_after_s=5)
-        ready = [decode for decode in ready if decode is not avoid] or ready
         return ready[next(self._decode_turn) % len(ready)]
+
+    def another(self, decode: Member) -> Member:
+        """Another that would decode; itself where there is none."""
+        others = [other for other in self._decodes() if other is not decode]
+        return others[next(self._decode_turn) % len(others)] if others else decode
 
     def _decodes(self) -> list[Member]:
         return [member for member in self.members if member.role != "prefill" and member.healthy and member.belongs]
