@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hyperpd_runtime.gateway import guard
 from hyperpd_runtime.gateway.apis import BY_PATH, CHAT, COMPLETIONS, MESSAGES, RESPONSES, Api
 from hyperpd_runtime.gateway.guard import TABLE, decide
 from hyperpd_runtime.gateway.passed import ADAPTERS, PASSED
 from hyperpd_runtime.gateway.shapes import Ask
+from hyperpd_runtime.gateway.split import split
 from tests.container.stack import Stack, counted, running, tiny
 
 MESSAGE = {"messages": [{"role": "user", "content": "hello"}]}
@@ -33,6 +36,8 @@ async def stack() -> AsyncIterator[Stack]:
         (COMPLETIONS, {"prompt": [[1, 2]]}, "plain"),
         (COMPLETIONS, {"prompt": ["x", "y"]}, "prompt_list"),
         (COMPLETIONS, {"prompt": [[1], [2]], "stream": True}, "prompt_list"),
+        (COMPLETIONS, {"prompt": [["x", "y"], ["z"]]}, "plain"),  # no such thing: both legs would refuse it
+        (COMPLETIONS, {"prompt": ["x", [1]]}, "plain"),
         (COMPLETIONS, {"prompt": "x", "n": 2}, "n"),
         (COMPLETIONS, {"prompt": "x", "n": 2, "temperature": 0}, "n_greedy"),
         (COMPLETIONS, {"prompt": "x", "n": 2, "temperature": "0"}, "n_greedy"),
@@ -91,6 +96,31 @@ def test_every_line_has_a_test_and_a_reason() -> None:
 def _cases() -> list[Any]:
     (mark,) = (mark for mark in test_a_shape_and_its_line.pytestmark if mark.name == "parametrize")
     return list(mark.args[1])
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data(), st.sampled_from([*BY_PATH.values()]), st.sampled_from([0, 10]))
+def test_whatever_is_in_a_body_it_is_decided_or_refused(data: st.DataObject, api: Api, threshold: int) -> None:
+    fields = st.sampled_from(sorted({*api.fields, *guard.FORBIDDEN, "colour"}))
+    body = data.draw(st.dictionaries(fields, _VALUES, max_size=6)) | data.draw(
+        st.sampled_from([{}, {api.prompt: "x"}, {api.prompt: ["x", "y"]}, {api.prompt: [3, 4]}])
+    )
+    try:
+        admitted = guard.admit(body, api, ["m"], threshold)
+    except guard.Refused:
+        return
+    assert admitted.shape.how != "refused"
+    if admitted.shape.how == "split":
+        parts = split(admitted)
+        assert 1 < len(parts) <= guard.MOST_PARTS
+        assert {part.shape.how for part in parts} <= {"disaggregated", "decode_only"}
 
 
 @pytest.mark.parametrize(

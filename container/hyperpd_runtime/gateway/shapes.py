@@ -22,9 +22,14 @@ class Ask:
     threshold_tokens: int = 0
 
     def prompts(self) -> int:
-        """How many prompts a completion has: a text is one, and so is a list of token ids."""
+        """How many prompts a completion has: a text is one, and so is a list of token ids.
+
+        A list of anything else than either is one, too: the engine refuses it whole.
+        """
         prompt = self.body.get("prompt")
-        return len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+        if isinstance(prompt, list) and (all(map(_text, prompt)) or all(map(_token_ids, prompt))):
+            return max(len(prompt), 1)
+        return 1
 
     def answers(self) -> float:
         """How many answers to each prompt. Infinite where `n` or the seed it counts from is no integer."""
@@ -99,6 +104,14 @@ def _content(content: Any) -> Iterator[str]:
 
 def _function(tool: Any) -> bool:
     return isinstance(tool, dict) and tool.get("type") == "function"
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _token_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, int) for one in value)
 
 
 def _integer(value: Any) -> bool:
