@@ -22,9 +22,6 @@ SEED = int(os.environ.get("DIFFERENTIAL_SEED") or random.SystemRandom().randrang
 
 
 def ask(http: httpx.Client, url: str, path: str, body: Body) -> httpx.Response:
-    body = {key: value for key, value in body.items() if value is not None}
-    if not body.get("stream"):
-        body.pop("stream_options", None)
     return http.post(url + path, json={"model": "tiny-llama", **body}, headers={"x-hyperpd-explain": "1"})
 
 

@@ -112,7 +112,7 @@ def mixed(count: int, number: int) -> list[tuple[str, Body]]:
     )
     @given(bodies=one_of_each())
     def make(bodies: list[tuple[str, str, Body]]) -> None:
-        found.extend((path, {k: v for k, v in body.items() if v is not None}) for _, path, body in bodies)
+        found.extend((path, body) for _, path, body in bodies)
 
     make()
     random.Random(number).shuffle(found)
