@@ -97,6 +97,18 @@ async def test_the_ticket_of_a_prefill_that_was_nearly_done_is_given_back(stack:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_decode_is_let_read_what_it_was_sent(stack: Stack, stream: bool) -> None:
+    """An engine that is busy loses a body whose connection closes before it was read, and the ticket in it."""
+    stack.decode.slow_to_read_s = 0.2
+    asking = asyncio.create_task(stack.ask(stream=stream))
+    await until(lambda: stack.leases)
+    asking.cancel()
+    await until(lambda: stack.pool.in_flight == 0)
+    await stack.settled()
+    await until(lambda: not stack.leases)
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_one_part_of_several_is_refused(stack: Stack, stream: bool) -> None:
     """The client is told why; the others' streams are closed, and what they hold is given back."""
     stack.decode.fault = "slow"

@@ -51,6 +51,7 @@ class FakeEngine:
         self.models = models or ("tiny-llama",)  # the model, then its adapters
         self.fault = ""
         self.refuses = self.breaks = ""  # a prompt that decode answers with 400, or 500, once it is asked
+        self.slow_to_read_s = 0.0
         self.probed = 0
         self.well = True
         self.ready: Any = {"state": "draining"}  # what a supervisor at this port would say when it is not
@@ -106,6 +107,8 @@ class FakeEngine:
         return web.json_response({"count": len(tokens), "max_model_len": 2048, "tokens": tokens})
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
+        if self.slow_to_read_s:  # a connection that closes meanwhile takes its body along
+            await asyncio.sleep(self.slow_to_read_s)
         body = await request.json()
         self.bodies.append(body)
         self.paths.append(request.path)

@@ -18,7 +18,7 @@ from hyperpd_runtime.gateway.guard import PLAIN, Admitted
 from hyperpd_runtime.gateway.handoff import Ticket
 from hyperpd_runtime.gateway.legs import Legs, Sent
 from hyperpd_runtime.gateway.pool import Member, Pair, Pool
-from hyperpd_runtime.gateway.relay import NETWORK, Answer, EngineRefused, joined
+from hyperpd_runtime.gateway.relay import NETWORK, Answer, EngineRefused, close_answer, joined
 from hyperpd_runtime.gateway.telemetry import Record
 
 # A read after the lease's end gives wrong text with HTTP 200, so both bounds count from the moment
@@ -85,7 +85,7 @@ class Flow:
                 for its, task in zip(records, running, strict=True):
                     its.end("split")
                     task.cancel()
-                    task.add_done_callback(_close)
+                    task.add_done_callback(close_answer)
 
         def close() -> None:
             for answer in answers:
@@ -194,9 +194,12 @@ class Flow:
             if await self.legs.expired_leases(pair.prefill) != before:
                 raise self._expired(decode)
             return running.result()
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+        except asyncio.CancelledError:
+            self.legs.leave(running, sent)
+            raise
+        except (DecodeFailed, *NETWORK):
+            self.legs.leave(running, {})
+            raise
 
     async def _stream_with(
         self, ticket: Ticket, request: Admitted, decode: Member, record: Record, sent: Sent, deadline_s: float
@@ -206,11 +209,7 @@ class Flow:
             try:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
-                if sent and not deadline.expired():
-                    self.legs.hang_up(running)
-                else:
-                    running.cancel()
-                    running.add_done_callback(_close)
+                self.legs.leave(running, {} if deadline.expired() else sent)
                 raise
 
     def _expired(self, decode: Member) -> DecodeFailed:
@@ -239,12 +238,6 @@ class Flow:
                     raise
         except EngineRefused as refused:
             raise DecodeFailed(f"canary refused with {refused.answer.status}") from None
-
-
-def _close(ended: asyncio.Task[Answer]) -> None:
-    """Close the answer of a part whose request will not be answered as a whole."""
-    if not ended.cancelled() and not ended.exception():
-        ended.result().close()
 
 
 def error_code(error: Exception) -> str:

@@ -17,18 +17,20 @@ from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.guard import Admitted
 from hyperpd_runtime.gateway.handoff import Ticket
 from hyperpd_runtime.gateway.pool import Member
-from hyperpd_runtime.gateway.relay import NETWORK, Answer, EngineRefused, first_event, is_error, relay
+from hyperpd_runtime.gateway.relay import NETWORK, Answer, EngineRefused, close_answer, first_event, is_error, relay
 from hyperpd_runtime.gateway.telemetry import Record
 
 _STEP_TIMEOUT_S = 30
 _RELEASE_TIMEOUT_S = 10
-# When the client leaves, a leg goes on for a moment. An engine looks for aborts between its steps only: a
-# prefill whose last step runs (for a short prompt, the only one) pins its blocks all the same, for a whole
-# lease unless its ticket is read and given back. One that takes longer than others did is queued: cancelled.
-# And a streamed decode that is closed before it began has told prefill nothing: vLLM starts it lazily.
+# When the client leaves, a leg goes on for a moment.
+# - An engine looks for aborts between its steps only: a prefill whose last step runs (for a short prompt, the
+#   only one) pins its blocks all the same, for a whole lease unless its ticket is read and given back. One
+#   that takes far longer than others did is queued, and cancelled.
+# - A decode whose connection closes before the engine has it tells prefill nothing: uvicorn then drops the
+#   body, and vLLM starts streams lazily.
 _GRACE_S = 1.0
 _WEIGHT = 0.2  # of the latest in the average
-_GRACE = 2.0  # times what a prefill of that worker took lately
+_GRACE = 4.0  # times what a prefill of that worker took lately
 _EXPIRED_LEASES = "vllm:nixl_num_kv_expired_reqs_total"
 Sent = dict[str, bool]  # not empty once the body of a request goes out
 
@@ -114,9 +116,13 @@ class Legs:
             if answer is None:
                 response.close()
 
-    def hang_up(self, leg: asyncio.Task[Answer]) -> None:
-        """Close a stream once it has begun, which tells decode to let go, or after a moment."""
-        self._in_background(_hang_up(leg))
+    def leave(self, leg: asyncio.Task[Answer], sent: Sent) -> None:
+        """Close a decode leg; one that was sent when it has begun, or after a moment."""
+        leg.add_done_callback(close_answer)
+        if sent:
+            self._in_background(_cancel_later(leg))
+        else:
+            leg.cancel()
 
     async def pass_on(self, path: str, body: dict[str, Any], worker: Member) -> Answer:
         """Ask one worker something that has no second leg."""
@@ -169,9 +175,6 @@ class Legs:
         task.add_done_callback(self._background.discard)
 
 
-async def _hang_up(leg: asyncio.Task[Answer]) -> None:
+async def _cancel_later(leg: asyncio.Task[Answer]) -> None:
     await asyncio.wait({leg}, timeout=_GRACE_S)
     leg.cancel()
-    (ended,) = await asyncio.gather(leg, return_exceptions=True)
-    if isinstance(ended, Answer):
-        ended.close()

@@ -34,6 +34,12 @@ class Answer:
     close: Callable[[], None] = lambda: None
 
 
+def close_answer(ended: asyncio.Task[Answer]) -> None:
+    """Close what a leg brought that nobody waits for any more."""
+    if not ended.cancelled() and not ended.exception():
+        ended.result().close()
+
+
 class EngineRefused(Exception):
     """The engine said 4xx; its answer goes to the client as it is."""
 
