@@ -28,7 +28,7 @@ _RELEASE_TIMEOUT_S = 10
 #   that takes far longer than others did is queued, and cancelled.
 # - A decode whose connection closes before the engine has it tells prefill nothing: uvicorn then drops the
 #   body, and vLLM starts streams lazily.
-_GRACE_S = 1.0
+_GRACE_S = 8.0  # 1 s left 8 of 1,200 tickets to their lease, on a machine whose prefills took up to 4 s
 _WEIGHT = 0.2  # of the latest in the average
 _GRACE = 4.0  # times what a prefill of that worker took lately
 _EXPIRED_LEASES = "vllm:nixl_num_kv_expired_reqs_total"
