@@ -16,7 +16,7 @@ from hyperpd_runtime.gateway import app, flow, pool, telemetry
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.keys import Keys
 from hyperpd_runtime.listen import Listener
-from tests.fakes.engine import FakeEngine
+from tests.fakes.engine import FakeEngine, Leases
 
 
 @dataclass
@@ -28,16 +28,21 @@ class Stack:
     decode: FakeEngine
     pool: pool.Pool
     flow: flow.Flow
-    leases: dict[str, str]
+    leases: Leases
 
     async def ask(self, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         body = {"prompt": "hello", "max_tokens": 4, **options}
         return await self.http.post("/v1/completions", json=body, headers=headers)
 
+    async def explain(self, path: str, body: dict[str, Any], **headers: str) -> str:
+        """Decision and reason of a request."""
+        answer = await self.http.post(path, json=body, headers={"x-hyperpd-explain": "1", **headers})
+        return answer.headers["x-hyperpd-decision"]
+
     async def settled(self) -> None:
         """Return when nothing runs in the background."""
-        while self.flow._background:
-            await asyncio.gather(*self.flow._background)
+        while self.flow.legs._background:
+            await asyncio.gather(*self.flow.legs._background)
 
     async def raw(self, sent: bytes) -> bytes:
         """What the gateway answers to `sent`, up to its closing the connection."""
@@ -76,15 +81,15 @@ def counted(name: str, **labels: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def running(file: RecipeFile, keys: Keys | None = None) -> AsyncIterator[Stack]:
+async def running(file: RecipeFile, keys: Keys | None = None, sequences: int = 32) -> AsyncIterator[Stack]:
     """The stack, proven and asked for nothing yet."""
-    leases: dict[str, str] = {}
+    leases: Leases = {}
     served = [file.recipe.model.name, *(adapter.name for adapter in file.recipe.model.adapters)]
     prefill, decode = FakeEngine(leases, *served), FakeEngine(leases, *served)
     await prefill.start()
     await decode.start()
     workers = [Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)]
-    members = pool.Pool(workers, disaggregated=True)
+    members = pool.Pool(workers, disaggregated=True, sequences=sequences)
     port = free_port()
     async with pool.session() as session, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         way = flow.Flow(session, members, file.recipe)

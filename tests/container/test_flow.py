@@ -15,6 +15,7 @@ from hyperpd.recipe import load
 from hyperpd_runtime.gateway import flow, pool
 from hyperpd_runtime.gateway.discovery import Endpoint
 from tests.container.stack import Stack, counted, running, tiny
+from tests.fakes.engine import FakeEngine
 
 
 @pytest.fixture
@@ -66,8 +67,11 @@ async def test_an_old_ticket_is_not_used(stack: Stack, monkeypatch: pytest.Monke
     recomputed = counted("hyperpd_recomputed_requests_total", why="ticket_old")
     answer = await stack.ask()
     assert answer.json()["choices"][0]["text"] == "after hello"
-    assert all("kv_transfer_params" not in body for body in stack.decode.bodies)
+    await stack.settled()
+    released = [body for body in stack.decode.bodies if "kv_transfer_params" in body]
+    assert {body["model"] for body in released} <= {"hyperpd-release"}
     assert counted("hyperpd_recomputed_requests_total", why="ticket_old") == recomputed + 1
+    assert stack.leases == {}
 
 
 async def test_decode_that_does_not_answer_within_the_lease_is_left(
@@ -78,6 +82,8 @@ async def test_decode_that_does_not_answer_within_the_lease_is_left(
     answer = await stack.ask(stream=True)
     assert "after" in answer.text
     assert counted("hyperpd_faults_total", kind="first_event_late") == late + 1
+    await stack.settled()
+    assert stack.leases == {}  # also of a leg that was closed before it was sent
 
 
 @pytest.mark.parametrize("expired", [0, 1])
@@ -145,11 +151,14 @@ async def test_a_cut_stream_ends_with_an_error_event(stack: Stack) -> None:
 async def test_a_list_of_prompts_never_shares_a_ticket(stack: Stack) -> None:
     answer = await stack.ask(prompt=["one", "two", "three"])
     assert [c["text"] for c in answer.json()["choices"]] == ["after one", "after two", "after three"]
-    assert answer.json()["usage"] == {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15}
+    usage = {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15}
+    assert answer.json()["usage"] == usage | {"prompt_tokens_details": {"cached_tokens": 0}}
     assert len(stack.prefill.bodies) == 3
 
 
-@pytest.mark.parametrize("options", [{"n": 2}, {"max_tokens": 1}, {"prompt_logprobs": 1}, {"use_beam_search": True}])
+@pytest.mark.parametrize(
+    "options", [{"n": 2, "temperature": 0}, {"max_tokens": 1}, {"prompt_logprobs": 1}, {"use_beam_search": True}]
+)
 async def test_shapes_that_are_never_disaggregated(stack: Stack, options: dict[str, Any]) -> None:
     assert (await stack.ask(**options)).status_code == 200
     assert stack.prefill.bodies == []
@@ -252,8 +261,11 @@ async def test_the_age_of_a_ticket_counts_in_the_prefill_workers_own_lease(stack
 async def test_an_error_in_the_middle_of_a_stream_is_counted(stack: Stack) -> None:
     faults = counted("hyperpd_faults_total", kind="error_event")
     stack.decode.fault = "late_error"
-    answer = await stack.ask(stream=True)
-    assert "KV load failed" in answer.text
+    async with stack.http.stream("POST", "/v1/completions", json={"prompt": "hello", "stream": True}) as answer:
+        chunks = answer.aiter_text()
+        await anext(chunks)
+        stack.decode.proceed.set()
+        assert "KV load failed" in "".join([chunk async for chunk in chunks])
     assert counted("hyperpd_faults_total", kind="error_event") == faults + 1
 
 
@@ -319,3 +331,54 @@ async def test_only_streams_say_when_their_first_token_came(stack: Stack) -> Non
     assert counted(name) == before
     await stack.ask(stream=True)
     assert counted(name) == before + 1
+
+
+async def test_a_leg_that_was_never_sent_gives_its_ticket_back(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode's connection hung; decode knows nothing of the request, so it cannot tell prefill."""
+    real = stack.flow.legs.decode
+
+    async def hangs(request: Any, decode: Any, ticket: Any, *rest: Any) -> Any:
+        if ticket:
+            await asyncio.Event().wait()
+        return await real(request, decode, ticket, *rest)
+
+    monkeypatch.setattr(stack.flow.legs, "decode", hangs)
+    monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
+    assert "after" in (await stack.ask(stream=True)).text
+    await stack.settled()
+    assert stack.leases == {}
+
+
+async def test_a_decode_worker_that_is_gone_is_replaced_by_another(stack: Stack) -> None:
+    """It takes over the request, and gives the ticket back."""
+    other = FakeEngine(stack.leases)
+    await other.start()
+    await stack.decode.stop()
+    try:
+        stack.pool.update([*(m.endpoint for m in stack.pool.members), Endpoint("decode", "decode-1", other.url)])
+        stack.pool.members[2].healthy = True
+        answer = await stack.ask()
+        assert answer.json()["choices"][0]["text"] == "after hello"
+        await stack.settled()
+        assert stack.leases == {}
+        assert sorted(body["model"] for body in other.bodies) == ["hyperpd-release", "tiny-llama"]
+    finally:
+        await other.stop()
+
+
+async def test_a_late_decode_worker_is_not_asked_again_where_there_is_another(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = FakeEngine(stack.leases)
+    await other.start()
+    try:
+        stack.pool.update([*(m.endpoint for m in stack.pool.members), Endpoint("decode", "decode-1", other.url)])
+        stack.pool.members[2].healthy = True
+        monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
+        stack.decode.fault = "hang"
+        assert "after" in (await stack.ask(stream=True)).text
+        asked = [body for body in other.bodies if body["model"] == "tiny-llama"]
+        assert ["kv_transfer_params" in body for body in asked] == [False]
+        assert stack.pool.members[1].room.places < stack.pool.members[1].room.most
+    finally:
+        await other.stop()

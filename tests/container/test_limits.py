@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hyperpd_runtime.gateway import guard
+from hyperpd_runtime.gateway.apis import CHAT
+from hyperpd_runtime.gateway.shapes import Ask
 from tests.container.stack import counted, running, tiny, until
 
 SMALL = {"limits": {"body_mib": 1 / 1024}}  # 1 KiB
@@ -64,7 +65,7 @@ async def test_a_body_of_exactly_the_limit(spaces: int, status: int) -> None:
         ({"prompt": "x" * 37}, "plain"),
         ({"prompt": list(range(3, 12))}, "short_prompt"),
         ({"prompt": list(range(3, 13))}, "plain"),
-        ({"prompt": "x", "n": 2}, "n"),  # the shape comes first
+        ({"prompt": "x", "use_beam_search": True}, "beam_search"),  # the shape comes first
     ],
 )
 async def test_a_short_prompt_stays_on_decode(asked: dict[str, Any], how: str) -> None:
@@ -101,4 +102,4 @@ async def test_every_prompt_is_moved_where_there_is_no_threshold() -> None:
     ],
 )
 def test_the_estimate_of_a_chat(messages: Any, tokens: float) -> None:
-    assert guard.estimated_tokens({"messages": messages}) == tokens
+    assert Ask({"messages": messages}, CHAT).estimated_tokens() == tokens

@@ -2,32 +2,68 @@
 
 It refuses a prefill leg whose fields are wrong, so a failing test points at the mistake. What it
 answers is a function of the prompt, and, when a ticket is used, of the prompt that was prefilled:
-a ticket given to the wrong request shows as wrong text, and so does one of another adapter.
+a ticket given to the wrong request shows as wrong text, and so does one of another adapter. A read
+after a lease's end answers 200 with somebody else's text and stays in the prefix cache, as the real
+one does. tests/real/test_recorded.py holds it to what a real engine said.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import itertools
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+
+from tests.fakes import engine_wire as wire
+
+BLOCKS = 100  # of prefill's cache; a lease pins one
+
+
+@dataclass
+class Lease:
+    """What prefill keeps for one ticket."""
+
+    prompt: str
+    expired: bool = False
+
+
+Leases = dict[str, Lease]  # by request id; shared by the workers of one fleet
+_numbers = itertools.count()
+
+
+def expire(leases: Leases) -> None:
+    """End every lease that is open: prefill gives its blocks to others."""
+    for lease in leases.values():
+        lease.expired = True
+
+
+def pinned(leases: Leases) -> int:
+    return sum(not lease.expired for lease in leases.values())
 
 
 class FakeEngine:
     """One worker. `fault` is one of: "", "500", "no_ticket", "error_event", "cut", "hang", "slow", "late_error"."""
 
-    def __init__(self, leases: dict[str, str], *models: str) -> None:
-        self.leases = leases  # request id → prompt, shared by the workers of one fleet
+    def __init__(self, leases: Leases, *models: str) -> None:
+        self.leases = leases
         self.models = models or ("tiny-llama",)  # the model, then its adapters
         self.fault = ""
+        self.refuses = self.breaks = ""  # a prompt that decode answers with 400, or 500, once it is asked
+        self.slow_to_read_s = 0.0
         self.probed = 0
         self.well = True
         self.ready: Any = {"state": "draining"}  # what a supervisor at this port would say when it is not
         self.metrics_read = 0
         self.expired = 0  # leases that ended unread
         self.bodies: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self.ids: list[str] = []
+        self.cache: dict[str, str] = {}  # salted prompt → what it is taken for
+        self.prefilled: set[str] = set()
+        self.running = 0
+        self.most_running = 0
         self.arrived = asyncio.Event()
         self.aborted = asyncio.Event()
         self.proceed = asyncio.Event()
@@ -38,8 +74,9 @@ class FakeEngine:
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/ready", self._ready)
-        for path in ("/v1/completions", "/v1/chat/completions"):
+        for path in wire.APIS:
             app.router.add_post(path, self._infer)
+        app.router.add_post("/tokenize", self._tokenize)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, address, port)
@@ -59,90 +96,146 @@ class FakeEngine:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self.metrics_read += 1
-        return web.Response(text=f'vllm:nixl_num_kv_expired_reqs_total{{engine="0"}} {self.expired}.0\n')
+        return web.Response(
+            text=f'vllm:nixl_num_kv_expired_reqs_total{{engine="0"}} {self.expired}.0\n'
+            f'vllm:kv_cache_usage_perc{{engine="0"}} {pinned(self.leases) / BLOCKS}\n'
+        )
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        tokens = list(body["prompt"].encode())
+        return web.json_response({"count": len(tokens), "max_model_len": 2048, "tokens": tokens})
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
+        if self.slow_to_read_s:  # a connection that closes meanwhile takes its body along
+            await asyncio.sleep(self.slow_to_read_s)
         body = await request.json()
         self.bodies.append(body)
+        self.paths.append(request.path)
         self.ids.append(request.headers["X-Request-Id"])
         self.arrived.set()
-        params = body.get("kv_transfer_params")
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            return await self._answer(request, body)
+        except ConnectionError:
+            return web.Response()  # nobody reads it
+        finally:
+            self.running -= 1
+
+    async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        api, params = wire.APIS[request.path], body.get("kv_transfer_params")
         if body["model"] not in self.models:
-            if params:
-                self.leases.pop(params["remote_request_id"], None)
-            return web.json_response({"error": {"message": "no such model", "code": 404}}, status=404)
+            self._let_go(params)
+            message = f"The model `{body['model']}` does not exist."
+            return web.json_response(api.error(message, 404), status=404)
         if self.fault == "hang" and body.get("prompt") != [1]:  # not the gateway's step
             try:
                 await self.proceed.wait()
             except asyncio.CancelledError:
-                if params and params.get("do_remote_prefill"):
-                    self.leases.pop(params["remote_request_id"], None)  # decode tells prefill
+                self._let_go(params)  # decode tells prefill
                 self.aborted.set()
                 raise
         if self.fault == "500":
-            return web.json_response({"error": {"message": "Internal server error"}}, status=500)
+            return web.json_response(api.error("Internal server error", 500), status=500)
         if body.get("temperature") == 9:
-            return web.json_response({"error": {"message": "temperature is too high"}}, status=400)
-        prompt = body.get("prompt") or body["messages"][-1]["content"]
+            self._let_go(params)
+            return web.json_response(api.error("temperature is too high", 400), status=400)
         if params and params.get("do_remote_decode"):
-            return self._prefill(body, prompt)
-        return await self._decode(request, body, prompt, params)
+            return self._prefill(api, body)
+        return await self._decode(request, api, body, params)
+
+    def _let_go(self, params: Any) -> None:
+        if params and params.get("do_remote_prefill"):
+            self.leases.pop(params["remote_request_id"], None)
 
     def _said(self, body: dict[str, Any], prompt: Any) -> str:
         return str(prompt) + (f" by {body['model']}" if body["model"] != self.models[0] else "")
 
-    def _prefill(self, body: dict[str, Any], prompt: Any) -> web.Response:
-        limit = body.get("max_completion_tokens", body.get("max_tokens"))
-        if limit != 1 or body.get("n") != 1 or body.get("stream") or "stream_options" in body or "min_tokens" in body:
-            return web.json_response({"error": {"message": f"not a prefill body: {sorted(body)}"}}, status=400)
-        lease = f"cmpl-{len(self.bodies)}"
-        self.leases[lease] = self._said(body, prompt)
-        ticket = {
-            "do_remote_prefill": True,
-            "do_remote_decode": False,
-            "remote_engine_id": "prefill-0-x",
-            "remote_request_id": lease,
-            "remote_block_ids": [[1, 2]],
-            "remote_host": "127.0.0.1",
-            "remote_port": 5600,
-            "tp_size": 1,
-        }
-        answer = {"choices": [{"index": 0, "text": "x"}]}
-        return web.json_response(answer | ({} if self.fault == "no_ticket" else {"kv_transfer_params": ticket}))
+    def _prefill(self, api: wire.Api, body: dict[str, Any]) -> web.Response:
+        wrong = api.wrong_for_prefill(body)
+        if wrong:
+            return web.json_response(api.error(f"not a prefill body: {wrong}", 400), status=400)
+        prompts = api.prompts(body)
+        tickets = []
+        for prompt in prompts:  # a list pins all of them, and returns the first one's ticket
+            said = self._said(body, prompt)
+            lease = f"cmpl-{next(_numbers)}"
+            self.leases[lease] = Lease(said)
+            cached = len(said) if said in self.prefilled else 0
+            self.prefilled.add(said)
+            tickets.append(wire.ticket(lease, cached))
+        answer = api.whole(["x"], wire.Usage(3 * len(prompts), len(prompts), cached))
+        if body.get("return_token_ids") and api.chat:
+            answer["prompt_token_ids"] = list(str(prompts[0]).encode())
+        return web.json_response(answer | {"kv_transfer_params": None if self.fault == "no_ticket" else tickets[0]})
 
-    async def _decode(self, request: web.Request, body: dict[str, Any], prompt: Any, params: Any) -> web.StreamResponse:
-        if isinstance(prompt, list) and prompt and isinstance(prompt[0], str) and params:
-            return web.json_response({"error": {"message": "the engine died of a list with one ticket"}}, status=500)
-        seen = computed = self._said(body, prompt)
+    def _text(self, body: dict[str, Any], prompt: Any, params: Any) -> str:
+        """What is said to a prompt: of its own blocks, of those the ticket names, or of what the cache holds."""
+        computed = self._said(body, prompt)
+        key = f"{body.get('cache_salt', '')}:{computed}"
         if params:
-            seen = self.leases.pop(params["remote_request_id"], "freed blocks")
+            lease = self.leases.pop(params["remote_request_id"], None)
+            seen = "freed blocks" if lease is None or lease.expired else lease.prompt
+            if seen != computed:
+                self.cache[key] = seen  # for good, or until another salt
+        seen = self.cache.get(key, computed)
         # What an adapter computed is of no use to another.
         text = f"after {seen}" if seen.partition(" by ")[2] == computed.partition(" by ")[2] else "noise"
+        return text + (f" seed {body['seed']}" if body.get("seed") is not None else "")
+
+    async def _decode(
+        self, request: web.Request, api: wire.Api, body: dict[str, Any], params: Any
+    ) -> web.StreamResponse:
+        prompts, n = api.prompts(body), body.get("n") or 1
+        for told, status in ((self.refuses, 400), (self.breaks, 500)):
+            if told and told in prompts:
+                self._let_go(params)
+                return web.json_response(api.error("refused by its content", status), status=status)
+        if len(prompts) > 1 and params and any(len(str(one)) > len(str(prompts[0])) for one in prompts):
+            return web.json_response(api.error("the engine died of a list with one ticket", 500), status=500)
+        # Of blocks that are not there the load fails, and the lease stays.
+        nowhere = params and any(number >= BLOCKS for ids in params["remote_block_ids"] for number in ids)
+        fails = params and (self.fault == "error_event" or nowhere)
+        cached = (params or {}).get("remote_prefill_cached_tokens", 0)
+        texts = []
+        self.prefilled |= {self._said(body, prompt) for prompt in prompts}
+        for prompt in [] if fails else prompts:
+            for number in range(n):
+                seeded = {**body, "seed": body["seed"] + number} if body.get("seed") is not None else body
+                texts.append(self._text(seeded, prompt, params))
+        usage = wire.Usage(3 * len(prompts), 2 * len(texts), cached)
         if not body.get("stream"):
-            if self.fault == "error_event" and params:
-                return web.json_response({"error": {"message": "Internal server error"}}, status=500)
-            usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-            return web.json_response({"id": "1", "choices": [{"index": 0, "text": text}], "usage": usage})
+            if fails:
+                return web.json_response(api.error("Internal server error", 500), status=500)
+            return web.json_response(api.whole(texts, usage))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        if self.fault == "error_event" and params:
-            await response.write(b'data: {"error": {"message": "KV load failed", "code": 500}}\n\ndata: [DONE]\n\n')
+        for event in api.preamble():
+            await response.write(event)
+        if fails:
+            for event in api.failed():
+                await response.write(event)
+            if api.cuts:
+                assert request.transport is not None
+                request.transport.close()
             return response
         try:
-            for word in text.split(" "):
-                event = {"choices": [{"index": 0, "text": word + " "}]}
-                await response.write(f"data: {json.dumps(event)}\n\n".encode())
+            for number, event in enumerate(api.events(texts, usage, body)):
+                await response.write(event)
+                if number:
+                    continue
                 if self.fault == "cut":
                     assert request.transport is not None
                     request.transport.close()
                     return response
-                if self.fault == "late_error":
-                    await response.write(b'data: {"error": {"message": "KV load failed", "code": 500}}\n\n')
-                    break
-                if self.fault == "slow":
+                if self.fault in ("slow", "late_error"):
                     await self.proceed.wait()
-        except asyncio.CancelledError:
+                if self.fault == "late_error":
+                    for failed in api.failed():
+                        await response.write(failed)
+                    return response
+        except (asyncio.CancelledError, ConnectionError):  # the client left
             self.aborted.set()
             raise
-        await response.write(b"data: [DONE]\n\n")
         return response

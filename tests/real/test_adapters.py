@@ -9,12 +9,21 @@ import httpx
 import pytest
 import yaml
 
+from tests.real import answers
+from tests.real.answers import read
 from tests.real.fleet import Fleet
 from tests.real.prompts import complete, differences, prompt
 from tests.real.test_shapes import recipe
 
 pytestmark = pytest.mark.real
 _SHAPES = {"q_proj": 256, "k_proj": 128, "v_proj": 128, "o_proj": 256}  # outputs of tiny-llama's projections
+_MESSAGES = [{"role": "user", "content": prompt(300, 8)}]
+APIS = {
+    "/v1/completions": {"prompt": prompt(300, 7), "max_tokens": 12, "temperature": 0},
+    "/v1/chat/completions": {"messages": _MESSAGES, "max_tokens": 12, "temperature": 0},
+    "/v1/responses": {"input": prompt(300, 7), "max_output_tokens": 12, "temperature": 0},
+    "/v1/messages": {"messages": _MESSAGES, "max_tokens": 12, "temperature": 0},
+}
 
 
 def adapter(folder: Path) -> None:
@@ -59,6 +68,19 @@ def test_an_adapter_on_both_roles(tmp_path: Path, http: httpx.Client) -> None:
             after = pd.metric(pd.worker("decode-0"), "vllm:nixl_bytes_transferred_sum")
             assert after > moved  # both prompts' blocks: the adapter's are not those of the base model
             moved = after
+        for path, body in APIS.items():
+            for stream in (False, True):
+                asked = {**body, "stream": stream}
+                said = [
+                    read(http.post(fleet.url + path, json={**asked, "model": name}))
+                    for fleet, name in ((pd, "law"), (one, "law"), (pd, "tiny-llama"))
+                ]
+                assert answers.differences(said[0], said[1]) == []
+                assert answers.differences(said[0], said[2]) != []
+        component = {"X-Amzn-SageMaker-Adapter-Identifier": "law"}
+        asked = {"prompt": prompt(300, 9), "max_tokens": 12, "temperature": 0}
+        answer = http.post(f"{pd.url}/invocations", json=asked, headers=component).json()
+        assert answer["choices"] == complete(http, pd.url, prompt(300, 9), model="law", max_tokens=12)["choices"]
         unknown = http.post(f"{pd.url}/v1/completions", json={"model": "medicine", "prompt": "x"})
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
     finally:

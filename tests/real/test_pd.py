@@ -147,5 +147,5 @@ def test_bad_requests_are_told_so(pd: Fleet, http: httpx.Client, content: bytes,
 def test_nothing_else_is_exposed(pd: Fleet, http: httpx.Client) -> None:
     assert http.get(f"{pd.url}/ping").status_code == 200
     assert http.get(f"{pd.url}/v1/models").json()["data"][0]["id"] == "tiny-llama"
-    for path in ("/metrics", "/status", "/tokenize", "/docs", "/openapi.json", "/version", "/load"):
+    for path in ("/metrics", "/status", "/docs", "/openapi.json", "/version", "/load"):
         assert http.get(pd.url + path).status_code == 404

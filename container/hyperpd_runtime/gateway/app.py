@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from hyperpd.errors import Rejected, RequestError
 from hyperpd.recipe import RecipeFile
-from hyperpd_runtime.gateway import guard, sagemaker, telemetry
-from hyperpd_runtime.gateway.flow import Answer, Flow
-from hyperpd_runtime.gateway.keys import Keys
+from hyperpd_runtime.gateway import apis, guard, sagemaker, telemetry
+from hyperpd_runtime.gateway.apis import Api
+from hyperpd_runtime.gateway.flow import Flow
+from hyperpd_runtime.gateway.guard import Refused
+from hyperpd_runtime.gateway.keys import Key, Keys
 from hyperpd_runtime.gateway.limits import Door
+from hyperpd_runtime.gateway.passed import ADAPTERS, NO_ADAPTERS, PASSED
 from hyperpd_runtime.gateway.pool import Pool
+from hyperpd_runtime.gateway.relay import Answer
+from hyperpd_runtime.gateway.telemetry import Record
 
 _UNREAD = (401, 413, 429)  # the rest of the body is not read: that ends the connection
 _CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
+_CLIENT_ID_LENGTH = 128
+_EXPLAIN, _DECISION, _OPERATORS_ONLY = "x-hyperpd-explain", "x-hyperpd-decision", "operators_only"
 
 
 def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> FastAPI:
@@ -33,40 +41,66 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     names = (model.name, *(adapter.name for adapter in model.adapters))
     door = Door(gateway.limits, pool, keys)
 
-    async def infer(request: Request, kind: Literal["completions", "chat", "any"]) -> Response:
-        record = telemetry.Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:128])
-        headers = {"x-request-id": record.request_id}
+    async def answered(request: Request, ask: Callable[[dict[str, Any], Record], Awaitable[Answer]]) -> Response:
+        record = Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:_CLIENT_ID_LENGTH])
         request.state.record = record
         try:
-            door.enter(request.headers, record)
-            admitted = guard.admit(await door.body(request), kind, names, gateway.threshold_tokens)
-            answer = await _unless_client_leaves(request, flow.run(admitted, record))
+            key = door.enter(request.headers, record)
+            explained = _explained(request.headers, key)
+            body = guard.read(await door.body(request))
+            answer = await _unless_client_leaves(request, ask(body, record))
         except RequestError as error:
+            if isinstance(error, Refused):
+                record.decide("refused", error.why)
             error.request_id = record.request_id
             record.end(error.code)
             raise
         except ClientDisconnect:
-            record.end("client_left")
-            return Response(status_code=_CLIENT_LEFT)
+            answer = None
         if answer is None:
             record.end("client_left")
             return Response(status_code=_CLIENT_LEFT)
-        if answer.rest is None:
+        headers = _headers(record)
+        if explained:
+            headers[_DECISION] = record.explanation()
+        if answer.events is None:
             record.end("ok" if answer.status == 200 else f"engine_{answer.status}")
-            return Response(answer.first, answer.status, headers, answer.content_type)
+            return Response(answer.body, answer.status, headers, answer.content_type)
         return _Relayed(answer, headers)
 
-    @app.post("/v1/completions")
-    async def completions(request: Request) -> Response:
-        return await infer(request, "completions")
+    async def infer(request: Request, api: Api | None, adapter: str = "") -> Response:
+        async def ask(body: dict[str, Any], record: Record) -> Answer:
+            chosen = api or apis.by_shape(body)
+            admitted = guard.admit(body, chosen, names, gateway.threshold_tokens, adapter)
+            record.decide(admitted.shape.how, admitted.shape.why)
+            return await flow.run(admitted, record)
 
-    @app.post("/v1/chat/completions")
-    async def chat_completions(request: Request) -> Response:
-        return await infer(request, "chat")
+        return await answered(request, ask)
+
+    for each in apis.APIS:
+        app.post(each.path)(_bound(infer, each))
 
     @app.post("/invocations")
     async def invocations(request: Request) -> Response:
-        return await infer(request, sagemaker.route(request.headers))
+        return await infer(request, sagemaker.route(request.headers), sagemaker.adapter(request.headers))
+
+    async def pass_on(request: Request, path: str) -> Response:
+        async def ask(body: dict[str, Any], record: Record) -> Answer:
+            guard.check(body, PASSED[path], names)
+            record.decide("passed", path)
+            return await flow.pass_on(path, body, record)
+
+        return await answered(request, ask)
+
+    for path in PASSED:
+        app.post(path)(_bound(pass_on, path))
+
+    async def adapters(request: Request) -> Response:
+        door.check(request.headers)
+        raise Rejected(NO_ADAPTERS, status=403, code="adapters_are_fixed")
+
+    for path in ADAPTERS:
+        app.api_route(path, methods=["GET", "POST", "PUT", "DELETE"])(adapters)
 
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
@@ -116,17 +150,42 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | 
     return app
 
 
+def _bound(handle: Callable[..., Awaitable[Response]], what: Any) -> Callable[[Request], Awaitable[Response]]:
+    async def handler(request: Request) -> Response:
+        return await handle(request, what)
+
+    return handler
+
+
+def _explained(headers: Headers, key: Key | None) -> bool:
+    """Whether the answer says how it came about. With keys, only an operator may ask; it names no worker."""
+    if headers.get(_EXPLAIN) != "1":
+        return False
+    if key and key.scope != "operator":
+        raise Rejected(f"{_EXPLAIN}: needs a key of scope operator", status=403, code=_OPERATORS_ONLY)
+    return True
+
+
+def _headers(record: Record) -> dict[str, str]:
+    """The client's own id where it sent one, and ours, which is in the logs."""
+    theirs = record.client_id if record.client_id != "-" else record.request_id
+    return {"x-request-id": theirs, "x-hyperpd-request-id": record.request_id}
+
+
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
-    async def request_error(_: Request, error: RequestError) -> Response:
-        headers = {"x-request-id": error.request_id or ""}
+    async def request_error(request: Request, error: RequestError) -> Response:
+        record: Record | None = getattr(request.state, "record", None)
+        headers = _headers(record) if record else {}
+        if record and request.headers.get(_EXPLAIN) == "1" and error.code != _OPERATORS_ONLY:
+            headers[_DECISION] = record.explanation()
         if error.retry_after_s:
             headers["retry-after"] = str(error.retry_after_s)
         if error.status == 401:
             headers["www-authenticate"] = "Bearer"
         if error.status in _UNREAD:
             headers["connection"] = "close"
-        return JSONResponse(error.body(), error.status, headers)
+        return JSONResponse(apis.error_body(request.url.path, error), error.status, headers)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
@@ -139,14 +198,15 @@ def _errors(app: FastAPI) -> None:
         if record := getattr(request.state, "record", None):
             record.end("defect")
         message = f"a defect in the gateway: {type(error).__name__}; its log has the traceback"
-        return JSONResponse(RequestError(message).body(), 500)
+        return JSONResponse(apis.error_body(request.url.path, RequestError(message)), 500)
 
 
 class _Relayed(StreamingResponse):
     """A stream that closes its decode leg however it ends, also when the client left before it began."""
 
     def __init__(self, answer: Answer, headers: dict[str, str]) -> None:
-        super().__init__(_chained(answer), answer.status, headers, answer.content_type)
+        assert answer.events is not None
+        super().__init__(answer.events, answer.status, headers, answer.content_type)
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,29 +216,24 @@ class _Relayed(StreamingResponse):
             self._answer.close()
 
 
-async def _unless_client_leaves(request: Request, running: Any) -> Answer | None:
+async def _unless_client_leaves(request: Request, running: Awaitable[Answer]) -> Answer | None:
     """The answer, or None when the client left first; then `running` is cancelled, and with it its legs."""
     task = asyncio.ensure_future(running)
     leaving = asyncio.ensure_future(_client_leaves(request))
+    answer: Answer | None = None
     try:
         await asyncio.wait({task, leaving}, return_when="FIRST_COMPLETED")
         if task.done():
-            answer: Answer = task.result()
-            return answer
-        return None
+            answer = task.result()
+        return answer
     finally:
         leaving.cancel()
         task.cancel()
         await asyncio.gather(task, leaving, return_exceptions=True)
+        if answer is None and not task.cancelled() and not task.exception():
+            task.result().close()
 
 
 async def _client_leaves(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-async def _chained(answer: Answer) -> Any:
-    assert answer.rest is not None
-    yield answer.first
-    async for chunk in answer.rest:
-        yield chunk

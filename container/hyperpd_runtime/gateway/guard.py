@@ -4,140 +4,166 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from hyperpd.errors import Rejected
+from hyperpd_runtime.gateway.apis import Api
+from hyperpd_runtime.gateway.shapes import Ask
 
-How = Literal["disaggregate", "split", "decode_only"]
+How = Literal["disaggregated", "split", "decode_only", "refused"]
 
-_COMMON = """
-    model stream stream_options max_tokens min_tokens n best_of temperature top_p top_k min_p seed stop
-    stop_token_ids presence_penalty frequency_penalty repetition_penalty length_penalty logit_bias logprobs user
-    ignore_eos skip_special_tokens spaces_between_special_tokens include_stop_str_in_output use_beam_search
-    prompt_logprobs response_format structured_outputs return_token_ids return_tokens_as_token_ids bad_words
-    allowed_token_ids truncate_prompt_tokens add_special_tokens metadata
-"""
-_COMPLETIONS = "prompt echo suffix"
-_CHAT = """
-    messages max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls reasoning_effort
-    add_generation_prompt continue_final_message chat_template_kwargs include_reasoning documents
-"""
-ALLOWED = {
-    "completions": frozenset(f"{_COMMON} {_COMPLETIONS}".split()),
-    "chat": frozenset(f"{_COMMON} {_CHAT}".split()),
-}
 # Refused by name: they choose hosts, blocks, scheduling or cache keys inside the engines.
 FORBIDDEN = {
     "kv_transfer_params": "transfer parameters are made by the gateway",
     "ec_transfer_params": "transfer parameters are made by the gateway",
     "request_id": "request ids are made by the gateway; send X-Request-Id to have yours logged",
+    "session_id": "it chooses a worker",
     "priority": "it would reorder other requests",
     "prompt_embeds": "it reaches engine memory",
     "vllm_xargs": "it reaches the connector",
     "cache_salt": "it is set per tenant by the gateway",
 }
+MOST_PARTS = 128  # of a split request; each is a request to both roles
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A line of the table: requests that `fits` are served that way. `why` is a label in metrics."""
+
+    how: How
+    why: str
+    fits: Callable[[Ask], object]
+    because: str
+
+
+# The first line that fits decides.
+TABLE = (
+    Shape("refused", "stored", Ask.stored,
+          "store, background, previous_response_id: answers are not kept here; send the whole input"),
+    Shape("refused", "best_of", lambda ask: ask.body.get("best_of") not in (None, 1, ask.body.get("n")),
+          "best_of: the engine has no such choice; ask for n answers and choose"),
+    Shape("refused", "too_many_prompts", lambda ask: ask.prompts() > 1 and _too_many(ask.prompts() * ask.answers()),
+          f"prompt: more than {MOST_PARTS} answers at once; send several requests"),
+    Shape("decode_only", "beam_search", lambda ask: ask.body.get("use_beam_search"),
+          "beams share one ticket: the first to end frees what the others still read"),
+    Shape("decode_only", "prompt_logprobs", Ask.prompt_logprobs,
+          "decode skips every cache for them and computes the prompt anyway"),
+    Shape("decode_only", "one_token", Ask.one_token,
+          "nothing is decoded that prefill did not compute, or the engine refuses it"),
+    Shape("decode_only", "truncation", Ask.truncated,
+          "what is cut off depends on the output limit, so the two legs could have different prompts"),
+    Shape("decode_only", "builtin_tools", Ask.builtin_tools,
+          "the engine may run a tool and ask the model again, with the ticket of the first prompt"),
+    Shape("decode_only", "n_greedy", lambda ask: ask.answers() > 1 and ask.greedy(),
+          "the engine refuses it, and says so itself"),
+    Shape("decode_only", "n_range", lambda ask: not 1 <= ask.answers() <= MOST_PARTS,
+          f"more than {MOST_PARTS} handoffs of one prompt cost more than computing it once"),
+    Shape("split", "prompt_list", lambda ask: ask.prompts() > 1,
+          "the engine gives the first prompt's ticket to all of them: wrong text, or a dead engine"),
+    Shape("split", "n", lambda ask: ask.answers() > 1,
+          "children share one ticket; each alone, with the seed the engine would give it, is the same answer"),
+    Shape("decode_only", "short_prompt", Ask.short,
+          "below gateway.threshold_tokens: moving its KV would cost more than computing it where it is used"),
+    Shape("disaggregated", "plain", lambda _: True,
+          "token ids, echo, logprobs, stops, limits, seeds, penalties, structured output, tools, reasoning, adapters,"
+          " any API, streamed or not: decode samples everything from the KV cache of the prompt"),
+)  # fmt: skip
+PLAIN = TABLE[-1]
+
+
+def _too_many(parts: float) -> bool:
+    return MOST_PARTS < parts < float("inf")  # infinite: `n` is no number, which the engine will say
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may enter. `how` is decided by its shape, `why` is exported."""
+    """A request that may enter. How it is served is decided by its shape alone."""
 
     body: dict[str, Any]
-    chat: bool
-    how: How
-    why: str
+    api: Api
+    shape: Shape
     threshold_tokens: int = 0
-
-    @property
-    def path(self) -> str:
-        return "/v1/chat/completions" if self.chat else "/v1/completions"
 
     @property
     def stream(self) -> bool:
         return bool(self.body.get("stream"))
 
 
-def admit(
-    raw: bytes, kind: Literal["completions", "chat", "any"], models: Sequence[str], threshold_tokens: int = 0
-) -> Admitted:
-    """Read a client's body once. models: what is served, the model itself before its adapters.
+class Refused(Rejected):
+    """A request that may not enter; `why` is the word that the metrics count it by."""
 
-    Raises Rejected naming every field that may not enter.
-    """
+    def __init__(self, message: str, why: str, *, status: int = 400, code: str = "invalid_field") -> None:
+        super().__init__(message, status=status, code=code)
+        self.why = why
+
+
+def read(raw: bytes) -> dict[str, Any]:
+    """A client's body. Raises Refused when it is not a JSON object."""
     if not raw.strip():
-        raise Rejected("the body is empty; send a JSON object", code="empty_body")
+        raise Refused("the body is empty; send a JSON object", "empty_body", code="empty_body")
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Rejected(f"the body is not JSON: {error}", code="invalid_json") from None
+        raise Refused(f"the body is not JSON: {error}", "invalid_json", code="invalid_json") from None
     if not isinstance(body, dict):
-        raise Rejected("the body must be a JSON object", code="invalid_json")
-    chat = "messages" in body if kind == "any" else kind == "chat"
-    needed, allowed = ("messages", ALLOWED["chat"]) if chat else ("prompt", ALLOWED["completions"])
-    wrong = [f"{key}: not accepted, {FORBIDDEN[key]}" for key in body if key in FORBIDDEN]
-    wrong += [_unknown(key, allowed) for key in body if key not in allowed and key not in FORBIDDEN]
+        raise Refused("the body must be a JSON object", "invalid_json", code="invalid_json")
+    return body
+
+
+def admit(
+    body: dict[str, Any], api: Api, models: Sequence[str], threshold_tokens: int = 0, model: str = ""
+) -> Admitted:
+    """Decide how a client's body is served.
+
+    models: what is served, the model itself before its adapters. model: overrules the body's.
+    Raises Refused naming every field that may not enter.
+    """
+    wrong = wrong_fields(body, api.fields)
     if not isinstance(body.get("stream"), bool | None):
         wrong.append(f"stream: must be true or false (found {body['stream']!r})")
-    if body.get(needed) in (None, "", []):
-        wrong.append(f"{needed}: missing or empty")
+    if body.get(api.prompt) in (None, "", []):
+        wrong.append(f"{api.prompt}: missing or empty")
     if wrong:
-        raise Rejected("; ".join(wrong), code="invalid_field")
+        raise Refused("; ".join(wrong), next((key for key in body if key in FORBIDDEN), "invalid_field"))
+    check_model(body, models, model)
+    shape = decide(Ask(body, api, threshold_tokens))
+    if shape.how == "refused":
+        raise Refused(shape.because, shape.why)
+    return Admitted(body, api, shape, threshold_tokens)
+
+
+def check(body: dict[str, Any], allowed: frozenset[str], models: Sequence[str]) -> None:
+    """Raises Refused when a body has a field that is not of `allowed`, or asks for a model that is not served."""
+    wrong = wrong_fields(body, allowed)
+    if wrong:
+        raise Refused("; ".join(wrong), next((key for key in body if key in FORBIDDEN), "invalid_field"))
+    check_model(body, models)
+
+
+def wrong_fields(body: dict[str, Any], allowed: frozenset[str]) -> list[str]:
+    """What is wrong with the names of a body's fields."""
+    wrong = [f"{key}: not accepted, {FORBIDDEN[key]}" for key in body if key in FORBIDDEN]
+    return wrong + [_unknown(key, allowed) for key in body if key not in allowed and key not in FORBIDDEN]
+
+
+def check_model(body: dict[str, Any], models: Sequence[str], model: str = "") -> None:
+    """Fill in or overrule the body's model. Raises Refused (404) when it is not served."""
+    if model:
+        body["model"] = model
     if body.setdefault("model", models[0]) not in models:
-        raise Rejected(
+        raise Refused(
             f"model {body['model']!r} is not served here; this is {' and '.join(map(repr, models))}",
+            "model_not_found",
             status=404,
             code="model_not_found",
         )
-    how, why = decide(body, threshold_tokens)
-    return Admitted(body, chat, how, why, threshold_tokens)
 
 
-def decide(body: dict[str, Any], threshold_tokens: int = 0) -> tuple[How, str]:
-    """How a request of this shape is served, and the reason's name."""
-    if (body.get("n") or 1) != 1 or (body.get("best_of") or 1) != 1:
-        return "decode_only", "n"  # children share one ticket; the first frees what the others still read
-    if body.get("use_beam_search"):
-        return "decode_only", "beam_search"  # the same, per beam
-    if body.get("prompt_logprobs") is not None or (body.get("echo") and body.get("logprobs") is not None):
-        return "decode_only", "prompt_logprobs"  # decode skips every cache and recomputes
-    limits = [body[key] for key in ("max_tokens", "max_completion_tokens") if body.get(key) is not None]
-    if any(limit in (0, 1) for limit in limits):
-        return "decode_only", "one_token"  # nothing is decoded that prefill did not compute
-    prompt = body.get("prompt")
-    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
-        # vLLM returns the first prompt's ticket for all of them: wrong text, or a dead engine.
-        return ("decode_only", "prompt_list_streamed") if body.get("stream") else ("split", "prompt_list")
-    if threshold_tokens and estimated_tokens(body) < threshold_tokens:
-        return "decode_only", "short_prompt"  # moving its KV would cost more than computing it where it is used
-    return "disaggregate", "plain"
-
-
-def estimated_tokens(body: dict[str, Any]) -> float:
-    """Length of a prompt: exact for token ids, else characters / 4, rounded up; of a chat, of all message texts.
-
-    Infinite where a message holds something else than text: an image says nothing of its tokens.
-    """
-    prompt = body.get("prompt")
-    if isinstance(prompt, list):
-        return len(prompt)
-    if prompt is not None:
-        return math.ceil(len(str(prompt)) / 4)
-    try:
-        return math.ceil(sum(map(len, _texts(body["messages"]))) / 4)
-    except (LookupError, TypeError, AttributeError):
-        return math.inf
-
-
-def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
-    for message in messages:
-        content = message.get("content")
-        if content is None or isinstance(content, str):
-            yield content or ""
-        else:
-            yield from (part["text"] for part in content)
+def decide(ask: Ask) -> Shape:
+    """The line of the table for this request."""
+    return next(shape for shape in TABLE if shape.fits(ask))
 
 
 def _unknown(key: str, allowed: frozenset[str]) -> str:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from hyperpd.errors import HandoffFailed
+from hyperpd_runtime.gateway import usage
+from hyperpd_runtime.gateway.apis import CHAT, Api
 
 PARAMS = "kv_transfer_params"
 _IDENTITY = ("remote_engine_id", "remote_request_id", "remote_block_ids", "remote_host", "remote_port", "tp_size")
@@ -23,30 +25,44 @@ _ASK = {
     "remote_host": None,
     "remote_port": None,
 }
-_OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens")
-_NOT_FOR_PREFILL = ("stream", "stream_options", "min_tokens", *_OUTPUT_LIMITS)
+# The seed because decode samples: a generator at prefill is of no use, and vLLM's CPU engine dies of one
+# whose prompt it computes in chunks.
+_NOT_FOR_PREFILL = ("stream", "stream_options", "min_tokens", "best_of", "seed")
+_PROMPT_IDS = "prompt_token_ids"
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What prefill returned, verbatim, and when the prefill request was *sent* (monotonic seconds)."""
+    """What prefill returned, and when the prefill request was *sent* (monotonic seconds).
+
+    usage: the prompt's side of it, as prefill counted.
+    """
 
     params: Mapping[str, Any]
     sent_s: float
+    usage: Mapping[str, Any] = field(default_factory=dict)
 
     def age_s(self, now_s: float) -> float:
         return now_s - self.sent_s
 
 
-def prefill_body(body: Mapping[str, Any], *, chat: bool) -> dict[str, Any]:
+def prefill_body(body: Mapping[str, Any], api: Api) -> dict[str, Any]:
     """The body that computes the prompt's KV cache and pins it: one token, no stream."""
-    short = {key: value for key, value in body.items() if key not in _NOT_FOR_PREFILL}
-    limit = "max_completion_tokens" if chat else "max_tokens"
-    return {**short, limit: 1, "n": 1, "stream": False, PARAMS: _ASK}
+    short = {key: value for key, value in body.items() if key not in (*_NOT_FOR_PREFILL, *api.limits)}
+    short |= {api.limits[-1]: 1, "stream": False, PARAMS: _ASK}
+    if "n" in api.fields:
+        short["n"] = 1
+    if api is CHAT:
+        short["return_token_ids"] = True  # see `ticket`
+    return short
 
 
 def ticket(answer: Mapping[str, Any], sent_s: float, url: str) -> Ticket:
-    """The ticket of an answer of the prefill worker at `url`. Raises HandoffFailed when it is missing or of no use."""
+    """The ticket of an answer of the prefill worker at `url`. Raises HandoffFailed when it is missing or of no use.
+
+    A chat's prompt goes along as token ids: decode need not render it again, and cannot render another one,
+    as it would where a template names the day and midnight is between the legs.
+    """
     params = answer.get(PARAMS)
     if not isinstance(params, dict):
         raise HandoffFailed("prefill answered without a ticket", code="ticket_missing")
@@ -59,7 +75,9 @@ def ticket(answer: Mapping[str, Any], sent_s: float, url: str) -> Ticket:
             " set HYPERPD_ADDRESS there",
             code="ticket_loopback",
         )
-    return Ticket(params, sent_s)
+    if answer.get(_PROMPT_IDS):
+        params = {**params, _PROMPT_IDS: answer[_PROMPT_IDS]}
+    return Ticket(params, sent_s, usage.of_prompt(answer))
 
 
 def _loopback(host: str) -> bool:
@@ -76,4 +94,5 @@ def decode_body(body: Mapping[str, Any], held: Ticket | None, salt: str) -> dict
 
 def release_body(held: Ticket) -> dict[str, Any]:
     """A request that decode rejects at once, upon which it tells prefill to free the ticket's blocks."""
-    return {"model": "hyperpd-release", "prompt": "-", "max_tokens": 1, PARAMS: held.params}
+    params = {key: value for key, value in held.params.items() if key != _PROMPT_IDS}
+    return {"model": "hyperpd-release", "prompt": "-", "max_tokens": 1, PARAMS: params}

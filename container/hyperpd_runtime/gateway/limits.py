@@ -9,9 +9,9 @@ from fastapi import Request
 
 from hyperpd.errors import Overloaded, Rejected
 from hyperpd.recipe import Limits
-from hyperpd_runtime.gateway.keys import Keys
+from hyperpd_runtime.gateway.keys import Key, Keys
 from hyperpd_runtime.gateway.pool import Pool
-from hyperpd_runtime.gateway.telemetry import Record
+from hyperpd_runtime.gateway.telemetry import IN_FLIGHT, Record
 
 _RETRY_AFTER_S = 1
 _MIB = 1 << 20
@@ -32,8 +32,8 @@ class Door:
         if self._keys:
             self._keys.find(headers)
 
-    def enter(self, headers: Mapping[str, str], record: Record) -> None:
-        """Count a request until its record ends. Raises Rejected (401) or Overloaded (429)."""
+    def enter(self, headers: Mapping[str, str], record: Record) -> Key | None:
+        """Count a request until its record ends; its key. Raises Rejected (401) or Overloaded (429)."""
         key = self._keys.find(headers) if self._keys else None
         name = key.name if key else "-"
         record.key = name
@@ -49,13 +49,16 @@ class Door:
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._pool.in_flight += 1
+        IN_FLIGHT.inc()
         self._running[name] += 1
 
         def leave() -> None:
             self._pool.in_flight -= 1
+            IN_FLIGHT.dec()
             self._running[name] -= 1
 
-        record.on_end = leave
+        record.on_end.append(leave)
+        return key
 
     async def body(self, request: Request) -> bytes:
         """A request's body. Raises Rejected (413) without reading what is beyond the limit."""

@@ -17,6 +17,7 @@ from hyperpd import pairing
 from hyperpd.errors import HyperpdError, NoWorkerAvailable
 from hyperpd.pairing import Fingerprint
 from hyperpd_runtime.gateway.discovery import Endpoint
+from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES, Room
 
 log = logging.getLogger("hyperpd.gateway")
 _PROBE_EVERY_S = 0.5
@@ -31,7 +32,7 @@ Canary = Callable[["Member", "Member"], Awaitable[None]]
 class Member:
     """One worker as the gateway sees it."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, sequences: int = ENGINE_SEQUENCES) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
         self.role = endpoint.role
@@ -44,6 +45,8 @@ class Member:
         self.why = "not probed yet"
         self.belongs = True  # false where it can pair with no prefill worker we know: it may serve another model
         self.turn = itertools.count()  # whose KV it takes next
+        self.room = Room(sequences)  # for handoffs
+        self.prefill_s = 0.0  # what a prefill took lately, on average
 
 
 class Pair:
@@ -76,8 +79,12 @@ class Pair:
 class Pool:
     """All workers of one gateway; round robin among those that would serve."""
 
-    def __init__(self, endpoints: Iterable[Endpoint] = (), *, disaggregated: bool) -> None:
+    def __init__(
+        self, endpoints: Iterable[Endpoint] = (), *, disaggregated: bool, sequences: int = ENGINE_SEQUENCES
+    ) -> None:
+        """sequences: how many a decode worker runs at once."""
         self.disaggregated = disaggregated
+        self._sequences = sequences
         self.members: list[Member] = []
         self.pairs: list[Pair] = []
         self.unresolved: Mapping[str, str] = {}  # sources of workers → why what they have is not known
@@ -98,7 +105,7 @@ class Pool:
         self.unresolved = unresolved or {}
         before = self.members
         known = {member.endpoint: member for member in (*before, *self._left)}
-        self.members = [known.pop(e) if e in known else Member(e) for e in dict.fromkeys(endpoints)]
+        self.members = [known.pop(e) if e in known else Member(e, self._sequences) for e in dict.fromkeys(endpoints)]
         # A salt outlives its worker's absence: the cache may have done so too.
         self._left = [member for member in known.values() if member.healthy or member.salt]
         pairs = {(pair.prefill, pair.decode): pair for pair in self.pairs}
@@ -135,6 +142,11 @@ class Pool:
         if not ready or self._cold():
             raise NoWorkerAvailable(f"{self.not_ready()}; see hyperpd status", retry_after_s=5)
         return ready[next(self._decode_turn) % len(ready)]
+
+    def another(self, decode: Member) -> Member:
+        """Another that would decode; itself where there is none."""
+        others = [other for other in self._decodes() if other is not decode]
+        return others[next(self._decode_turn) % len(others)] if others else decode
 
     def _decodes(self) -> list[Member]:
         return [member for member in self.members if member.role != "prefill" and member.healthy and member.belongs]
@@ -274,7 +286,7 @@ def _some(reasons: list[str]) -> str:
 
 
 async def _sent(_: Any, context: Any, __: Any) -> None:
-    """Note in a request's own dictionary that it went out."""
+    """Note in a request's own dictionary that its body goes out: from here on closing it tells the worker."""
     if context.trace_request_ctx is not None:
         context.trace_request_ctx["sent"] = True
 
@@ -291,6 +303,6 @@ async def session() -> Any:
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
     traces = aiohttp.TraceConfig()
-    traces.on_request_headers_sent.append(_sent)
+    traces.on_request_chunk_sent.append(_sent)  # headers are only buffered when they are said to be sent
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, trace_configs=[traces]) as opened:
         yield opened

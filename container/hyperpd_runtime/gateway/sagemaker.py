@@ -1,28 +1,33 @@
-"""What SageMaker adds to HTTP: one path for all requests, and a header that says which API is meant."""
+"""What SageMaker adds to HTTP: one path for all requests, and headers that say which API and adapter are meant."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from hyperpd.errors import Rejected
+from hyperpd_runtime.gateway.apis import BY_PATH, Api
 
 _ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
-_ROUTES: Mapping[str, Literal["completions", "chat"]] = {
-    "/v1/completions": "completions",
-    "/v1/chat/completions": "chat",
-}
+_ADAPTER = "x-amzn-sagemaker-adapter-identifier"
+_SESSION = "x-amzn-sagemaker-session-id"
 
 
-def route(headers: Mapping[str, str]) -> Literal["completions", "chat", "any"]:
-    """The API an invocation is meant for: `route=/v1/…` in CustomAttributes, else the body's shape decides.
+def route(headers: Mapping[str, str]) -> Api | None:
+    """The API an invocation is meant for: `route=/v1/…` in CustomAttributes. None: the body's shape decides.
 
     Raises Rejected for a route that is not served.
     """
     for attribute in headers.get(_ATTRIBUTES, "").split(","):
         key, _, value = attribute.strip().partition("=")
         if key == "route":
-            if value not in _ROUTES:
-                raise Rejected(f"CustomAttributes: route {value!r} is not served; try {' or '.join(_ROUTES)}")
-            return _ROUTES[value]
-    return "any"
+            if value not in BY_PATH:
+                raise Rejected(f"CustomAttributes: route {value!r} is not served; try {' or '.join(BY_PATH)}")
+            return BY_PATH[value]
+    return None
+
+
+def adapter(headers: Mapping[str, str]) -> str:
+    """The adapter an inference component stands for; it overrules the body's model. Raises Rejected for a session."""
+    if headers.get(_SESSION):
+        raise Rejected(f"{_SESSION}: sessions are not kept; send every request whole", code="no_sessions")
+    return headers.get(_ADAPTER, "")

@@ -10,15 +10,22 @@ from collections.abc import Callable
 
 from hyperpd.errors import NotReady
 from hyperpd.placement import Placement
-from hyperpd.recipe import RecipeFile
+from hyperpd.recipe import Recipe, RecipeFile
 from hyperpd_runtime.gateway import app, discovery, keys, pool
 from hyperpd_runtime.gateway.discovery import Discovery, Resolve, Sources
 from hyperpd_runtime.gateway.flow import Flow
+from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES
 from hyperpd_runtime.listen import Listener
 
 log = logging.getLogger("hyperpd.gateway")
 WARM_UP_TIMEOUT_S = 120  # first contact of a pair took up to 28 s on a loaded machine
 _SAY_EVERY_S = 30.0  # what is waited for
+
+
+def _sequences(recipe: Recipe) -> int:
+    """How many sequences one decode worker runs at once."""
+    decode = recipe.decode
+    return int(str(decode.engine.get("max-num-seqs", ENGINE_SEQUENCES))) * decode.parallel.data if decode else 1
 
 
 class Gateway:
@@ -40,7 +47,7 @@ class Gateway:
         resolve: Resolve = discovery.resolve,
     ) -> None:
         self._keys = keys.of(file.recipe, keys_file)
-        self.pool = pool.Pool(disaggregated="prefill" in sources.roles)
+        self.pool = pool.Pool(disaggregated="prefill" in sources.roles, sequences=_sequences(file.recipe))
         self._discovery = Discovery(sources, self.pool.update, resolve)
         self._file = file
         self._address, self._api_address = address, api_address or address

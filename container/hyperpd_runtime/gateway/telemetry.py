@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -27,6 +27,22 @@ RECOMPUTED = Counter(
     ["why"],
     registry=registry,
 )
+DECISIONS = Counter(
+    "hyperpd_decisions",
+    "Requests by what their shape asks for: disaggregated, split, decode_only, refused, or passed to one worker",
+    ["decision", "why"],
+    registry=registry,
+)
+HANDOFFS = Counter(
+    "hyperpd_handoffs",
+    "Tickets by what became of them: decoded, late, failed",
+    ["outcome"],
+    registry=registry,
+)
+IN_FLIGHT = Gauge("hyperpd_in_flight_requests", "Requests whose last byte has not been sent", registry=registry)
+WAITING = Gauge(
+    "hyperpd_waiting_handoffs", "Requests not yet prefilled because decode has no room for them", registry=registry
+)
 RELEASED = Counter("hyperpd_released_tickets", "Tickets given back because nobody would decode them", registry=registry)
 RESOLVED = Gauge(
     "hyperpd_resolved_workers", "Workers that a DNS name or endpoints file last named", ["source"], registry=registry
@@ -47,6 +63,8 @@ FIRST_EVENT_S = Histogram(
 )
 TOTAL_S = Histogram("hyperpd_request_seconds", "Request read to last byte", buckets=_SECONDS, registry=registry)
 
+_MODES = ("-", "pd", "aggregated", "decode_only", "recomputed")
+
 
 @dataclass(slots=True)
 class Record:
@@ -55,15 +73,36 @@ class Record:
     request_id: str
     client_id: str = "-"
     key: str = "-"  # the name of the client's key
-    mode: str = "-"
+    decision: str = "-"  # what its shape asks for
     why: str = "-"
+    mode: str = "-"  # what was done
     prefill: str = "-"
     decode: str = "-"
     prefill_s: float | None = None
     first_event_s: float | None = None
     began_s: float = field(default_factory=time.monotonic)
     ended: bool = False
-    on_end: Callable[[], None] = lambda: None
+    part: bool = False  # of a split request, which alone is counted
+    on_end: list[Callable[[], None]] = field(default_factory=list)
+
+    def decide(self, decision: str, why: str) -> None:
+        """Note and count what the shape of a request asks for."""
+        self.decision, self.why = decision, why
+        DECISIONS.labels(decision, why).inc()
+
+    def for_part(self) -> Record:
+        """The record of one part of this request."""
+        return Record(self.request_id, self.client_id, self.key, self.decision, self.why, part=True)
+
+    def gather(self, parts: Sequence[Record]) -> None:
+        """Take over what was done for the parts: the worst of it."""
+        self.mode = max((part.mode for part in parts), key=_MODES.index)
+        self.prefill, self.decode = parts[0].prefill, parts[0].decode
+        self.first_event_s = min((part.first_event_s for part in parts if part.first_event_s), default=None)
+
+    def explanation(self) -> str:
+        """For who asks for it: decision, reason, and what was done."""
+        return f"{self.decision}; reason={self.why}; served={self.mode}"
 
     def fault(self, kind: str, detail: str) -> None:
         """Count and log something that went wrong and will be retried."""
@@ -78,21 +117,24 @@ class Record:
     def first_event(self, *, streamed: bool) -> None:
         """Decode said something: of a stream its first event, else the whole answer, which is no first token."""
         self.first_event_s = time.monotonic() - self.began_s
-        if streamed and self.mode != "canary":
+        if streamed and not self.part and self.mode != "canary":
             FIRST_EVENT_S.observe(self.first_event_s)
 
     def end(self, outcome: str) -> None:
         if self.ended:
             return
         self.ended = True
-        self.on_end()
+        for leave in self.on_end:
+            leave()
+        if self.part:
+            return
         total_s = time.monotonic() - self.began_s
         TOTAL_S.observe(total_s)
         REQUESTS.labels(self.mode, self.why, outcome).inc()
         log.info(
-            "event=request request_id=%s client_id=%r key=%s mode=%s why=%s prefill=%s decode=%s prefill_ms=%s"
-            " first_event_ms=%s total_ms=%.0f outcome=%s",
-            *(self.request_id, self.client_id, self.key, self.mode, self.why, self.prefill, self.decode),
+            "event=request request_id=%s client_id=%r key=%s decision=%s why=%s mode=%s prefill=%s decode=%s"
+            " prefill_ms=%s first_event_ms=%s total_ms=%.0f outcome=%s",
+            *(self.request_id, self.client_id, self.key, self.decision, self.why, self.mode, self.prefill, self.decode),
             *(_ms(self.prefill_s), _ms(self.first_event_s), total_s * 1000, outcome),
         )
 

@@ -1,0 +1,180 @@
+"""The two legs of a request as HTTP calls to engines, and the way to give a ticket back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Coroutine
+from typing import Any
+
+import aiohttp
+
+from hyperpd.errors import DecodeFailed, PrefillFailed
+from hyperpd_runtime.gateway import handoff, telemetry, usage
+from hyperpd_runtime.gateway.apis import Api
+from hyperpd_runtime.gateway.guard import Admitted
+from hyperpd_runtime.gateway.handoff import Ticket
+from hyperpd_runtime.gateway.pool import Member
+from hyperpd_runtime.gateway.relay import NETWORK, Answer, EngineRefused, close_answer, first_event, is_error, relay
+from hyperpd_runtime.gateway.telemetry import Record
+
+_STEP_TIMEOUT_S = 30
+_RELEASE_TIMEOUT_S = 10
+# When the client leaves, a leg goes on for a moment.
+# - An engine looks for aborts between its steps only: a prefill whose last step runs (for a short prompt, the
+#   only one) pins its blocks all the same, for a whole lease unless its ticket is read and given back. One
+#   that takes far longer than others did is queued, and cancelled.
+# - A decode whose connection closes before the engine has it tells prefill nothing: uvicorn then drops the
+#   body, and vLLM starts streams lazily.
+_GRACE_S = 8.0  # 1 s left 8 of 1,200 tickets to their lease, on a machine whose prefills took up to 4 s
+_WEIGHT = 0.2  # of the latest in the average
+_GRACE = 4.0  # times what a prefill of that worker took lately
+_EXPIRED_LEASES = "vllm:nixl_num_kv_expired_reqs_total"
+Sent = dict[str, bool]  # not empty once the body of a request goes out
+
+
+class Legs:
+    """Calls to engines. What outlives its request runs in the background, until `close`."""
+
+    def __init__(self, session: aiohttp.ClientSession, model: str) -> None:
+        self._session = session
+        self._model = model
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Wait for the tickets that are being given back."""
+        await asyncio.gather(*self._background)
+
+    async def prefill(self, api: Api, body: dict[str, Any], prefill: Member) -> Ticket:
+        """Compute a prompt. Raises PrefillFailed, HandoffFailed, EngineRefused, or what aiohttp raises."""
+        sent_s = time.monotonic()
+        async with self._post(prefill, api.path, handoff.prefill_body(body, api)) as response:
+            raw = await response.read()
+            if 400 <= response.status < 500:
+                raise EngineRefused(Answer(response.status, response.content_type, raw))
+            if response.status != 200:
+                raise PrefillFailed(f"{prefill.name} answered {response.status}")
+            try:
+                answer = json.loads(raw)
+            except ValueError:
+                raise PrefillFailed(f"{prefill.name} answered no JSON") from None
+            prefill.prefill_s += _WEIGHT * (time.monotonic() - sent_s - prefill.prefill_s)
+            return handoff.ticket(answer, sent_s, prefill.url)
+
+    async def prefill_or_let_go(self, api: Api, body: dict[str, Any], prefill: Member, decode: Member) -> Ticket:
+        """As `prefill`; when it is cancelled, what it pins is freed."""
+        running = asyncio.create_task(self.prefill(api, body, prefill))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._in_background(self._let_go(running, max(_GRACE_S, _GRACE * prefill.prefill_s), decode))
+            raise
+
+    async def _let_go(self, running: asyncio.Task[Ticket], grace_s: float, decode: Member) -> None:
+        await asyncio.wait({running}, timeout=grace_s)
+        running.cancel()
+        (ended,) = await asyncio.gather(running, return_exceptions=True)
+        if isinstance(ended, Ticket):
+            self.release(ended, decode)
+
+    async def decode(
+        self,
+        request: Admitted,
+        decode: Member,
+        ticket: Ticket | None,
+        record: Record,
+        sent: Sent | None = None,
+        deadline: asyncio.Timeout | None = None,
+    ) -> Answer:
+        """Open decode and look at its first event. Raises DecodeFailed, EngineRefused, or what aiohttp raises."""
+        api = request.api
+        body = handoff.decode_body(request.body, ticket, decode.salt)
+        response = await self._post(decode, api.path, body, sent)
+        answer: Answer | None = None
+        try:
+            stream = request.stream and response.status == 200
+            first = await first_event(response, api, deadline) if stream else await response.read()
+            record.first_event(streamed=stream)
+            if 400 <= response.status < 500:
+                raise EngineRefused(Answer(response.status, response.content_type, first))
+            if response.status != 200 or (stream and is_error(first, api)):
+                raise DecodeFailed(f"{decode.name} answered {response.status} with an error")
+
+            def close() -> None:
+                response.close()
+                record.end("client_left")
+
+            told = ticket.usage if ticket else {}
+            if stream:
+                answer = Answer(200, response.content_type, b"", relay(response, first, api, record, told), close)
+            else:
+                answer = Answer(200, response.content_type, usage.correct(first, told) if told else first)
+            return answer
+        finally:
+            if answer is None:
+                response.close()
+
+    def leave(self, leg: asyncio.Task[Answer], sent: Sent) -> None:
+        """Close a decode leg; one that was sent when it has begun, or after a moment."""
+        leg.add_done_callback(close_answer)
+        if sent:
+            self._in_background(_cancel_later(leg))
+        else:
+            leg.cancel()
+
+    async def pass_on(self, path: str, body: dict[str, Any], worker: Member) -> Answer:
+        """Ask one worker something that has no second leg."""
+        try:
+            async with self._post(worker, path, body) as response:
+                return Answer(response.status, response.content_type, await response.read())
+        except NETWORK as error:
+            raise DecodeFailed(f"{worker.name}: {error or type(error).__name__}; try again") from error
+
+    def _post(self, member: Member, path: str, body: dict[str, Any], sent: Sent | None = None) -> Any:
+        # A new id for every attempt, ours: a comma in a client's id would stop lease renewal.
+        headers = {"X-Request-Id": uuid.uuid4().hex, "Content-Type": "application/json"}
+        return self._session.post(
+            member.url + path, data=json.dumps(body).encode(), headers=headers, trace_request_ctx=sent
+        )
+
+    async def expired_leases(self, prefill: Member) -> float:
+        """How many leases have expired at `prefill`. It notices only when it steps, so it is given a step first.
+
+        Raises DecodeFailed when it does not say.
+        """
+        body = {"model": self._model, "prompt": [1], "max_tokens": 3}
+        async with asyncio.timeout(_STEP_TIMEOUT_S):
+            async with self._post(prefill, "/v1/completions", body) as step:
+                await step.read()
+            async with self._session.get(f"{prefill.url}/metrics") as response:
+                lines = (await response.text()).splitlines()
+        counts = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(_EXPIRED_LEASES)]
+        if step.status != 200 or response.status != 200 or not counts:
+            raise DecodeFailed(f"{prefill.name} does not say how many leases expired")
+        return sum(counts)
+
+    def release(self, ticket: Ticket, decode: Member) -> None:
+        """Give a ticket back in the background: decode refuses the request and tells prefill to free the blocks."""
+
+        async def send() -> None:
+            try:
+                async with asyncio.timeout(_RELEASE_TIMEOUT_S):
+                    async with self._post(decode, "/v1/completions", handoff.release_body(ticket)) as response:
+                        await response.read()
+                telemetry.RELEASED.inc()
+            except NETWORK as error:
+                telemetry.log.warning("event=release_failed worker=%s detail=%r", decode.name, str(error))
+
+        self._in_background(send())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+async def _cancel_later(leg: asyncio.Task[Answer]) -> None:
+    await asyncio.wait({leg}, timeout=_GRACE_S)
+    leg.cancel()

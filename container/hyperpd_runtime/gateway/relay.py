@@ -1,0 +1,169 @@
+"""What decode says, on its way to the client: the first event looked at, the rest relayed unparsed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from hyperpd.errors import DecodeFailed
+from hyperpd.sse import Decoder
+from hyperpd_runtime.gateway.apis import Api
+from hyperpd_runtime.gateway.split import Joiner
+from hyperpd_runtime.gateway.telemetry import Record
+from hyperpd_runtime.gateway.usage import correct_events
+
+NETWORK = (aiohttp.ClientError, TimeoutError, ConnectionError)
+_KEPT = 64  # bytes that are looked at again with the next ones; longer than any marker
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back: a whole answer as `body`, a stream as `events`, of which the first was looked at.
+
+    Whoever takes a stream calls `close`, also when it never began to read.
+    """
+
+    status: int
+    content_type: str
+    body: bytes = b""
+    events: AsyncIterator[bytes] | None = None
+    close: Callable[[], None] = lambda: None
+
+
+def close_answer(ended: asyncio.Task[Answer]) -> None:
+    """Close what a leg brought that nobody waits for any more."""
+    if not ended.cancelled() and not ended.exception():
+        ended.result().close()
+
+
+class EngineRefused(Exception):
+    """The engine said 4xx; its answer goes to the client as it is."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+async def first_event(response: aiohttp.ClientResponse, api: Api, deadline: asyncio.Timeout | None) -> bytes:
+    """Bytes up to the end of the first event that says something of the engine's work, or of the stream.
+
+    deadline: is lifted as soon as that work has begun. What follows may be held back long, by a tool parser.
+    """
+    read, decoder, events = b"", Decoder(), 0
+    async for chunk in response.content.iter_any():
+        read += chunk
+        events += len(decoder.feed(chunk))
+        if deadline and events > api.preamble:
+            deadline.reschedule(None)
+            deadline = None
+        if events > api.preamble + api.opening:
+            break
+    return read
+
+
+def is_error(begun: bytes, api: Api) -> bool:
+    """Whether a stream that just began holds an error event, which comes with HTTP 200, or ended before its first."""
+    return len(Decoder().feed(begun)) <= api.preamble + api.opening or api.error in begun
+
+
+async def relay(
+    response: aiohttp.ClientResponse, first: bytes, api: Api, record: Record, told: Mapping[str, Any]
+) -> AsyncIterator[bytes]:
+    """A stream from its first event on, unparsed. One that ends without its last event is told as an error event.
+
+    told: what prefill said of the prompt's tokens; where there is something, usage is put right.
+    """
+    watch = _Watch(api)
+    cut, held = "", b""
+    try:
+        if told:
+            whole = first.rfind(b"\n\n") + 2
+            first, held = correct_events(first[:whole], told), first[whole:]
+        watch.see(first)
+        yield first
+        async for chunk in _corrected(response, held, told) if told else response.content.iter_any():
+            watch.see(chunk)
+            yield chunk
+    except NETWORK as error:
+        cut = str(error) or type(error).__name__
+    if cut or not watch.ended:
+        # The blank line ends whatever event was cut.
+        yield b"\n\n" + api.error_event(DecodeFailed("the stream was cut; ask again", code="stream_cut"))
+        record.fault("error_event" if watch.error else "stream_cut", cut)
+    elif watch.error:
+        record.fault("error_event", "")
+    record.end("decode_failed" if cut or watch.error or not watch.ended else "ok")
+
+
+async def _corrected(response: aiohttp.ClientResponse, held: bytes, told: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    """Whole events, with usage put right; `held` has begun the first of them."""
+    async for chunk in response.content.iter_any():
+        held += chunk
+        whole = held.rfind(b"\n\n") + 2
+        if whole > 1:
+            yield correct_events(held[:whole], told)
+            held = held[whole:]
+    if held:
+        yield held
+
+
+class _Watch:
+    """Looks for two markers in bytes that are cut anywhere."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._tail = b""
+        self._begun = False  # the last event
+        self.error = False
+
+    def see(self, chunk: bytes) -> None:
+        seen = self._tail + chunk
+        self._begun = self._begun or self._api.ends in seen
+        self.error = self.error or self._api.error in seen
+        self._tail = seen[-_KEPT:]
+
+    @property
+    def ended(self) -> bool:
+        return self._begun and self._tail.endswith(b"\n\n")
+
+
+async def joined(parts: Sequence[Answer], per_prompt: int, api: Api, record: Record) -> AsyncIterator[bytes]:
+    """The streams of all parts as one. What ends one with an error ends all."""
+    joiner = Joiner(len(parts), per_prompt)
+    said: asyncio.Queue[tuple[int, bytes | None]] = asyncio.Queue(maxsize=len(parts))
+
+    async def listen(number: int, part: Answer) -> None:
+        assert part.events is not None
+        async for chunk in part.events:
+            await said.put((number, chunk))
+        await said.put((number, None))
+
+    listening = [asyncio.create_task(listen(number, part)) for number, part in enumerate(parts)]
+    watch = _Watch(api)
+    running = len(parts)
+    try:
+        while running:
+            number, chunk = await said.get()
+            if chunk is None:
+                running -= 1
+                continue
+            event = joiner.feed(number, chunk)
+            if event:
+                watch.see(event)
+                yield event
+            if watch.error:
+                break
+        if watch.error:  # the part counted it; nothing more may follow
+            record.end("decode_failed")
+        else:
+            record.end("ok")
+    finally:
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
+        for part in parts:
+            part.close()

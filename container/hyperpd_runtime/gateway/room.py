@@ -1,0 +1,61 @@
+"""How many handoffs one decode worker has room for, so that no ticket grows old waiting for it. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+ENGINE_SEQUENCES = 1024  # vLLM's largest default of max-num-seqs
+_AHEAD = 4  # a quarter more than decode runs at once may be prefilled, so that its places do not stay empty
+
+
+class Room:
+    """Places for requests that come with a ticket; a place is held from before the prefill to the end of the decode.
+
+    A sequence that decode cannot run would only pin prefill's blocks. There are as many places as decode runs
+    sequences, and some more. Every handoff that decode did not begin within its lease halves them, down to one;
+    every one that it began in time gives one back.
+    """
+
+    def __init__(self, sequences: int) -> None:
+        self.most = self.places = sequences + max(1, sequences // _AHEAD)
+        self.taken = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    async def take(self) -> None:
+        """Return when there is a place, first come, first served."""
+        if self.taken < self.places and not self._waiting:
+            self.taken += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it had its place already
+                self.leave()
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    def leave(self) -> None:
+        self.taken -= 1
+        self._call()
+
+    def in_time(self) -> None:
+        """Decode began a handoff within its lease."""
+        self.places = min(self.places + 1, self.most)
+        self._call()
+
+    def late(self) -> None:
+        """It did not."""
+        self.places = max(self.places // 2, 1)
+
+    def _call(self) -> None:
+        while self._waiting and self.taken < self.places:
+            self.taken += 1
+            self._waiting.popleft().set_result(None)

@@ -1,0 +1,122 @@
+"""What a body asks for, as far as it matters to a handoff. Pure; wrong types are the engine's to refuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hyperpd_runtime.gateway.apis import MESSAGES, RESPONSES, Api
+
+_GREEDY_BELOW = 1e-5  # vLLM's own bound
+_STATE = ("store", "background", "previous_response_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A body, the API it is meant for, and from how many tokens on a prompt is worth moving (0: always)."""
+
+    body: Mapping[str, Any]
+    api: Api
+    threshold_tokens: int = 0
+
+    def prompts(self) -> int:
+        """How many prompts a completion has: a text is one, and so is a list of token ids.
+
+        A list of anything else than either is one, too: the engine refuses it whole.
+        """
+        prompt = self.body.get("prompt")
+        if isinstance(prompt, list) and (all(map(_text, prompt)) or all(map(_token_ids, prompt))):
+            return max(len(prompt), 1)
+        return 1
+
+    def answers(self) -> float:
+        """How many answers to each prompt. Infinite where `n` or the seed it counts from is no integer."""
+        n, seed = self.body.get("n"), self.body.get("seed")
+        if n is None:
+            return 1
+        return n if _integer(n) and (seed is None or _integer(seed)) else math.inf
+
+    def greedy(self) -> bool:
+        """Whether the next token is always the likeliest one, by the request's own word."""
+        temperature = self.body.get("temperature")
+        return temperature is not None and not (_number(temperature) and temperature >= _GREEDY_BELOW)
+
+    def one_token(self) -> bool:
+        """Whether at most one token is asked for."""
+        limits = [self.body[key] for key in self.api.limits if self.body.get(key) is not None]
+        return any(not _number(limit) or limit <= 1 for limit in limits)
+
+    def prompt_logprobs(self) -> bool:
+        echoed = self.body.get("echo") and self.body.get("logprobs") is not None
+        return bool(self.body.get("prompt_logprobs") is not None or echoed)
+
+    def truncated(self) -> bool:
+        """Whether a prompt that is too long would be cut."""
+        return (
+            self.body.get("truncate_prompt_tokens") is not None
+            or self.body.get("truncation", "disabled") not in (None, "disabled")
+        )  # fmt: skip
+
+    def builtin_tools(self) -> bool:
+        """Whether the engine itself could run a tool, and ask the model again."""
+        tools = self.body.get("tools") or []
+        if self.api is not RESPONSES:
+            return False
+        return not isinstance(tools, list) or any(not _function(tool) for tool in tools)
+
+    def stored(self) -> bool:
+        """Whether the answer is to be kept, or follows one that was."""
+        return any(self.body.get(key) for key in _STATE)
+
+    def short(self) -> bool:
+        return bool(self.threshold_tokens) and self.estimated_tokens() < self.threshold_tokens
+
+    def estimated_tokens(self) -> float:
+        """Length of a prompt: exact for token ids, else characters / 4, rounded up; of a chat, of all message texts.
+
+        Infinite where it holds something else than text: an image says nothing of its tokens.
+        """
+        prompt = self.body.get(self.api.prompt)
+        if self.api.prompt == "prompt" and isinstance(prompt, list):
+            return len(prompt)
+        if self.api.prompt != "messages" and isinstance(prompt, str):
+            return math.ceil(len(prompt) / 4)
+        aside = self.body.get("system" if self.api is MESSAGES else "instructions")
+        try:
+            return math.ceil(sum(map(len, [*_messages(prompt), *_content(aside)])) / 4)
+        except (LookupError, TypeError, AttributeError):
+            return math.inf
+
+
+def _messages(messages: Any) -> Iterator[str]:
+    for message in messages:
+        yield from _content(message.get("content"))
+
+
+def _content(content: Any) -> Iterator[str]:
+    if content is None or isinstance(content, str):
+        yield content or ""
+    else:
+        yield from (part["text"] for part in content)
+
+
+def _function(tool: Any) -> bool:
+    return isinstance(tool, dict) and tool.get("type") == "function"
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _token_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, int) for one in value)
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,271 @@
+"""The table: every shape of request, what is decided, and that client, metric and header agree."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyperpd_runtime.gateway import guard
+from hyperpd_runtime.gateway.apis import BY_PATH, CHAT, COMPLETIONS, MESSAGES, RESPONSES, Api
+from hyperpd_runtime.gateway.guard import TABLE, decide
+from hyperpd_runtime.gateway.passed import ADAPTERS, PASSED
+from hyperpd_runtime.gateway.shapes import Ask
+from hyperpd_runtime.gateway.split import split
+from tests.container.stack import Stack, counted, running, tiny
+
+MESSAGE = {"messages": [{"role": "user", "content": "hello"}]}
+TOOL = {"type": "function", "name": "weather"}
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[Stack]:
+    async with running(tiny()) as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "why"),
+    [
+        (COMPLETIONS, {"prompt": "x"}, "plain"),
+        (COMPLETIONS, {"prompt": [1, 2, 3]}, "plain"),
+        (COMPLETIONS, {"prompt": ["x"]}, "plain"),
+        (COMPLETIONS, {"prompt": [[1, 2]]}, "plain"),
+        (COMPLETIONS, {"prompt": ["x", "y"]}, "prompt_list"),
+        (COMPLETIONS, {"prompt": [[1], [2]], "stream": True}, "prompt_list"),
+        (COMPLETIONS, {"prompt": [["x", "y"], ["z"]]}, "plain"),  # no such thing: both legs would refuse it
+        (COMPLETIONS, {"prompt": ["x", [1]]}, "plain"),
+        (COMPLETIONS, {"prompt": "x", "n": 2}, "n"),
+        (COMPLETIONS, {"prompt": "x", "n": 2, "temperature": 0}, "n_greedy"),
+        (COMPLETIONS, {"prompt": "x", "n": 2, "temperature": "0"}, "n_greedy"),
+        (COMPLETIONS, {"prompt": ["x", "y"], "n": 2, "temperature": 0}, "n_greedy"),
+        (COMPLETIONS, {"prompt": "x", "n": 129}, "n_range"),
+        (COMPLETIONS, {"prompt": "x", "n": 0}, "n_range"),
+        (COMPLETIONS, {"prompt": "x", "n": "2"}, "n_range"),
+        (COMPLETIONS, {"prompt": "x", "n": True}, "n_range"),
+        (COMPLETIONS, {"prompt": "x", "n": 2, "seed": "1"}, "n_range"),
+        (COMPLETIONS, {"prompt": ["x"] * 65, "n": 2}, "too_many_prompts"),
+        (COMPLETIONS, {"prompt": ["x"] * 129}, "too_many_prompts"),
+        (COMPLETIONS, {"prompt": ["x"] * 128}, "prompt_list"),
+        (COMPLETIONS, {"prompt": "x", "best_of": 3}, "best_of"),
+        (COMPLETIONS, {"prompt": "x", "n": 2, "best_of": 2}, "n"),
+        (COMPLETIONS, {"prompt": "x", "use_beam_search": True, "n": 2}, "beam_search"),
+        (COMPLETIONS, {"prompt": "x", "prompt_logprobs": 0}, "prompt_logprobs"),
+        (COMPLETIONS, {"prompt": "x", "echo": True, "logprobs": 0}, "prompt_logprobs"),
+        (COMPLETIONS, {"prompt": "x", "echo": True}, "plain"),
+        (COMPLETIONS, {"prompt": "x", "logprobs": 5}, "plain"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 1}, "one_token"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 0, "echo": True}, "one_token"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": -5}, "one_token"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": "1"}, "one_token"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": float("inf")}, "one_token"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 10**9}, "plain"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": None}, "plain"),
+        (COMPLETIONS, {"prompt": "x", "truncate_prompt_tokens": -1}, "truncation"),
+        (CHAT, {**MESSAGE, "max_tokens": 9, "max_completion_tokens": 1}, "one_token"),
+        (CHAT, {**MESSAGE, "n": 3}, "n"),
+        (CHAT, {**MESSAGE, "tools": [{"type": "function", "function": {}}]}, "plain"),
+        (RESPONSES, {"input": "x"}, "plain"),
+        (RESPONSES, {"input": "x", "max_output_tokens": 1}, "one_token"),
+        (RESPONSES, {"input": "x", "truncation": "auto"}, "truncation"),
+        (RESPONSES, {"input": "x", "tools": [TOOL]}, "plain"),
+        (RESPONSES, {"input": "x", "tools": [TOOL, {"type": "code_interpreter"}]}, "builtin_tools"),
+        (RESPONSES, {"input": "x", "store": False}, "plain"),
+        (RESPONSES, {"input": "x", "store": True}, "stored"),
+        (RESPONSES, {"input": "x", "background": True}, "stored"),
+        (RESPONSES, {"input": "x", "previous_response_id": "resp_1"}, "stored"),
+        (MESSAGES, {**MESSAGE, "max_tokens": 1}, "one_token"),
+        (MESSAGES, {**MESSAGE, "max_tokens": 2, "thinking": {"type": "enabled"}}, "plain"),
+    ],
+)
+def test_a_shape_and_its_line(api: Api, body: dict[str, Any], why: str) -> None:
+    assert decide(Ask(body, api)).why == why
+
+
+def test_every_line_has_a_test_and_a_reason() -> None:
+    cases = {case[2] for case in _cases()}
+    assert {shape.why for shape in TABLE} == cases | {"short_prompt"}  # test_limits.py
+    assert all(shape.because for shape in TABLE)
+    assert len({shape.why for shape in TABLE}) == len(TABLE)
+    assert TABLE[-1].fits(Ask({}, COMPLETIONS))
+
+
+def _cases() -> list[Any]:
+    (mark,) = (mark for mark in test_a_shape_and_its_line.pytestmark if mark.name == "parametrize")
+    return list(mark.args[1])
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data(), st.sampled_from([*BY_PATH.values()]), st.sampled_from([0, 10]))
+def test_whatever_is_in_a_body_it_is_decided_or_refused(data: st.DataObject, api: Api, threshold: int) -> None:
+    fields = st.sampled_from(sorted({*api.fields, *guard.FORBIDDEN, "colour"}))
+    body = data.draw(st.dictionaries(fields, _VALUES, max_size=6)) | data.draw(
+        st.sampled_from([{}, {api.prompt: "x"}, {api.prompt: ["x", "y"]}, {api.prompt: [3, 4]}])
+    )
+    try:
+        admitted = guard.admit(body, api, ["m"], threshold)
+    except guard.Refused:
+        return
+    assert admitted.shape.how != "refused"
+    if admitted.shape.how == "split":
+        parts = split(admitted)
+        assert 1 < len(parts) <= guard.MOST_PARTS
+        assert {part.shape.how for part in parts} <= {"disaggregated", "decode_only"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "text"),
+    [
+        ("/v1/completions", {"prompt": "hello"}, "after hello"),
+        ("/v1/chat/completions", MESSAGE, "after hello"),
+        ("/v1/responses", {"input": "hello"}, "after hello"),
+        ("/v1/messages", {**MESSAGE, "max_tokens": 5}, "after hello"),
+        ("/invocations", {"prompt": "hello"}, "after hello"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_every_api_goes_through_both_roles(
+    stack: Stack, path: str, body: dict[str, Any], text: str, stream: bool
+) -> None:
+    answer = await stack.http.post(path, json={**body, "stream": stream}, headers={"x-hyperpd-explain": "1"})
+    assert answer.status_code == 200
+    assert answer.headers["x-hyperpd-decision"] == "disaggregated; reason=plain; served=pd"
+    assert all(word in answer.text for word in text.split())
+    assert "error" not in answer.text
+    assert "remote_host" not in answer.text
+    assert (len(stack.prefill.bodies), stack.leases) == (1, {})
+    assert stack.prefill.paths == stack.decode.paths
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "hello"}),
+        ("/v1/chat/completions", MESSAGE),
+        ("/v1/responses", {"input": "hello"}),
+        ("/v1/messages", {**MESSAGE, "max_tokens": 5}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_api_shows_the_client_a_failed_load(
+    stack: Stack, path: str, body: dict[str, Any], stream: bool
+) -> None:
+    """Chat and messages say their first event before they say that it failed, responses close the connection."""
+    stack.decode.fault = "error_event"
+    answer = await stack.http.post(path, json={**body, "stream": stream}, headers={"x-hyperpd-explain": "1"})
+    assert answer.headers["x-hyperpd-decision"] == "disaggregated; reason=plain; served=recomputed"
+    assert ("error" in answer.text, "hello" in answer.text) == (False, True)
+    await stack.settled()
+    assert stack.leases == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "explanation"),
+    [
+        ({"prompt": ["a", "b"]}, "split; reason=prompt_list; served=pd"),
+        ({"prompt": "a", "n": 2, "temperature": 1}, "split; reason=n; served=pd"),
+        ({"prompt": "a", "max_tokens": 1}, "decode_only; reason=one_token; served=decode_only"),
+        ({"prompt": "a", "best_of": 4}, "refused; reason=best_of; served=-"),
+        ({"prompt": "a", "priority": 4}, "refused; reason=priority; served=-"),
+        ({"prompt": "a", "colour": 4}, "refused; reason=invalid_field; served=-"),
+        ({"model": "other"}, "refused; reason=invalid_field; served=-"),
+        ({"prompt": "a", "model": "other"}, "refused; reason=model_not_found; served=-"),
+    ],
+)
+async def test_the_decision_is_counted_and_said_to_who_asks(
+    stack: Stack, body: dict[str, Any], explanation: str
+) -> None:
+    decision, reason, _ = explanation.split("; ")
+    labels = {"decision": decision, "why": reason.removeprefix("reason=")}
+    before = counted("hyperpd_decisions_total", **labels)
+    assert await stack.explain("/v1/completions", body) == explanation
+    assert counted("hyperpd_decisions_total", **labels) == before + 1
+    assert "x-hyperpd-decision" not in (await stack.http.post("/v1/completions", json=body)).headers
+
+
+async def test_an_answer_says_nothing_it_does_not_know(stack: Stack) -> None:
+    answer = await stack.ask(headers={"x-request-id": "mine"})
+    assert answer.headers["x-request-id"] == "mine"
+    assert answer.headers["x-hyperpd-request-id"] not in ("mine", *stack.prefill.ids, *stack.decode.ids)
+    refused = await stack.ask(priority=1, headers={"x-request-id": "mine"})
+    assert refused.headers["x-request-id"] == "mine"
+    assert refused.json()["error"]["request_id"] == refused.headers["x-hyperpd-request-id"]
+
+
+async def test_messages_has_errors_of_its_own_form(stack: Stack) -> None:
+    answer = await stack.http.post("/v1/messages", json={"messages": []})
+    assert (answer.status_code, answer.json()["type"]) == (400, "error")
+    assert "messages: missing or empty" in answer.json()["error"]["message"]
+
+
+async def test_what_has_no_second_leg_is_passed(stack: Stack) -> None:
+    answer = await stack.http.post("/tokenize", json={"prompt": "hi"}, headers={"x-hyperpd-explain": "1"})
+    assert answer.json()["tokens"] == [104, 105]
+    assert answer.headers["x-hyperpd-decision"] == "passed; reason=/tokenize; served=passed"
+    refused = await stack.http.post("/tokenize", json={"prompt": "hi", "cache_salt": "x"})
+    assert (refused.status_code, "cache_salt" in refused.text) == (400, True)
+    unknown = await stack.http.post("/tokenize", json={"prompt": "hi", "model": "x"})
+    assert unknown.status_code == 404
+
+
+async def test_adapters_are_fixed(stack: Stack) -> None:
+    """One role would have an adapter that the other lacks."""
+    for path in ADAPTERS:
+        answer = await stack.http.post(path.replace("{name}", "law"), json={"lora_name": "law", "lora_path": "/x"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "adapters_are_fixed")
+    assert stack.prefill.bodies == stack.decode.bodies == []
+
+
+async def test_an_inference_component_is_an_adapter() -> None:
+    async with running(tiny(model={"adapters": [{"name": "law", "path": "/adapters/law"}]})) as stack:
+        headers = {"X-Amzn-SageMaker-Adapter-Identifier": "law"}
+        answer = await stack.http.post("/invocations", json={"prompt": "hello", "model": "tiny-llama"}, headers=headers)
+        assert answer.json()["choices"][0]["text"] == "after hello by law"
+        assert [engine.bodies[0]["model"] for engine in (stack.prefill, stack.decode)] == ["law", "law"]
+        headers["X-Amzn-SageMaker-Adapter-Identifier"] = "tax"
+        assert (await stack.http.post("/invocations", json={"prompt": "hello"}, headers=headers)).status_code == 404
+        headers = {"X-Amzn-SageMaker-Session-Id": "1"}
+        answer = await stack.http.post("/invocations", json={"prompt": "hello"}, headers=headers)
+        assert answer.json()["error"]["code"] == "no_sessions"
+
+
+def test_no_list_of_fields_lets_a_client_steer() -> None:
+    lists = [*(api.fields for api in BY_PATH.values()), *PASSED.values()]
+    assert [fields & guard.FORBIDDEN.keys() for fields in lists] == [set()] * len(lists)
+    assert all("chat_template" not in fields for fields in lists)  # code that the engine would run
+
+
+async def test_only_operators_see_decisions_where_there_are_keys(keyed: Any) -> None:
+    for key, status in (("user", 403), ("operator", 200)):
+        headers = {"authorization": f"Bearer {key}-key", "x-hyperpd-explain": "1"}
+        answer = await keyed.http.post("/v1/completions", json={"prompt": "x"}, headers=headers)
+        assert (answer.status_code, "x-hyperpd-decision" in answer.headers) == (status, status == 200)
+    assert answer.headers["x-hyperpd-decision"].endswith("served=pd")
+
+
+@pytest.fixture
+async def keyed(tmp_path: Any) -> AsyncIterator[Stack]:
+    import hashlib
+    import json
+
+    from hyperpd_runtime.gateway.keys import Keys
+
+    entries = [
+        {"name": scope, "sha256": hashlib.sha256(f"{scope}-key".encode()).hexdigest(), "scope": scope}
+        | {"concurrent_requests": None}
+        for scope in ("user", "operator")
+    ]
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps(entries))
+    async with running(tiny(gateway={"auth": "keys"}), Keys(file)) as started:
+        yield started

@@ -1,0 +1,66 @@
+"""Random requests of every shape: prefill → decode answers as one aggregated worker does."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from tests.real.answers import differences, read
+from tests.real.bodies import SHAPES, Bodies, Body, one_of_each
+from tests.real.fleet import Fleet
+
+pytestmark = pytest.mark.real
+ROUNDS = 7
+AT_ONCE = 8
+SEED = int(os.environ.get("DIFFERENTIAL_SEED") or random.SystemRandom().randrange(2**32))
+
+
+def ask(http: httpx.Client, url: str, path: str, body: Body) -> httpx.Response:
+    return http.post(url + path, json={"model": "tiny-llama", **body}, headers={"x-hyperpd-explain": "1"})
+
+
+def test_every_shape_as_an_aggregated_worker(pd: Fleet, aggregated: Fleet, http: httpx.Client) -> None:
+    """Text, finish reason, usage and logprobs are equal; most were truly transferred, none recomputed."""
+    print(f"\nDIFFERENTIAL_SEED={SEED}")
+    asked: Counter[str] = Counter()
+    served: Counter[str] = Counter()
+    aggregated_worker = aggregated.worker("aggregated-0")
+
+    def compare(one: tuple[str, str, Body]) -> tuple[str, list[str]]:
+        name, path, body = one
+        ours = ask(http, pd.url, path, body)
+        theirs = ask(http, aggregated_worker, path, body)
+        served[ours.headers.get("x-hyperpd-decision", "-").rpartition("served=")[2]] += 1
+        asked[name] += theirs.status_code == 200
+        if ours.status_code != 200 or theirs.status_code != 200:
+            return name, [f"{ours.status_code} {ours.text} != {theirs.status_code} {theirs.text}"]
+        assert "remote_host" not in ours.text
+        return name, differences(read(ours), read(theirs))
+
+    @seed(SEED)
+    @settings(
+        max_examples=ROUNDS,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(bodies=one_of_each())
+    def check(bodies: Bodies) -> None:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            found = [(name, what) for name, what in pool.map(compare, bodies) if what]
+        assert found == []
+
+    check()
+    print(f"{sum(asked.values())} answers compared; served: {dict(served)}")
+    assert set(SHAPES) == set(asked)
+    assert min(asked.values()) >= 5
+    assert sum(asked.values()) >= 300
+    assert served["recomputed"] == 0
+    assert served["pd"] >= 0.6 * sum(served.values())

@@ -1,0 +1,80 @@
+"""Every route that a real engine can have, and which of them a client of the gateway reaches."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from hyperpd_runtime.gateway.apis import APIS
+from hyperpd_runtime.gateway.passed import ADAPTERS, PASSED
+from tests.real.fleet import Fleet
+
+pytestmark = pytest.mark.real
+# With development mode, profiling, adapters at run time and every task: more than any engine of ours has.
+_ALL_ROUTES = """
+import json, os
+os.environ.update(VLLM_SERVER_DEV_MODE="1", VLLM_ALLOW_RUNTIME_LORA_UPDATING="1")
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+flags = ["--enable-scale-out", "--enable-tokenizer-info-endpoint", "--enable-fault-tolerance"]
+args = make_arg_parser(FlexibleArgumentParser()).parse_args(flags)
+app = build_app(args, supported_tasks=("generate", "embed", "classify", "score", "render"))
+def walk(routes, prefix=""):
+    for route in routes:
+        if hasattr(route, "methods"):
+            yield from ((method, prefix + route.path) for method in route.methods or ())
+        elif hasattr(route, "routes"):
+            yield from walk(route.routes, prefix + getattr(route, "path", ""))
+print("ROUTES", json.dumps(sorted(set(walk(app.routes)))))
+"""
+_OURS = {("GET", path) for path in ("/ping", "/health", "/v1/models")} | {
+    *(("HEAD", path) for path in ("/ping", "/health", "/v1/models")),
+    *(("POST", path) for path in ("/invocations", *PASSED, *(api.path for api in APIS))),
+}
+
+
+def test_a_client_reaches_what_is_listed_and_nothing_else(pd: Fleet, http: httpx.Client) -> None:
+    ran = subprocess.run([sys.executable, "-c", _ALL_ROUTES], capture_output=True, text=True, check=False)
+    (line,) = [line for line in ran.stdout.splitlines() if line.startswith("ROUTES ")] or [ran.stderr[-2000:]]
+    routes = [tuple(route) for route in json.loads(line.removeprefix("ROUTES "))]
+    assert len(routes) > 60
+    asked = [
+        *("/sleep", "/collective_rpc", "/reset_prefix_cache", "/metrics", "/v1/load_lora_adapter"),
+        *("/v1/responses/{response_id}", "/v1/completions/render", "/inference/v1/generate", "/tokenizer_info"),
+    ]
+    assert {path for _, path in routes} >= {*asked}
+    decode = pd.worker("decode-0")
+    served = pd.metric(decode, "vllm:request_success_total")
+    reached, refused = set(), {}
+    for method, path in routes:
+        answer = http.request(method, pd.url + path.replace("{", "").replace("}", ""), json={})
+        if answer.status_code in (404, 405):
+            refused[method, path] = answer.status_code
+        elif path in ADAPTERS or path.startswith("/adapters/"):
+            assert answer.json()["error"]["code"] == "adapters_are_fixed"
+        else:
+            reached.add((method, path))
+    print(f"\n{len(routes)} routes of the engine: {len(reached)} reached, {len(refused)} not there")
+    assert reached <= _OURS
+    assert reached >= {("POST", api.path) for api in APIS} | {("POST", "/tokenize"), ("POST", "/detokenize")}
+    assert pd.metric(decode, "vllm:request_success_total") == served
+
+
+def test_what_passes_is_answered_by_a_worker(pd: Fleet, aggregated: Fleet, http: httpx.Client) -> None:
+    theirs = aggregated.worker("aggregated-0")
+    for path, body in (
+        ("/tokenize", {"prompt": "héllo"}),
+        ("/tokenize", {"messages": [{"role": "user", "content": "hello"}]}),
+        ("/detokenize", {"tokens": [104, 105]}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "hello"}]}),
+    ):
+        body = {"model": "tiny-llama", **body}
+        answer = http.post(pd.url + path, json=body)
+        assert (answer.status_code, answer.json()) == (200, http.post(theirs + path, json=body).json())
+    # This model makes no embeddings: the engine has no such route.
+    assert http.post(f"{pd.url}/v1/embeddings", json={"input": "x"}).status_code == 404
