@@ -99,7 +99,7 @@ _CREATE = (
         )
     ),
 )
-_READ = (  # plan's checks: each that is denied is said, and stops nothing else
+_READ = (  # plan's checks, which create begins with: each that is denied is said, and stops nothing else
     *(
         Grant(f"ec2:Describe{what}", "everything", why)
         for what, why in (
@@ -132,7 +132,7 @@ _READ = (  # plan's checks: each that is denied is said, and stops nothing else
 
 COMMANDS: dict[str, tuple[Grant, ...]] = {
     "cluster plan": (*_READ, *_PREPARE, _TAGS),
-    "cluster create": (*_PREPARE, *_MAKE, *_CREATE, *_PASS, *_NEW),
+    "cluster create": (*_READ, *_PREPARE, *_MAKE, *_CREATE, *_PASS, *_NEW),
     "cluster status": (_DESCRIBE, _STACK),
     "cluster watch": _WATCH,
     "cluster update": (
