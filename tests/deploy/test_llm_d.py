@@ -207,6 +207,16 @@ def test_clients_do_not_steer() -> None:
     assert keys == [f"request.headers[{header}]" for header in routes.STEERING]
 
 
+def test_a_gateway_of_ones_own_is_told_to_refuse_steering(load) -> None:
+    """With Istio the route cannot keep such headers out, and the sidecar does not: whoever has the Gateway has to."""
+    said = {route: texts(load(PAIR), f"route={route}")[routes.FILE] for route in ROUTES}
+    assert {route: "examples/llm-d/gateway-istio.yaml" in text for route, text in said.items()} == {
+        "istio": True,
+        "nginx": False,
+    }
+    assert "ssrf" not in json.dumps(rendered("tiny-cpu-1p1d"))
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_the_examples_gateway_admits_the_route(route: str) -> None:
     bodies = example(route)
