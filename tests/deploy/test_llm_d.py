@@ -13,7 +13,7 @@ import yaml
 from hyperpd import deploy, engine, recipe
 from hyperpd.deploy import llm_d
 from hyperpd.deploy.kubernetes import sidecar
-from hyperpd.deploy.llm_d import routes
+from hyperpd.deploy.llm_d import charts, routes
 from hyperpd.deploy.target import fate, leaves
 from hyperpd.errors import RecipeError
 from tests.deploy import (
@@ -41,6 +41,7 @@ from tests.deploy.llm_d_rendered import (
     made,
     names,
     rendered,
+    settings,
     texts,
 )
 from tests.deploy.test_kubernetes import AGGREGATED, EFA, LOCAL, PAIR
@@ -240,6 +241,43 @@ def test_the_page_says_what_is_taken(load) -> None:
                     for role in ("prefill", "decode")}  # fmt: skip
     assert sidecar.ROUTER_VERSION in page
     assert routes.ASK in page
+
+
+@pytest.mark.parametrize(("name", "route"), CASES)
+def test_back_leaves_nothing_of_llm_d(name: str, route: str) -> None:
+    """The page's commands delete what the steps made and step 0 has not; no more, no less."""
+    given = [*objects_rendered.settings(name, "hyperpod"), "llm_d=true"]
+    first = [one.body for one in deploy.render(objects_recipes.load(name), "kubernetes", given).documents]
+    stays = {identity(body) for body in first if not isinstance(body, str)}
+    steps = {front: rendered(name, f"route={route}", f"front={front}") for front in ("canary", "both", "llm_d")}
+    left = {identity(body) for bodies in steps.values() for body in bodies} - stays
+    assert left
+    assert (
+        gone(deploy.render(objects_recipes.load(name), "llm_d", settings(name, f"route={route}", "front=canary")))
+        == left
+    )
+    # and forward: what step 3 leaves out goes with the namespace that it deletes
+    ends = {identity(body) for body in steps["both"]} - {identity(body) for body in steps["llm_d"]}
+    assert {namespace or called for _, called, namespace in ends} == {"hyperpd"}
+
+
+def identity(body: Any) -> tuple[str, str, str]:
+    return body["kind"].lower(), body["metadata"]["name"], body["metadata"].get("namespace", "")
+
+
+def gone(step: deploy.Rendering) -> set[tuple[str, str, str]]:
+    """What the page's kubectl delete commands take away, step-1 being this rendering."""
+    page = (EXAMPLES / "README.md").read_text()
+    (block,) = re.findall(r"```\n(kubectl apply --filename step-0\n.+?)```", page, re.DOTALL)
+    found = set()
+    for line in block.splitlines():
+        if file := re.fullmatch(r"kubectl delete --filename step-1/(\S+)", line):
+            found |= {identity(one.body) for one in step.documents if one.file == file[1]}
+        elif some := re.fullmatch(r"kubectl --namespace (\S+) delete (\S+) (.+)", line):
+            found |= {(some[2], called, some[1]) for called in some[3].split()}
+        else:
+            assert line in ("kubectl apply --filename step-0", f"helmfile --file step-1/{charts.FILE} destroy"), line
+    return found
 
 
 def test_the_front_decides_who_serves() -> None:

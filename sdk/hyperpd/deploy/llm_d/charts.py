@@ -55,7 +55,8 @@ def documents(fleet: Fleet, options: Options) -> Iterator[Document]:
     before = "; ".join((*BEFORE, GATEWAYS[options.route]))
     comment = (
         f"After the objects for kubectl: helmfile --file {FILE} apply. The cluster needs before: {before}.\n"
-        "Back to hyperpd's gateway: render with front=both, apply, then helmfile destroy. No worker restarts."
+        "Back to hyperpd's gateway, without a restart and in this order (examples/llm-d): clients, the route, this"
+        " release."
     )
     notes = {
         "releases.0.namespace": "An InferencePool's endpoint picker is where its pods are.",

@@ -75,8 +75,8 @@ def _route(fleet: Fleet, options: Options) -> Document:
     said += " The Gateway has to admit routes of this namespace (allowedRoutes)."
     if options.route == "istio":
         said += (
-            f" And it has to refuse requests with {STEERING[0]} and the like, as examples/llm-d/gateway-istio.yaml does:"
-            " a client's own would have prompts sent where it says."
+            f" And it has to refuse requests with {STEERING[0]} and the like, as examples/llm-d/gateway-istio.yaml"
+            " does: a client's own would have prompts sent where it says."
         )
     return Document(FILE, said, body)
 
