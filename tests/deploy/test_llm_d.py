@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hyperpd import deploy, engine, recipe
-from hyperpd.deploy import llm_d
+from hyperpd.deploy import kubernetes, llm_d
 from hyperpd.deploy.kubernetes import sidecar
 from hyperpd.deploy.llm_d import charts, routes
 from hyperpd.deploy.target import fate, leaves
@@ -233,7 +233,8 @@ def test_the_examples_gateway_admits_the_route(route: str) -> None:
 def test_the_page_says_what_is_taken(load) -> None:
     page = (EXAMPLES / "README.md").read_text()
     asked = set(re.findall(r"--set (\w+)=", page))
-    assert {"llm_d", "front", "route", "gateway", "image"} <= asked <= set(llm_d.Options.model_fields)
+    known_options = {*llm_d.Options.model_fields, *kubernetes.Options.model_fields}
+    assert {"llm_d", "front", "route", "gateway", "image"} <= asked <= known_options
     (yaml_,) = re.findall(r"```\n(prefill: .+?)```", page, re.DOTALL)
     said = yaml.safe_load(yaml_.replace("MODEL", "example/small"))
     known = load(HEARD).recipe
@@ -305,7 +306,8 @@ def test_the_front_decides_who_serves() -> None:
         (PAIR, [IMAGE], "gateway: the route joins a Gateway of the cluster; give --set gateway=NAMESPACE/NAME"),
         (PAIR, [IMAGE, "gateway=inference"], "gateway:"),
         (PAIR, [GATEWAY], "image: the recipe names none"),
-        (PAIR, [IMAGE, GATEWAY, "llm_d=false"], "llm_d: false is the target kubernetes"),
+        (PAIR, [IMAGE, GATEWAY, "llm_d=false"], "llm_d: an option of the target kubernetes"),
+        (PAIR, [IMAGE, GATEWAY, "llm_d=true"], "llm_d: an option of the target kubernetes"),
         (PAIR, [IMAGE, GATEWAY, "priorities=a=1,a=2"], "priorities: a is given twice"),
         (PAIR, [IMAGE, GATEWAY, "priorities=high"], "priorities:"),
         (PAIR, [IMAGE, GATEWAY, "envoy_image=a:1"], "envoy_image: goes with route=nginx"),
@@ -365,6 +367,18 @@ def test_each_option_does_something(setting: str, load) -> None:
     given = [IMAGE, *([GATEWAY] if key != "gateway" else []), setting]
     bodies = [one.body for one in deploy.render(file, "llm_d", given).documents]
     assert bodies != [one.body for one in deploy.render(file, "llm_d", [IMAGE, GATEWAY]).documents]
+
+
+def test_no_option_without_a_choice() -> None:
+    """All that `hyperpd targets llm_d` lists can be set; that workers are llm-d's is not a question here."""
+    assert set(kubernetes.Options.model_fields) - set(llm_d.Options.model_fields) == {"llm_d"}
+
+
+def test_what_the_cluster_needs_is_asked_for_only_where_it_is_used(load) -> None:
+    for more in ((), (PRIORITIES,)):
+        said = texts(load(PAIR), *more)[charts.FILE].replace("\n# ", " ")
+        assert (charts.OBJECTIVES in said) == bool(more)
+        assert all(one in said for one in charts.BEFORE)
 
 
 def test_every_field_has_a_fate() -> None:

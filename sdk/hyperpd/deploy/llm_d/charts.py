@@ -26,8 +26,8 @@ CHARTS = {"istio": "llm-d-router-gateway", "nginx": "llm-d-router-standalone"}
 BEFORE = (
     "Gateway API v1.6.1",
     "InferencePool's definition (Gateway API Inference Extension v1.6.0)",
-    f"InferenceObjective's (llm-d-router {sidecar.ROUTER_VERSION}, config/crd)",
 )
+OBJECTIVES = f"InferenceObjective's, for priorities (llm-d-router {sidecar.ROUTER_VERSION}, config/crd)"
 GATEWAYS = {
     "istio": "Istio 1.29.2 or later, istiod with ENABLE_GATEWAY_API_INFERENCE_EXTENSION=true",
     "nginx": "NGINX Gateway Fabric 2.6.7 or later",
@@ -52,7 +52,7 @@ def documents(fleet: Fleet, options: Options) -> Iterator[Document]:
             }
         ]
     }
-    before = "; ".join((*BEFORE, GATEWAYS[options.route]))
+    before = "; ".join((*BEFORE, *([OBJECTIVES] if options.priorities else []), GATEWAYS[options.route]))
     comment = (
         f"After the objects for kubectl: helmfile --file {FILE} apply. The cluster needs before: {before}.\n"
         "Back to hyperpd's gateway, without a restart and in this order (examples/llm-d): clients, the route, this"
