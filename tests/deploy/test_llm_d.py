@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from hyperpd import deploy, engine, recipe
-from hyperpd.deploy import llm_d
+from hyperpd.deploy import kubernetes, llm_d
 from hyperpd.deploy.kubernetes import sidecar
-from hyperpd.deploy.llm_d import routes
+from hyperpd.deploy.llm_d import charts, routes
 from hyperpd.deploy.target import fate, leaves
 from hyperpd.errors import RecipeError
 from tests.deploy import (
@@ -41,6 +41,7 @@ from tests.deploy.llm_d_rendered import (
     made,
     names,
     rendered,
+    settings,
     texts,
 )
 from tests.deploy.test_kubernetes import AGGREGATED, EFA, LOCAL, PAIR
@@ -207,6 +208,16 @@ def test_clients_do_not_steer() -> None:
     assert keys == [f"request.headers[{header}]" for header in routes.STEERING]
 
 
+def test_a_gateway_of_ones_own_is_told_to_refuse_steering(load) -> None:
+    """With Istio the route cannot keep such headers out, and the sidecar does not: whoever has the Gateway has to."""
+    said = {route: texts(load(PAIR), f"route={route}")[routes.FILE] for route in ROUTES}
+    assert {route: "examples/llm-d/gateway-istio.yaml" in text for route, text in said.items()} == {
+        "istio": True,
+        "nginx": False,
+    }
+    assert "ssrf" not in json.dumps(rendered("tiny-cpu-1p1d"))
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_the_examples_gateway_admits_the_route(route: str) -> None:
     bodies = example(route)
@@ -222,7 +233,8 @@ def test_the_examples_gateway_admits_the_route(route: str) -> None:
 def test_the_page_says_what_is_taken(load) -> None:
     page = (EXAMPLES / "README.md").read_text()
     asked = set(re.findall(r"--set (\w+)=", page))
-    assert {"llm_d", "front", "route", "gateway", "image"} <= asked <= set(llm_d.Options.model_fields)
+    known_options = {*llm_d.Options.model_fields, *kubernetes.Options.model_fields}
+    assert {"llm_d", "front", "route", "gateway", "image"} <= asked <= known_options
     (yaml_,) = re.findall(r"```\n(prefill: .+?)```", page, re.DOTALL)
     said = yaml.safe_load(yaml_.replace("MODEL", "example/small"))
     known = load(HEARD).recipe
@@ -230,6 +242,43 @@ def test_the_page_says_what_is_taken(load) -> None:
                     for role in ("prefill", "decode")}  # fmt: skip
     assert sidecar.ROUTER_VERSION in page
     assert routes.ASK in page
+
+
+@pytest.mark.parametrize(("name", "route"), CASES)
+def test_back_leaves_nothing_of_llm_d(name: str, route: str) -> None:
+    """The page's commands delete what the steps made and step 0 has not; no more, no less."""
+    given = [*objects_rendered.settings(name, "hyperpod"), "llm_d=true"]
+    first = [one.body for one in deploy.render(objects_recipes.load(name), "kubernetes", given).documents]
+    stays = {identity(body) for body in first if not isinstance(body, str)}
+    steps = {front: rendered(name, f"route={route}", f"front={front}") for front in ("canary", "both", "llm_d")}
+    left = {identity(body) for bodies in steps.values() for body in bodies} - stays
+    assert left
+    assert (
+        gone(deploy.render(objects_recipes.load(name), "llm_d", settings(name, f"route={route}", "front=canary")))
+        == left
+    )
+    # and forward: what step 3 leaves out goes with the namespace that it deletes
+    ends = {identity(body) for body in steps["both"]} - {identity(body) for body in steps["llm_d"]}
+    assert {namespace or called for _, called, namespace in ends} == {"hyperpd"}
+
+
+def identity(body: Any) -> tuple[str, str, str]:
+    return body["kind"].lower(), body["metadata"]["name"], body["metadata"].get("namespace", "")
+
+
+def gone(step: deploy.Rendering) -> set[tuple[str, str, str]]:
+    """What the page's kubectl delete commands take away, step-1 being this rendering."""
+    page = (EXAMPLES / "README.md").read_text()
+    (block,) = re.findall(r"```\n(kubectl apply --filename step-0\n.+?)```", page, re.DOTALL)
+    found = set()
+    for line in block.splitlines():
+        if file := re.fullmatch(r"kubectl delete --filename step-1/(\S+)", line):
+            found |= {identity(one.body) for one in step.documents if one.file == file[1]}
+        elif some := re.fullmatch(r"kubectl --namespace (\S+) delete (\S+) (.+)", line):
+            found |= {(some[2], called, some[1]) for called in some[3].split()}
+        else:
+            assert line in ("kubectl apply --filename step-0", f"helmfile --file step-1/{charts.FILE} destroy"), line
+    return found
 
 
 def test_the_front_decides_who_serves() -> None:
@@ -257,7 +306,8 @@ def test_the_front_decides_who_serves() -> None:
         (PAIR, [IMAGE], "gateway: the route joins a Gateway of the cluster; give --set gateway=NAMESPACE/NAME"),
         (PAIR, [IMAGE, "gateway=inference"], "gateway:"),
         (PAIR, [GATEWAY], "image: the recipe names none"),
-        (PAIR, [IMAGE, GATEWAY, "llm_d=false"], "llm_d: false is the target kubernetes"),
+        (PAIR, [IMAGE, GATEWAY, "llm_d=false"], "llm_d: an option of the target kubernetes"),
+        (PAIR, [IMAGE, GATEWAY, "llm_d=true"], "llm_d: an option of the target kubernetes"),
         (PAIR, [IMAGE, GATEWAY, "priorities=a=1,a=2"], "priorities: a is given twice"),
         (PAIR, [IMAGE, GATEWAY, "priorities=high"], "priorities:"),
         (PAIR, [IMAGE, GATEWAY, "envoy_image=a:1"], "envoy_image: goes with route=nginx"),
@@ -317,6 +367,18 @@ def test_each_option_does_something(setting: str, load) -> None:
     given = [IMAGE, *([GATEWAY] if key != "gateway" else []), setting]
     bodies = [one.body for one in deploy.render(file, "llm_d", given).documents]
     assert bodies != [one.body for one in deploy.render(file, "llm_d", [IMAGE, GATEWAY]).documents]
+
+
+def test_no_option_without_a_choice() -> None:
+    """All that `hyperpd targets llm_d` lists can be set; that workers are llm-d's is not a question here."""
+    assert set(kubernetes.Options.model_fields) - set(llm_d.Options.model_fields) == {"llm_d"}
+
+
+def test_what_the_cluster_needs_is_asked_for_only_where_it_is_used(load) -> None:
+    for more in ((), (PRIORITIES,)):
+        said = texts(load(PAIR), *more)[charts.FILE].replace("\n# ", " ")
+        assert (charts.OBJECTIVES in said) == bool(more)
+        assert all(one in said for one in charts.BEFORE)
 
 
 def test_every_field_has_a_fate() -> None:

@@ -54,3 +54,18 @@ def test_only_what_llm_d_needs_is_open(name: str, route: str) -> None:
     assert not wrong, "\n".join(wrong)
     (own,) = (policy for policy in policies if policy["metadata"]["name"] == "llm-d-router")
     assert all(rule.get("ports") for rule in own["spec"]["egress"])  # and not only because the other end is closed
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_a_clients_own_header_could_name(name: str) -> None:
+    """As the page has it: decode reaches the public internet at 443 where it loads from there, and nowhere else."""
+    recipe = objects_recipes.load(name).recipe
+    if recipe.aggregated:
+        return  # no sidecar, so nobody who reads the header
+    ours = rendered(name)
+    world = {actor.name: actor for actor in flows_contract.actors(ours)}
+    policies = objects.of(ours, "NetworkPolicy")
+    open_ = [port for port in PORTS if allowed(policies, world["decode"], world["internet"], "TCP", port)]
+    loads = recipe.model.huggingface or recipe.model.s3 or any(one.huggingface for one in recipe.model.adapters)
+    assert open_ == ([443] if loads else [])
+    assert not any(allowed(policies, world["decode"], world["client"], "TCP", port) for port in PORTS)

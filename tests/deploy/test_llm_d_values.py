@@ -41,6 +41,7 @@ def test_every_value_misspelt_is_noticed(route: str) -> None:
     only, values = release("tiny-cpu-1p1d", f"route={route}", PRIORITIES)
     checker = values_schema(only["chart"].rpartition("/")[2])
     open_ = ("pluginsCustomConfig", "matchLabels", "limits", "memory", "cpu", "key", "operator", "effect")
+    open_ += ("hyperpd.io/configuration-digest",)  # of podAnnotations
     tried = 0
     for path in _paths(values):
         if set(path) & set(open_):
@@ -88,6 +89,16 @@ def test_versions_are_pinned_to_one_tag(route: str) -> None:
     assert only["version"] == values["router"]["epp"]["image"]["tag"] == sidecar.ROUTER_VERSION == "v0.10.0"
     assert only["values"] == [charts.VALUES_FILE.rpartition("/")[2]]  # a path from the helmfile's own folder
     assert sidecar.ROUTER_VERSION in json.dumps(rendered("tiny-cpu-1p1d"))
+
+
+def test_another_configuration_starts_the_endpoint_picker_anew() -> None:
+    """It reads its file once, and the chart's own pod template is the same whatever the file says."""
+
+    def marks(*more: str) -> Any:
+        return release("tiny-cpu-1p1d", *more)[1]["router"]["epp"]["podAnnotations"]
+
+    assert marks() == marks("front=both") == marks("epp_cpus=2")
+    assert len({json.dumps(marks(*more)) for more in ((), (PRIORITIES,), ("prefill_tokens_s=9000",))}) == 3
 
 
 def test_a_mirror_has_all_of_llm_d() -> None:

@@ -13,9 +13,20 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
 
 PREFILLER = "x-prefiller-host-port"
-DISAGGREGATED = ("/v1/chat/completions", "/v1/completions", "/v1/messages")
+REQUEST_ID = "x-request-id"
+_CHAT = ("max_tokens", "max_completion_tokens", "min_tokens")
+GENERATE = "/inference/v1/generate"  # its limits are within sampling_params
+# The paths whose prefill it has done elsewhere, with the limits that it sets to 1 there.
+LIMITS = {
+    "/v1/chat/completions": _CHAT,
+    "/v1/completions": _CHAT,
+    "/v1/messages": _CHAT,
+    "/v1/responses": ("max_output_tokens",),
+    GENERATE: ("max_tokens", "min_tokens"),
+}
 ASK = {
     "do_remote_decode": True,
     "do_remote_prefill": False,
@@ -24,7 +35,6 @@ ASK = {
     "remote_host": None,
     "remote_port": None,
 }
-LIMITS = ("max_tokens", "max_completion_tokens", "min_tokens")
 PASSING = (502, 503, 504)  # tried again at the same worker
 _HOP = {"host", "content-length", "transfer-encoding", "connection", PREFILLER}
 Body = dict[str, Any]
@@ -43,7 +53,7 @@ class RoutingSidecar:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/health", self._health)
-        for path in DISAGGREGATED:
+        for path in LIMITS:
             app.router.add_post(path, self._disaggregated)
         app.router.add_route("*", "/{rest:.*}", self._pass)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -64,7 +74,7 @@ class RoutingSidecar:
             return await self._pass(request)
         body: Body = await request.json()
         request_id = str(uuid.uuid1())  # one for both legs
-        status, headers, said = await self._prefill(hosts[0], request, prefill_body(body), request_id)
+        status, headers, said = await self._prefill(hosts[0], request, prefill_body(request.path, body), request_id)
         if not 200 <= status < 300:
             return web.Response(status=status, body=said, content_type=headers.get("Content-Type", "").split(";")[0])
         answer = json.loads(said)
@@ -76,7 +86,7 @@ class RoutingSidecar:
     async def _prefill(
         self, host: str, request: web.Request, body: Body, request_id: str
     ) -> tuple[int, Mapping[str, str], bytes]:
-        url, headers = f"http://{host}{request.rel_url}", passed_on(request) | {"x-request-id": request_id}
+        url, headers = f"http://{host}{request.rel_url}", passed_on(request, request_id)
         for attempt in range(self._retries + 1):
             self.legs.append(("prefill", request_id, body))
             try:
@@ -95,7 +105,7 @@ class RoutingSidecar:
         self, request: web.Request, body: bytes, request_id: str | None, cached_tokens: int | None
     ) -> web.StreamResponse:
         """The decoder's answer, as it comes; with `cached_tokens` its usage says what prefill had cached."""
-        headers = passed_on(request) | ({"x-request-id": request_id} if request_id else {})
+        headers = passed_on(request, request_id)
         url = f"{self._decoder}{request.rel_url}"
         async with self._session.request(request.method, url, data=body or None, headers=headers) as answer:
             kept = {key: value for key, value in answer.headers.items() if key.lower() not in _HOP}
@@ -117,14 +127,23 @@ class RoutingSidecar:
             return response
 
 
-def prefill_body(body: Body) -> Body:
+def prefill_body(path: str, body: Body) -> Body:
     """The client's body as prefill gets it; n, several prompts and prompt_logprobs are left as they are."""
     found = {key: value for key, value in body.items() if key != "stream_options"}
-    return found | {"kv_transfer_params": ASK, "stream": False} | dict.fromkeys(LIMITS, 1)
+    least: Body = dict.fromkeys(LIMITS[path], 1)
+    if path == GENERATE:
+        least = {"sampling_params": body.get("sampling_params", {}) | least}
+    return found | {"kv_transfer_params": ASK, "stream": False} | least
 
 
-def passed_on(request: web.Request) -> dict[str, str]:
-    return {key: value for key, value in request.headers.items() if key.lower() not in _HOP}
+def passed_on(request: web.Request, request_id: str | None) -> CIMultiDict[str]:
+    """The client's headers, and this id beside: one that the client has given stays, and comes first."""
+    # In one case: aiohttp takes names that differ in it for one header given twice, and keeps the last.
+    every = ((key.lower(), value) for key, value in request.headers.items())
+    kept = CIMultiDict((key, value) for key, value in every if key not in _HOP)
+    if request_id:
+        kept.add(REQUEST_ID, request_id)
+    return kept
 
 
 def recounted(text: bytes, cached_tokens: int) -> bytes:

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
+import pytest
 from aiohttp import web
 
-from tests.fakes.routing_sidecar import ASK, PREFILLER, RoutingSidecar
+from tests.fakes.routing_sidecar import ASK, PREFILLER, REQUEST_ID, RoutingSidecar
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 TICKET = {"do_remote_prefill": True, "remote_block_ids": [[1]], "remote_request_id": "a"}
@@ -49,6 +50,7 @@ def played(
     retries: int = 0,
     remote: bool = True,
     path: str = "/v1/completions",
+    more: dict[str, str] | None = None,
 ) -> tuple[int, str]:
     async def run() -> tuple[int, str]:
         await prefill.start()
@@ -56,7 +58,7 @@ def played(
         sidecar = RoutingSidecar(decode.port, retries)
         await sidecar.start()
         try:
-            headers = {PREFILLER: f"127.0.0.1:{prefill.port}, 10.0.0.1:1"} if remote else {}
+            headers = ({PREFILLER: f"127.0.0.1:{prefill.port}, 10.0.0.1:1"} if remote else {}) | (more or {})
             async with (
                 aiohttp.ClientSession() as http,
                 http.post(sidecar.url + path, json=body, headers=headers) as answer,
@@ -84,6 +86,36 @@ def test_two_legs_in_order() -> None:
     assert PREFILLER not in {*first.headers, *second.headers}
     assert status == 200
     assert json.loads(said)["usage"]["prompt_tokens_details"] == {"cached_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "asked"),
+    [
+        ("/v1/messages", {"max_tokens": 8}, {"max_tokens": 1, "max_completion_tokens": 1, "min_tokens": 1}),
+        ("/v1/responses", {"max_output_tokens": 8, "max_tokens": 8}, {"max_output_tokens": 1, "max_tokens": 8}),
+        (
+            "/inference/v1/generate",
+            {"sampling_params": {"max_tokens": 8, "seed": 1}, "max_tokens": 8},
+            {"sampling_params": {"max_tokens": 1, "min_tokens": 1, "seed": 1}, "max_tokens": 8},
+        ),
+        ("/inference/v1/generate", {}, {"sampling_params": {"max_tokens": 1, "min_tokens": 1}}),
+    ],
+)
+def test_each_path_has_limits_of_its_own(path: str, body: dict[str, Any], asked: dict[str, Any]) -> None:
+    prefill, decode = Worker((200, {"kv_transfer_params": TICKET})), Worker((200, {}))
+    assert played(prefill, decode, body, path=path)[0] == 200
+    ((_, first),), ((_, second),) = prefill.seen, decode.seen
+    assert first == {**asked, "stream": False, "kv_transfer_params": ASK}
+    assert second == {**body, "kv_transfer_params": TICKET}
+
+
+def test_a_clients_request_id_stays_and_comes_first() -> None:
+    prefill, decode = Worker((200, {"kv_transfer_params": TICKET})), Worker((200, {}))
+    played(prefill, decode, {"prompt": "x"}, more={REQUEST_ID: "mine"})
+    ((first, _),), ((second, _),) = prefill.seen, decode.seen
+    assert first.headers.getall(REQUEST_ID) == second.headers.getall(REQUEST_ID)
+    assert first.headers.getall(REQUEST_ID)[0] == first.headers[REQUEST_ID] == "mine"
+    assert len(first.headers.getall(REQUEST_ID)) == 2
 
 
 def test_without_the_header_decode_has_it_alone() -> None:

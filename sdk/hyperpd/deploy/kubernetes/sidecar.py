@@ -2,6 +2,12 @@
 
 hyperpd's gateway needs none of it and is not disturbed: it reaches each worker at its own port. So a fleet that was
 started with it changes hands by its routes alone.
+
+Its --enable-ssrf-protection, which refuses prefills at other addresses than those of the InferencePool's pods, is not
+used. v0.10.0 reads pool and pods from the API server, so every decode pod would need a token, rights to list pods, and
+a way there, beside an engine that has none of it. It listens only once it has the pool's list: without
+InferencePool's definition a decode worker would never be ready, behind hyperpd's gateway either. And it compares
+addresses without ports. So the header is kept out where requests come in (llm_d.routes, examples/llm-d).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ own values and templates. Unverified: a registry and a cluster.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,14 +27,15 @@ CHARTS = {"istio": "llm-d-router-gateway", "nginx": "llm-d-router-standalone"}
 BEFORE = (
     "Gateway API v1.6.1",
     "InferencePool's definition (Gateway API Inference Extension v1.6.0)",
-    f"InferenceObjective's (llm-d-router {sidecar.ROUTER_VERSION}, config/crd)",
 )
+OBJECTIVES = f"InferenceObjective's, for priorities (llm-d-router {sidecar.ROUTER_VERSION}, config/crd)"
 GATEWAYS = {
     "istio": "Istio 1.29.2 or later, istiod with ENABLE_GATEWAY_API_INFERENCE_EXTENSION=true",
     "nginx": "NGINX Gateway Fabric 2.6.7 or later",
 }
 _WAIT_S = 600
 _CONFIGURATION = "hyperpd.yaml"
+_DIGEST = "hyperpd.io/configuration-digest"
 
 
 def documents(fleet: Fleet, options: Options) -> Iterator[Document]:
@@ -52,10 +54,11 @@ def documents(fleet: Fleet, options: Options) -> Iterator[Document]:
             }
         ]
     }
-    before = "; ".join((*BEFORE, GATEWAYS[options.route]))
+    before = "; ".join((*BEFORE, *([OBJECTIVES] if options.priorities else []), GATEWAYS[options.route]))
     comment = (
         f"After the objects for kubectl: helmfile --file {FILE} apply. The cluster needs before: {before}.\n"
-        "Back to hyperpd's gateway: render with front=both, apply, then helmfile destroy. No worker restarts."
+        "Back to hyperpd's gateway, without a restart and in this order (examples/llm-d): clients, the route, this"
+        " release."
     )
     notes = {
         "releases.0.namespace": "An InferencePool's endpoint picker is where its pods are.",
@@ -68,6 +71,7 @@ def documents(fleet: Fleet, options: Options) -> Iterator[Document]:
 def values(fleet: Fleet, options: Options) -> dict[str, Any]:
     """What the chart is given."""
     recipe = fleet.recipe
+    configuration = yaml.text(picker.configuration(recipe, options))
     priorities = dict(each.split("=") for each in options.priorities.split(",")) if options.priorities else {}
     router: dict[str, Any] = {
         "modelServers": {
@@ -86,7 +90,8 @@ def values(fleet: Fleet, options: Options) -> dict[str, Any]:
                 "pullPolicy": "IfNotPresent",
             },
             "pluginsConfigFile": _CONFIGURATION,
-            "pluginsCustomConfig": {_CONFIGURATION: yaml.text(picker.configuration(recipe, options))},
+            "pluginsCustomConfig": {_CONFIGURATION: configuration},
+            "podAnnotations": {_DIGEST: hashlib.sha256(configuration.encode()).hexdigest()},
             "resources": {
                 "requests": {"cpu": str(options.epp_cpus), "memory": f"{options.epp_cpus}Gi"},
                 "limits": {"memory": f"{2 * options.epp_cpus}Gi"},
@@ -130,6 +135,7 @@ def _notes(fleet: Fleet) -> dict[str, str]:
         " llm-d.ai/active-ports says which it has.",
         "router.inferencePool": "Open, a proxy would spread requests over pods of both roles without asking.",
         "router.epp.replicas": "One: what it knows of prefixes and running requests is not shared.",
+        "router.epp.podAnnotations": "Another configuration starts it anew; nothing else of chart or picker does.",
         "router.monitoring": "A PodMonitor of this rendering reads its metrics, within a network policy; a token would"
         " take a ClusterRole.",
         "router.tokenizer": "Tokens for the index of events. Unverified.",

@@ -11,8 +11,6 @@ from hyperpd.recipe import Recipe
 
 def problems(recipe: Recipe, options: Options) -> Iterator[str]:
     """Every problem, each with the field or option it is about."""
-    if not options.llm_d:
-        yield "llm_d: false is the target kubernetes; remove it here"
     if not options.gateway:
         yield "gateway: the route joins a Gateway of the cluster; give --set gateway=NAMESPACE/NAME"
     if recipe.gateway.auth == "keys":

@@ -72,7 +72,13 @@ def _route(fleet: Fleet, options: Options) -> Document:
         "both": f"Requests go to llm-d; those with {ASK}: {ASKED['ours']} to hyperpd's gateway.",
         "canary": f"Requests go to hyperpd's gateway; those with {ASK}: {ASKED['llm_d']} to llm-d.",
     }[options.front]
-    return Document(FILE, f"{said} The Gateway has to admit routes of this namespace (allowedRoutes).", body)
+    said += " The Gateway has to admit routes of this namespace (allowedRoutes)."
+    if options.route == "istio":
+        said += (
+            f" And it has to refuse requests with {STEERING[0]} and the like, as examples/llm-d/gateway-istio.yaml"
+            " does: a client's own would have prompts sent where it says."
+        )
+    return Document(FILE, said, body)
 
 
 def _rule(options: Options, backend: Object, asked: str = "") -> Object:
