@@ -367,6 +367,20 @@ def test_each_run_of_a_job_has_its_own_folder_and_ports(tmp_path, load):
     assert told == [(str(100 % JOBS * JOB_STRIDE), "0"), (str(101 % JOBS * JOB_STRIDE), "1")]
 
 
+def test_what_a_killed_run_left_is_gone_before_this_one_begins(tmp_path, load):
+    """A cluster made again on the same file system counts its jobs from 1 again."""
+    file = load("tiny-cpu-1p1d")
+    old = tmp_path / "shared" / "tiny-cpu-1p1d-100" / "0"
+    (old / "decode-7").mkdir(parents=True)
+    (tmp_path / "shared").chmod(0o700)
+    left = [old / "stopping", old / "endpoints.json", old / "decode-7" / "fleet.json"]
+    for path in left:
+        path.write_text("{}")
+    ran, _ = run(file, tmp_path)
+    assert (ran.code, len(ran.tasks)) == (0, 4), ran.log
+    assert [path.name for path in left if path.exists()] == []
+
+
 def test_a_worker_that_fails_too_often_ends_the_job_and_is_named(tmp_path, load):
     ran, _ = run(load("tiny-cpu-aggregated"), tmp_path, "restarts=0", code=4)
     assert ran.code == 4

@@ -21,6 +21,7 @@ mine() { # FOLDER: who may write there decides where prompts go
 }
 mine "$folder"
 mkdir -p "$run" || die "$run: cannot be made"
+rm -f "$stopping" "$run/endpoints.json" "$run"/*/fleet.json # of a killed run of that id: a new cluster counts from 1 again
 for file in "${secrets[@]}"; do
   [ -r "$file" ] || die "$file: cannot be read on $(hostname)"
   [ -z "$(find -L "$file" -maxdepth 0 -perm /077)" ] || die "$file: others may read it; chmod 600"
