@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperpd import deploy, instances, recipe
+from hyperpd import deploy, instances, models, recipe
 from hyperpd.deploy import slurm
 from hyperpd.deploy.slurm import layout, refusals
 from hyperpd.deploy.slurm.script import pyxis_image
@@ -128,7 +129,9 @@ def test_what_is_lost_is_said(load):
 
 def base(file) -> list[str]:
     keys = ["keys_file=/fsx/secret/keys.json"] if file.recipe.gateway.auth == "keys" else []
-    return [*CONTAINER, *keys]
+    known = models.find(file.recipe.model.huggingface)
+    token = ["hf_token_file=/fsx/secret/token"] if known and known.gated else []
+    return [*CONTAINER, *keys, *token]
 
 
 REFUSED = {  # every other recipe of the catalogue and of objects_recipes renders
@@ -203,12 +206,17 @@ RECIPES = [
         "kv_transfer.fabric: HyperPod machines have no InfiniBand",
     ),
     ("aggregated: {instance_type: ml.p5.48xlarge}\ngateway: {auth: keys}", "gateway.auth: keys needs the key file"),
+    (
+        "model: {huggingface: meta-llama/Llama-3.3-70B-Instruct}\naggregated: {instance_type: ml.p5.48xlarge}",
+        "model.huggingface: Hugging Face hands it out with a token alone; give --set hf_token_file=/fsx/…",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("blocks", "problem"), RECIPES)
 def test_recipes_that_are_refused(blocks, problem, load):
-    file = load(f"version: 1\nname: x\nmodel: {{path: /fsx/m}}\n{blocks}\n")
+    path = "" if "model: " in blocks else "model: {path: /fsx/m}\n"
+    file = load(f"version: 1\nname: x\n{path}{blocks}\n")
     with pytest.raises(RecipeError) as refused:
         deploy.render(file, "slurm", CONTAINER)
     assert [one for one in refused.value.problems if one.startswith(problem)] != []
@@ -388,6 +396,31 @@ def test_a_worker_that_fails_too_often_ends_the_job_and_is_named(tmp_path, load)
         "(aggregated-0|gateway|endpoints) failed with exit code 4; 0 restarts left. Its last lines ", ran.log
     )
     assert "ended with exit code 4" in ran.log
+
+
+def test_the_command_of_the_page_renders(tmp_path):
+    """As it is written in examples/slurm; only the folder of the script is another."""
+    page = (Path(__file__).parents[2] / "examples" / "slurm" / "README.md").read_text()
+    commands = re.search(r"```\n(.*?)```", page, re.DOTALL)
+    assert commands
+    lines = commands[1].replace("\\\n", " ").splitlines()
+    (words,) = [shlex.split(line) for line in lines if line.startswith("hyperpd render ")]
+    words[words.index("--out") + 1] = str(tmp_path)
+    subprocess.run([sys.executable, "-c", "from hyperpd.cli.main import main; main()", *words[1:]], check=True)
+    made = {word for line in lines if line.startswith("mkdir -m 700 ") for word in line.split()[3:]}
+    said = dict(word.split("=", 1) for word in words if "=" in word)
+    assert {said["folder"], said["cache_folder"]} <= made
+    assert subprocess.run(["bash", "-n", str(tmp_path / "job.sh")]).returncode == 0
+
+
+def test_the_cache_is_made_where_it_is_missing_and_its_users_alone(tmp_path, load):
+    file, cache = load("tiny-cpu-1p1d"), tmp_path / "a" / "cache"
+    ran, _ = run(file, tmp_path, f"cache_folder={cache}")
+    assert (ran.code, cache.stat().st_mode & 0o777) == (0, 0o700), ran.log
+    cache.chmod(0o770)
+    ran, _ = run(file, tmp_path, f"cache_folder={cache}")
+    assert (ran.code, ran.tasks) == (1, ())
+    assert f"{cache}: has to be a folder of yours that nobody else may write to" in ran.log
 
 
 @pytest.mark.parametrize("what", ["folder", "keys"])

@@ -16,12 +16,17 @@ die() {
   exit 1
 }
 
-mine() { # FOLDER: who may write there decides where prompts go
+mine() { # FOLDER: who may write there decides where prompts go, and which compiled code engines run
   [ -d "$1" ] && [ -O "$1" ] && [ -z "$(find "$1" -maxdepth 0 -perm /022)" ] || die "$1: has to be a folder of yours that nobody else may write to"
 }
 mine "$folder"
+if [ -n "$cache" ]; then
+  mkdir -p "$cache" || die "$cache: cannot be made" # a container is not started where a mount is missing
+  mine "$cache"
+fi
 mkdir -p "$run" || die "$run: cannot be made"
-rm -f "$stopping" "$run/endpoints.json" "$run"/*/fleet.json # of a killed run of that id: a new cluster counts from 1 again
+# Of a killed run with the same id: a cluster that is made again counts its jobs from 1.
+rm -f "$stopping" "$run/endpoints.json" "$run"/*/fleet.json || die "$run: an older run's files cannot be removed"
 for file in "${secrets[@]}"; do
   [ -r "$file" ] || die "$file: cannot be read on $(hostname)"
   [ -z "$(find -L "$file" -maxdepth 0 -perm /077)" ] || die "$file: others may read it; chmod 600"

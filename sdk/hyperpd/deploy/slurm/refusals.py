@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hyperpd import models
 from hyperpd.deploy.kubernetes import lifetimes
+from hyperpd.deploy.kubernetes.fleet import GATED
 from hyperpd.deploy.slurm import layout
 from hyperpd.deploy.slurm.fields import FIELDS
 from hyperpd.deploy.slurm.options import Options
@@ -79,6 +81,9 @@ def _options(recipe: Recipe, options: Options) -> Iterator[str]:
         yield "keys_file: the recipe says gateway.auth: none, so nobody would need a key"
     if options.hf_token_file and not (recipe.model.huggingface or hub_names(recipe)):
         yield "hf_token_file: nothing of this recipe comes from Hugging Face"
+    known = models.find(recipe.model.huggingface)
+    if known and known.gated and not options.hf_token_file:
+        yield f"model.huggingface: {GATED}; give --set hf_token_file=/fsx/…"
     for role in ("prefill", "decode"):
         if getattr(options, f"{role}_partition") and (layout.local(recipe) or recipe.aggregated):
             yield f"{role}_partition: this job has no component of {role} alone; give partition"

@@ -85,6 +85,7 @@ def _settings(file: RecipeFile, options: Options, components: Sequence[Component
     yield f"name={recipe.name}"
     yield f"digest={file.digest}"
     yield f"folder={options.folder}"
+    yield f"cache={options.cache_folder or ''} # a folder of its user's alone, too"
     yield f"restarts={options.restarts} # of one worker or gateway that fails"
     # Jobs with GPUs have their nodes alone.
     yield f"slots={JOBS if recipe.accelerator == 'cpu' else 1} # of ports, of which a job takes one by its id"
