@@ -116,13 +116,14 @@ def test_what_is_lost_is_said(load):
     lost = deploy.render(load(FULL), "slurm", FULL_SETTINGS).not_expressed
     assert [one.split(":")[0] for one in lost] == [
         *("prefill.autoscaling.min", "prefill.autoscaling.max", "gateway.replicas", "slo.ttft_ms"),
+        "gateway.auth",
     ]
     text = FULL.replace("\n# the last", "\nplacement: {same_zone: false}\n# the last").replace("fsx/adapters", "a")
     bare = [one for one in FULL_SETTINGS if "cache" not in one]
     given = [*bare, "mode=bare", "python=/x/python"]
     text = text.replace("placement: {same_zone: false}", "placement: {same_zone: true}")
     lost = deploy.render(load(text), "slurm", given).not_expressed
-    assert [one.split(":")[0] for one in lost][-2:] == ["placement.same_zone", "image"]
+    assert [one.split(":")[0] for one in lost][-3:] == ["placement.same_zone", "gateway.auth", "image"]
     header = " ".join(line.removeprefix("#").strip() for line in script(load(text), given).splitlines()[:20])
     assert [one for one in lost if f"not expressed: {one} " not in header] == []
 

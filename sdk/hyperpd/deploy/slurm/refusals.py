@@ -13,9 +13,10 @@ from hyperpd.deploy.slurm.options import Options
 from hyperpd.deploy.target import fate, written
 from hyperpd.engine import hub_names
 from hyperpd.errors import CapacityError, RecipeError
-from hyperpd.placement import Machine, place
+from hyperpd.placement import Machine, Ports, place
 from hyperpd.recipe import Recipe
 
+_PORTS = Ports()
 _SIGNAL_AT_MOST_S = 65535  # sbatch --signal
 _EARLY_S = 60  # Slurm may send it as much earlier
 
@@ -37,6 +38,12 @@ def not_expressed(recipe: Recipe) -> Iterator[str]:
 
 def losses(recipe: Recipe, options: Options) -> Iterator[str]:
     """What a job with these options does not do."""
+    if recipe.gateway.auth == "keys":
+        yield (
+            f"gateway.auth: the gateway alone asks for keys; who reaches the nodes reaches engines ({_PORTS.worker_api}"
+            f" and up) and admin ports ({_PORTS.gateway_admin}, {_PORTS.worker_admin} and up) without; close their"
+            " security group"
+        )
     if options.mode == "bare" and recipe.image:
         yield f"image: mode bare runs {options.python} of the nodes, whatever it has installed"
     for role, spec in recipe.roles().items():
