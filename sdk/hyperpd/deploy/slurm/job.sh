@@ -133,14 +133,25 @@ keep() { # NAME COMMAND...: again when it fails, until it has failed too often; 
   done
 }
 
-declare -A told
-tell() { # PATTERN: SIGTERM to each step with such a name, once. Not to srun: that would kill its step.
+drained() { # Whether the node step's gateway takes POST /drain. The node may have no curl.
+  local answer
+  { printf 'POST /drain HTTP/1.1\r\nHost: gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' >&3 &&
+    read -r -t 5 answer <&3; } 2>/dev/null 3<>"/dev/tcp/${addresses[node]% }/$((admin_port + offset))" &&
+    [[ $answer == 'HTTP/1.1 202 '* ]]
+}
+
+declare -A told # until when a step is left in peace
+tell() { # PATTERN: SIGTERM to each step with such a name. Not to srun: that would kill its step.
   local id what
   while read -r id what; do
     # shellcheck disable=SC2053 # a pattern
-    if [[ $what == $1 && $id != *.batch && $id != *.extern && -z ${told[$id]:-} ]]; then
-      told[$id]=yes
-      scancel --quiet --signal=TERM "$id"
+    if [[ $what == $1 && $id != *.batch && $id != *.extern && $SECONDS -ge ${told[$id]:-0} ]]; then
+      if [ "$what" = node ] && drained; then # a signal would end engines before what their gateway has accepted
+        told[$id]=$((1 << 40)) # for good
+      else # no gateway that could have accepted anything; again, as a task that just begins may miss it
+        told[$id]=$((SECONDS + 10))
+        scancel --quiet --signal=TERM "$id"
+      fi
     fi
   done < <(squeue --noheader --steps --jobs="$ids" --format='%i %j')
 }
@@ -176,11 +187,18 @@ else
   keep gateway front gateway gateway "${sources[@]}" &
   front_pid=$!
 fi
-say "API: http://${addresses[$first]%% *}:$((api_port + offset)); /ping answers 200 when it is ready"
+api=${addresses[$first]%% *}
+[[ $api != *:* ]] || api="[$api]" # IPv6
+say "API: http://$api:$((api_port + offset)); /ping answers 200 when it is ready"
 
 code=0
-while [ "$code" = 0 ] && [ ! -e "$stopping" ] && [ -n "$(jobs -pr)" ]; do
-  wait -n || code=$?
+while [ "$code" = 0 ] && [ ! -e "$stopping" ]; do
+  left=0
+  for pid in "${pids[@]}" "$front_pid"; do # not `wait -n`, which knows nothing of one that ended before it
+    if kill -0 "$pid" 2>/dev/null; then left=$((left + 1)); else wait "$pid" || code=$?; fi
+  done
+  [ "$left" -gt 0 ] || break
+  sleep 1
 done
 [ ! -e "$stopping" ] || code=0
 say "ending"

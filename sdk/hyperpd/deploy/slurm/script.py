@@ -91,6 +91,7 @@ def _settings(file: RecipeFile, options: Options, components: Sequence[Component
     yield f"slots={JOBS if recipe.accelerator == 'cpu' else 1} # of ports, of which a job takes one by its id"
     yield f"stride={JOB_STRIDE}"
     yield f"api_port={Ports().gateway_api}"
+    yield f"admin_port={Ports().gateway_admin}"
     yield _array("components", [component.name for component in components])
     yield _table("workers", {c.name: c.workers for c in components})
     yield _table("nodes_each", {c.name: c.nodes_each for c in components}) + " # nodes of one worker"
