@@ -424,6 +424,18 @@ def test_the_cache_is_made_where_it_is_missing_and_its_users_alone(tmp_path, loa
     assert f"{cache}: has to be a folder of yours that nobody else may write to" in ran.log
 
 
+@pytest.mark.parametrize("given", [(), ("cache_folder={}/.cache",)], ids=["home", "cache_folder"])
+def test_compiled_code_that_others_may_write_is_not_run(given, tmp_path, load):
+    file, compiled = load("tiny-cpu-1p1d"), tmp_path / ".cache" / "torchinductor"
+    said = [one.format(tmp_path) for one in given]
+    ran, _ = run(file, tmp_path, *said)
+    assert (ran.code, compiled.stat().st_mode & 0o777) == (0, 0o700), ran.log
+    compiled.chmod(0o720)
+    ran, _ = run(file, tmp_path, *said)
+    assert (ran.code, ran.tasks) == (1, ())
+    assert f"{compiled}: has to be a folder of yours that nobody else may write to" in ran.log
+
+
 @pytest.mark.parametrize("what", ["folder", "keys"])
 def test_what_others_may_write_or_read_is_refused(what, tmp_path, load):
     file = load(

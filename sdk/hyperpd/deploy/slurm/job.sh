@@ -7,9 +7,6 @@ run=$folder/$name-$job/${SLURM_RESTART_COUNT:-0} # requeued, a job begins in a n
 stopping=$run/stopping
 offset=$(((job + ${SLURM_RESTART_COUNT:-0}) % slots * stride)) # requeued, a job tries other ports
 
-# By default in TMPDIR, which goes with each step: the first request with logprobs would compile for 25 s.
-[ "${#container[@]}" -gt 0 ] || settings=("TORCHINDUCTOR_CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/torchinductor" "${settings[@]}")
-
 say() { printf '%(%F %T)T %s\n' -1 "$*"; }
 die() {
   say "error: $*" >&2
@@ -20,9 +17,14 @@ mine() { # FOLDER: who may write there decides where prompts go, and which compi
   [ -d "$1" ] && [ -O "$1" ] && [ -z "$(find "$1" -maxdepth 0 -perm /022)" ] || die "$1: has to be a folder of yours that nobody else may write to"
 }
 mine "$folder"
+[ -z "$cache" ] || { mkdir -p "$cache" && mine "$cache"; } || die "$cache: cannot be made"
+[ -n "$cache" ] || [ "${#container[@]}" -gt 0 ] || cache=${XDG_CACHE_HOME:-$HOME/.cache}
 if [ -n "$cache" ]; then
-  mkdir -p "$cache" || die "$cache: cannot be made" # a container is not started where a mount is missing
-  mine "$cache"
+  # By default in TMPDIR, which goes with each step: the first request with logprobs would compile for 25 s.
+  compiled=$cache/torchinductor
+  mkdir -p "$compiled" || die "$compiled: cannot be made" # nor is a container started without what it mounts
+  mine "$compiled"
+  settings+=("TORCHINDUCTOR_CACHE_DIR=$compiled")
 fi
 mkdir -p "$run" || die "$run: cannot be made"
 # Of a killed run with the same id: a cluster that is made again counts its jobs from 1.

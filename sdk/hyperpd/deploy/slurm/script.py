@@ -110,7 +110,6 @@ def _environment(options: Options) -> list[str]:
     found = []
     if options.cache_folder:
         found += [f"XDG_CACHE_HOME={options.cache_folder}", f"HF_HOME={options.cache_folder}/huggingface"]
-        found.append(f"TORCHINDUCTOR_CACHE_DIR={options.cache_folder}/torchinductor")
     if options.hf_token_file:
         found.append(f"HF_TOKEN_PATH={options.hf_token_file}")
     return found
