@@ -49,10 +49,10 @@ ids=$job # of all components
 for number in "${!components[@]}"; do
   component=${components[number]}
   list=SLURM_JOB_NODELIST_HET_GROUP_$number
-  hosts=$(scontrol show hostnames "${!list:-$SLURM_JOB_NODELIST}") || die "scontrol does not answer"
-  for host in $hosts; do
-    at=$(address "$host") || exit 1
-    nodes[$component]+="$host "
+  names=$(scontrol show hostnames "${!list:-$SLURM_JOB_NODELIST}") || die "scontrol does not answer"
+  for node in $names; do
+    at=$(address "$node") || exit 1
+    nodes[$component]+="$node "
     addresses[$component]+="$at "
   done
   group[$component]=$number
@@ -79,27 +79,27 @@ fi
 '
 
 step() { # NAME COMPONENT NODES ADDRESSES COMMAND...: one task on each of NODES, until the step ends
-  local name=$1 on=() hosts
+  local name=$1 on=() names
   [ "${#components[@]}" = 1 ] || on=(--het-group="${group[$2]}")
-  read -ra hosts <<<"$3"
-  on+=(--nodelist="${3// /,}" --nodes="${#hosts[@]}" --ntasks="${#hosts[@]}" --ntasks-per-node=1)
+  read -ra names <<<"$3"
+  on+=(--nodelist="${3// /,}" --nodes="${#names[@]}" --ntasks="${#names[@]}" --ntasks-per-node=1)
   srun --job-name="$name" "${on[@]}" --overlap --kill-on-bad-exit=1 --cpu-bind=quiet,none --mpi=none --input=none \
     --chdir="$run" --output="$run/$name.log" --open-mode=append "${container[@]}" \
     bash -c "$task" "$name" "$4" "$run/$name" env "${settings[@]}" "${python[@]}" "${@:5}"
 }
 
 worker() { # COMPONENT ORDINAL
-  local hosts at start index more=()
-  read -ra hosts <<<"${nodes[$1]}"
+  local names at start index more=()
+  read -ra names <<<"${nodes[$1]}"
   read -ra at <<<"${addresses[$1]}"
   start=$(($2 / per_node[$1])) # which of the component's node groups
   start=$((start * nodes_each[$1]))
-  hosts=("${hosts[@]:start:nodes_each[$1]}")
+  names=("${names[@]:start:nodes_each[$1]}")
   at=("${at[@]:start:nodes_each[$1]}")
   index=$((first_index[$1] + $2 % per_node[$1]))
   [ -z "${instance_type[$1]:-}" ] || more+=(--instance-type "${instance_type[$1]}")
   [ "$1" != aggregated ] || more+=(--front false) # the job's gateway has the ports of the API
-  step "$1-$2" "$1" "${hosts[*]}" "${at[*]}" -m hyperpd_runtime --role "$1" --recipe "$run/recipe.yaml" \
+  step "$1-$2" "$1" "${names[*]}" "${at[*]}" -m hyperpd_runtime --role "$1" --recipe "$run/recipe.yaml" \
     --port-offset "$offset" --ordinal "$2" --local-index "$index" "${more[@]}"
 }
 
