@@ -102,13 +102,14 @@ async def test_a_bad_file_keeps_the_workers_and_is_seen(
     assert (told.names, told.unresolved) == ([], {})  # an empty list is no failure
 
 
-async def test_a_file_that_anybody_may_write_is_not_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [0o602, 0o620])
+async def test_a_file_that_others_may_write_is_not_believed(mode: int, tmp_path: Path) -> None:
     path, told = tmp_path / "e.json", Told()
     endpoints.replace(path, [DECODE])
-    path.chmod(0o602)
+    path.chmod(mode)
     source = File("decode", path)
     await Discovery(Sources((), (source,)), told).look(source)
-    assert "everybody may write to it" in told.unresolved[str(source)]
+    assert "others may write to it" in told.unresolved[str(source)]
     path.chmod(0o600)
     path.write_bytes(b" " * ((1 << 20) + 1))
     await Discovery(Sources((), (source,)), told).look(source)

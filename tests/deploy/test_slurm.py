@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperpd import deploy, instances, recipe
+from hyperpd import deploy, instances, models, recipe
 from hyperpd.deploy import slurm
 from hyperpd.deploy.slurm import layout, refusals
 from hyperpd.deploy.slurm.script import pyxis_image
@@ -115,20 +116,23 @@ def test_what_is_lost_is_said(load):
     lost = deploy.render(load(FULL), "slurm", FULL_SETTINGS).not_expressed
     assert [one.split(":")[0] for one in lost] == [
         *("prefill.autoscaling.min", "prefill.autoscaling.max", "gateway.replicas", "slo.ttft_ms"),
+        "gateway.auth",
     ]
     text = FULL.replace("\n# the last", "\nplacement: {same_zone: false}\n# the last").replace("fsx/adapters", "a")
     bare = [one for one in FULL_SETTINGS if "cache" not in one]
     given = [*bare, "mode=bare", "python=/x/python"]
     text = text.replace("placement: {same_zone: false}", "placement: {same_zone: true}")
     lost = deploy.render(load(text), "slurm", given).not_expressed
-    assert [one.split(":")[0] for one in lost][-2:] == ["placement.same_zone", "image"]
+    assert [one.split(":")[0] for one in lost][-3:] == ["placement.same_zone", "gateway.auth", "image"]
     header = " ".join(line.removeprefix("#").strip() for line in script(load(text), given).splitlines()[:20])
     assert [one for one in lost if f"not expressed: {one} " not in header] == []
 
 
 def base(file) -> list[str]:
     keys = ["keys_file=/fsx/secret/keys.json"] if file.recipe.gateway.auth == "keys" else []
-    return [*CONTAINER, *keys]
+    known = models.find(file.recipe.model.huggingface)
+    token = ["hf_token_file=/fsx/secret/token"] if known and known.gated else []
+    return [*CONTAINER, *keys, *token]
 
 
 REFUSED = {  # every other recipe of the catalogue and of objects_recipes renders
@@ -203,12 +207,17 @@ RECIPES = [
         "kv_transfer.fabric: HyperPod machines have no InfiniBand",
     ),
     ("aggregated: {instance_type: ml.p5.48xlarge}\ngateway: {auth: keys}", "gateway.auth: keys needs the key file"),
+    (
+        "model: {huggingface: meta-llama/Llama-3.3-70B-Instruct}\naggregated: {instance_type: ml.p5.48xlarge}",
+        "model.huggingface: Hugging Face hands it out with a token alone; give --set hf_token_file=/fsx/…",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("blocks", "problem"), RECIPES)
 def test_recipes_that_are_refused(blocks, problem, load):
-    file = load(f"version: 1\nname: x\nmodel: {{path: /fsx/m}}\n{blocks}\n")
+    path = "" if "model: " in blocks else "model: {path: /fsx/m}\n"
+    file = load(f"version: 1\nname: x\n{path}{blocks}\n")
     with pytest.raises(RecipeError) as refused:
         deploy.render(file, "slurm", CONTAINER)
     assert [one for one in refused.value.problems if one.startswith(problem)] != []
@@ -367,6 +376,20 @@ def test_each_run_of_a_job_has_its_own_folder_and_ports(tmp_path, load):
     assert told == [(str(100 % JOBS * JOB_STRIDE), "0"), (str(101 % JOBS * JOB_STRIDE), "1")]
 
 
+def test_what_a_killed_run_left_is_gone_before_this_one_begins(tmp_path, load):
+    """A cluster made again on the same file system counts its jobs from 1 again."""
+    file = load("tiny-cpu-1p1d")
+    old = tmp_path / "shared" / "tiny-cpu-1p1d-100" / "0"
+    (old / "decode-7").mkdir(parents=True)
+    (tmp_path / "shared").chmod(0o700)
+    left = [old / "stopping", old / "endpoints.json", old / "decode-7" / "fleet.json"]
+    for path in left:
+        path.write_text("{}")
+    ran, _ = run(file, tmp_path)
+    assert (ran.code, len(ran.tasks)) == (0, 4), ran.log
+    assert [path.name for path in left if path.exists()] == []
+
+
 def test_a_worker_that_fails_too_often_ends_the_job_and_is_named(tmp_path, load):
     ran, _ = run(load("tiny-cpu-aggregated"), tmp_path, "restarts=0", code=4)
     assert ran.code == 4
@@ -374,6 +397,43 @@ def test_a_worker_that_fails_too_often_ends_the_job_and_is_named(tmp_path, load)
         "(aggregated-0|gateway|endpoints) failed with exit code 4; 0 restarts left. Its last lines ", ran.log
     )
     assert "ended with exit code 4" in ran.log
+
+
+def test_the_command_of_the_page_renders(tmp_path):
+    """As it is written in examples/slurm; only the folder of the script is another."""
+    page = (Path(__file__).parents[2] / "examples" / "slurm" / "README.md").read_text()
+    commands = re.search(r"```\n(.*?)```", page, re.DOTALL)
+    assert commands
+    lines = commands[1].replace("\\\n", " ").splitlines()
+    (words,) = [shlex.split(line) for line in lines if line.startswith("hyperpd render ")]
+    words[words.index("--out") + 1] = str(tmp_path)
+    subprocess.run([sys.executable, "-c", "from hyperpd.cli.main import main; main()", *words[1:]], check=True)
+    made = {word for line in lines if line.startswith("mkdir -m 700 ") for word in line.split()[3:]}
+    said = dict(word.split("=", 1) for word in words if "=" in word)
+    assert {said["folder"], said["cache_folder"]} <= made
+    assert subprocess.run(["bash", "-n", str(tmp_path / "job.sh")]).returncode == 0
+
+
+def test_the_cache_is_made_where_it_is_missing_and_its_users_alone(tmp_path, load):
+    file, cache = load("tiny-cpu-1p1d"), tmp_path / "a" / "cache"
+    ran, _ = run(file, tmp_path, f"cache_folder={cache}")
+    assert (ran.code, cache.stat().st_mode & 0o777) == (0, 0o700), ran.log
+    cache.chmod(0o770)
+    ran, _ = run(file, tmp_path, f"cache_folder={cache}")
+    assert (ran.code, ran.tasks) == (1, ())
+    assert f"{cache}: has to be a folder of yours that nobody else may write to" in ran.log
+
+
+@pytest.mark.parametrize("given", [(), ("cache_folder={}/.cache",)], ids=["home", "cache_folder"])
+def test_compiled_code_that_others_may_write_is_not_run(given, tmp_path, load):
+    file, compiled = load("tiny-cpu-1p1d"), tmp_path / ".cache" / "torchinductor"
+    said = [one.format(tmp_path) for one in given]
+    ran, _ = run(file, tmp_path, *said)
+    assert (ran.code, compiled.stat().st_mode & 0o777) == (0, 0o700), ran.log
+    compiled.chmod(0o720)
+    ran, _ = run(file, tmp_path, *said)
+    assert (ran.code, ran.tasks) == (1, ())
+    assert f"{compiled}: has to be a folder of yours that nobody else may write to" in ran.log
 
 
 @pytest.mark.parametrize("what", ["folder", "keys"])

@@ -92,8 +92,8 @@ class File:
         return await asyncio.to_thread(self._read)  # a shared folder may hang
 
     def _read(self) -> tuple[Endpoint, ...]:
-        if self.path.stat().st_mode & 0o002:
-            raise ValueError("everybody may write to it, and prompts go where it says; chmod o-w")
+        if self.path.stat().st_mode & 0o022:
+            raise ValueError("others may write to it, and prompts go where it says; chmod go-w")
         with self.path.open("rb") as file:
             content = file.read(_FILE_BYTES + 1)
         if len(content) > _FILE_BYTES:

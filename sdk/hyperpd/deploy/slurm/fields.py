@@ -41,7 +41,9 @@ FIELDS = {
     "kv_transfer.lease_s": _is("Part of --signal"),
     "gateway": _is(_READ),
     "gateway.replicas": _lost("A job has one gateway, on its first node"),
-    "gateway.auth": _is("keys: the file of the option keys_file"),
+    "gateway.auth": _is(
+        "keys: the file of the option keys_file; asked by the gateway alone, workers have no network policy"
+    ),
     "slo": _lost("Nothing follows it: a job is not scaled"),
     "placement.same_zone": _lost("Slurm knows no zones; give partitions whose nodes are in one"),
     "start_timeout_s": _is(_READ),

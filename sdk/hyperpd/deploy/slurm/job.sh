@@ -7,20 +7,28 @@ run=$folder/$name-$job/${SLURM_RESTART_COUNT:-0} # requeued, a job begins in a n
 stopping=$run/stopping
 offset=$(((job + ${SLURM_RESTART_COUNT:-0}) % slots * stride)) # requeued, a job tries other ports
 
-# By default in TMPDIR, which goes with each step: the first request with logprobs would compile for 25 s.
-[ "${#container[@]}" -gt 0 ] || settings=("TORCHINDUCTOR_CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/torchinductor" "${settings[@]}")
-
 say() { printf '%(%F %T)T %s\n' -1 "$*"; }
 die() {
   say "error: $*" >&2
   exit 1
 }
 
-mine() { # FOLDER: who may write there decides where prompts go
+mine() { # FOLDER: who may write there decides where prompts go, and which compiled code engines run
   [ -d "$1" ] && [ -O "$1" ] && [ -z "$(find "$1" -maxdepth 0 -perm /022)" ] || die "$1: has to be a folder of yours that nobody else may write to"
 }
 mine "$folder"
+[ -z "$cache" ] || { mkdir -p "$cache" && mine "$cache"; } || die "$cache: cannot be made"
+[ -n "$cache" ] || [ "${#container[@]}" -gt 0 ] || cache=${XDG_CACHE_HOME:-$HOME/.cache}
+if [ -n "$cache" ]; then
+  # By default in TMPDIR, which goes with each step: the first request with logprobs would compile for 25 s.
+  compiled=$cache/torchinductor
+  mkdir -p "$compiled" || die "$compiled: cannot be made" # nor is a container started without what it mounts
+  mine "$compiled"
+  settings+=("TORCHINDUCTOR_CACHE_DIR=$compiled")
+fi
 mkdir -p "$run" || die "$run: cannot be made"
+# Of a killed run with the same id: a cluster that is made again counts its jobs from 1.
+rm -f "$stopping" "$run/endpoints.json" "$run"/*/fleet.json || die "$run: an older run's files cannot be removed"
 for file in "${secrets[@]}"; do
   [ -r "$file" ] || die "$file: cannot be read on $(hostname)"
   [ -z "$(find -L "$file" -maxdepth 0 -perm /077)" ] || die "$file: others may read it; chmod 600"
@@ -41,10 +49,10 @@ ids=$job # of all components
 for number in "${!components[@]}"; do
   component=${components[number]}
   list=SLURM_JOB_NODELIST_HET_GROUP_$number
-  hosts=$(scontrol show hostnames "${!list:-$SLURM_JOB_NODELIST}") || die "scontrol does not answer"
-  for host in $hosts; do
-    at=$(address "$host") || exit 1
-    nodes[$component]+="$host "
+  names=$(scontrol show hostnames "${!list:-$SLURM_JOB_NODELIST}") || die "scontrol does not answer"
+  for node in $names; do
+    at=$(address "$node") || exit 1
+    nodes[$component]+="$node "
     addresses[$component]+="$at "
   done
   group[$component]=$number
@@ -71,27 +79,27 @@ fi
 '
 
 step() { # NAME COMPONENT NODES ADDRESSES COMMAND...: one task on each of NODES, until the step ends
-  local name=$1 on=() hosts
+  local name=$1 on=() names
   [ "${#components[@]}" = 1 ] || on=(--het-group="${group[$2]}")
-  read -ra hosts <<<"$3"
-  on+=(--nodelist="${3// /,}" --nodes="${#hosts[@]}" --ntasks="${#hosts[@]}" --ntasks-per-node=1)
+  read -ra names <<<"$3"
+  on+=(--nodelist="${3// /,}" --nodes="${#names[@]}" --ntasks="${#names[@]}" --ntasks-per-node=1)
   srun --job-name="$name" "${on[@]}" --overlap --kill-on-bad-exit=1 --cpu-bind=quiet,none --mpi=none --input=none \
     --chdir="$run" --output="$run/$name.log" --open-mode=append "${container[@]}" \
     bash -c "$task" "$name" "$4" "$run/$name" env "${settings[@]}" "${python[@]}" "${@:5}"
 }
 
 worker() { # COMPONENT ORDINAL
-  local hosts at start index more=()
-  read -ra hosts <<<"${nodes[$1]}"
+  local names at start index more=()
+  read -ra names <<<"${nodes[$1]}"
   read -ra at <<<"${addresses[$1]}"
   start=$(($2 / per_node[$1])) # which of the component's node groups
   start=$((start * nodes_each[$1]))
-  hosts=("${hosts[@]:start:nodes_each[$1]}")
+  names=("${names[@]:start:nodes_each[$1]}")
   at=("${at[@]:start:nodes_each[$1]}")
   index=$((first_index[$1] + $2 % per_node[$1]))
   [ -z "${instance_type[$1]:-}" ] || more+=(--instance-type "${instance_type[$1]}")
   [ "$1" != aggregated ] || more+=(--front false) # the job's gateway has the ports of the API
-  step "$1-$2" "$1" "${hosts[*]}" "${at[*]}" -m hyperpd_runtime --role "$1" --recipe "$run/recipe.yaml" \
+  step "$1-$2" "$1" "${names[*]}" "${at[*]}" -m hyperpd_runtime --role "$1" --recipe "$run/recipe.yaml" \
     --port-offset "$offset" --ordinal "$2" --local-index "$index" "${more[@]}"
 }
 
@@ -127,14 +135,25 @@ keep() { # NAME COMMAND...: again when it fails, until it has failed too often; 
   done
 }
 
-declare -A told
-tell() { # PATTERN: SIGTERM to each step with such a name, once. Not to srun: that would kill its step.
+drained() { # Whether the node step's gateway takes POST /drain. The node may have no curl.
+  local answer
+  { printf 'POST /drain HTTP/1.1\r\nHost: gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' >&3 &&
+    read -r -t 5 answer <&3; } 2>/dev/null 3<>"/dev/tcp/${addresses[node]% }/$((admin_port + offset))" &&
+    [[ $answer == 'HTTP/1.1 202 '* ]]
+}
+
+declare -A told # until when a step is left in peace
+tell() { # PATTERN: SIGTERM to each step with such a name. Not to srun: that would kill its step.
   local id what
   while read -r id what; do
     # shellcheck disable=SC2053 # a pattern
-    if [[ $what == $1 && $id != *.batch && $id != *.extern && -z ${told[$id]:-} ]]; then
-      told[$id]=yes
-      scancel --quiet --signal=TERM "$id"
+    if [[ $what == $1 && $id != *.batch && $id != *.extern && $SECONDS -ge ${told[$id]:-0} ]]; then
+      if [ "$what" = node ] && drained; then # a signal would end engines before what their gateway has accepted
+        told[$id]=$((1 << 40)) # for good
+      else # no gateway that could have accepted anything; again, as a task that just begins may miss it
+        told[$id]=$((SECONDS + 10))
+        scancel --quiet --signal=TERM "$id"
+      fi
     fi
   done < <(squeue --noheader --steps --jobs="$ids" --format='%i %j')
 }
@@ -170,11 +189,18 @@ else
   keep gateway front gateway gateway "${sources[@]}" &
   front_pid=$!
 fi
-say "API: http://${addresses[$first]%% *}:$((api_port + offset)); /ping answers 200 when it is ready"
+api=${addresses[$first]%% *}
+[[ $api != *:* ]] || api="[$api]" # IPv6
+say "API: http://$api:$((api_port + offset)); /ping answers 200 when it is ready"
 
 code=0
-while [ "$code" = 0 ] && [ ! -e "$stopping" ] && [ -n "$(jobs -pr)" ]; do
-  wait -n || code=$?
+while [ "$code" = 0 ] && [ ! -e "$stopping" ]; do
+  left=0
+  for pid in "${pids[@]}" "$front_pid"; do # not `wait -n`, which knows nothing of one that ended before it
+    if kill -0 "$pid" 2>/dev/null; then left=$((left + 1)); else wait "$pid" || code=$?; fi
+  done
+  [ "$left" -gt 0 ] || break
+  sleep 1
 done
 [ ! -e "$stopping" ] || code=0
 say "ending"

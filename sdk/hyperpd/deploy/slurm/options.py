@@ -51,7 +51,9 @@ class Options(Block):
         " next time ends the job, and says which it was",
     )
     cache_folder: Path | None = Field(
-        None, description="Shared folder for downloads and compiled code; default with mode bare: your own cache"
+        None,
+        description="Shared folder for downloads and compiled code, yours alone: the job makes it where it is missing;"
+        " default with mode bare: your own cache",
     )
     keys_file: Path | None = Field(
         None, description="Shared key file, where gateway.auth is keys; readable by you alone"

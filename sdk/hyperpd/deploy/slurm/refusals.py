@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hyperpd import models
 from hyperpd.deploy.kubernetes import lifetimes
+from hyperpd.deploy.kubernetes.fleet import GATED
 from hyperpd.deploy.slurm import layout
 from hyperpd.deploy.slurm.fields import FIELDS
 from hyperpd.deploy.slurm.options import Options
 from hyperpd.deploy.target import fate, written
 from hyperpd.engine import hub_names
 from hyperpd.errors import CapacityError, RecipeError
-from hyperpd.placement import Machine, place
+from hyperpd.placement import Machine, Ports, place
 from hyperpd.recipe import Recipe
 
+_PORTS = Ports()
 _SIGNAL_AT_MOST_S = 65535  # sbatch --signal
 _EARLY_S = 60  # Slurm may send it as much earlier
 
@@ -35,6 +38,12 @@ def not_expressed(recipe: Recipe) -> Iterator[str]:
 
 def losses(recipe: Recipe, options: Options) -> Iterator[str]:
     """What a job with these options does not do."""
+    if recipe.gateway.auth == "keys":
+        yield (
+            f"gateway.auth: the gateway alone asks for keys; who reaches the nodes reaches engines ({_PORTS.worker_api}"
+            f" and up) and admin ports ({_PORTS.gateway_admin}, {_PORTS.worker_admin} and up) without; close their"
+            " security group"
+        )
     if options.mode == "bare" and recipe.image:
         yield f"image: mode bare runs {options.python} of the nodes, whatever it has installed"
     for role, spec in recipe.roles().items():
@@ -79,6 +88,9 @@ def _options(recipe: Recipe, options: Options) -> Iterator[str]:
         yield "keys_file: the recipe says gateway.auth: none, so nobody would need a key"
     if options.hf_token_file and not (recipe.model.huggingface or hub_names(recipe)):
         yield "hf_token_file: nothing of this recipe comes from Hugging Face"
+    known = models.find(recipe.model.huggingface)
+    if known and known.gated and not options.hf_token_file:
+        yield f"model.huggingface: {GATED}; give --set hf_token_file=/fsx/…"
     for role in ("prefill", "decode"):
         if getattr(options, f"{role}_partition") and (layout.local(recipe) or recipe.aggregated):
             yield f"{role}_partition: this job has no component of {role} alone; give partition"

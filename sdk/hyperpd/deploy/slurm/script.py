@@ -85,11 +85,13 @@ def _settings(file: RecipeFile, options: Options, components: Sequence[Component
     yield f"name={recipe.name}"
     yield f"digest={file.digest}"
     yield f"folder={options.folder}"
+    yield f"cache={options.cache_folder or ''} # a folder of its user's alone, too"
     yield f"restarts={options.restarts} # of one worker or gateway that fails"
     # Jobs with GPUs have their nodes alone.
     yield f"slots={JOBS if recipe.accelerator == 'cpu' else 1} # of ports, of which a job takes one by its id"
     yield f"stride={JOB_STRIDE}"
     yield f"api_port={Ports().gateway_api}"
+    yield f"admin_port={Ports().gateway_admin}"
     yield _array("components", [component.name for component in components])
     yield _table("workers", {c.name: c.workers for c in components})
     yield _table("nodes_each", {c.name: c.nodes_each for c in components}) + " # nodes of one worker"
@@ -108,7 +110,6 @@ def _environment(options: Options) -> list[str]:
     found = []
     if options.cache_folder:
         found += [f"XDG_CACHE_HOME={options.cache_folder}", f"HF_HOME={options.cache_folder}/huggingface"]
-        found.append(f"TORCHINDUCTOR_CACHE_DIR={options.cache_folder}/torchinductor")
     if options.hf_token_file:
         found.append(f"HF_TOKEN_PATH={options.hf_token_file}")
     return found
