@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,16 @@ import click
 import pytest
 
 from hyperpd.cli.cluster import cluster
-from hyperpd.cluster import Cluster, load
+from hyperpd.cluster import Cluster, load, preflight
 from hyperpd.cluster.actions import COMMANDS, Grant
 from hyperpd.cluster.blueprint import blueprint
 from hyperpd.cluster.file import parse
 from hyperpd.cluster.names import Place
 from hyperpd.cluster.permissions import Scope, permissions, policy
-from hyperpd.cluster.preflight import permissions as preflight
-from tests.cluster.files import EKS, EKS_FULL, SLURM, SLURM_FULL, merged, written
-from tests.cluster.files import plan as drawn
+from tests.cluster.files import SLURM, merged, written
 from tests.cluster.preflight.account import BUCKET, GPU, ZONE, healthy
 from tests.cluster.preflight.account import Account as Whole
+from tests.cluster.preflight.broken import READS
 from tests.fakes.aws import Aws
 from tests.fakes.aws.identity import Identity
 from tests.fakes.gate import ACCOUNT, REGION, Call, Cut, Fail, Gate, Need
@@ -364,16 +364,18 @@ def test_resources_are_as_narrow_as_may_be() -> None:
     assert cluster["Resource"] == [f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:cluster/abcdefghijkl"]
 
 
-@pytest.mark.parametrize("document", [EKS, SLURM, EKS_FULL, SLURM_FULL], ids=["eks", "slurm", "eks full", "slurm full"])
-def test_what_a_plan_asks_iam_for_is_in_the_policy_of_create(document: dict[str, Any]) -> None:
-    """Without the reads that only explain failures: a plan does not stop for these."""
-    made = drawn(document)
-    allowed = Policy.of(policy(["cluster create"], Scope(made.place, made.spec.name, made)))
-    for one in preflight.needed(made):
-        context = one.get("Condition", {}).get("StringEquals", {})
-        for action in one["Action"]:
-            for resource in one["Resource"]:
-                assert allowed.allows(action, resource, context), (action, resource)
+def test_what_plan_prints_as_a_fix_lets_create_run(trial: Callable[[str], Trial], tmp_path: Path) -> None:
+    """Role and bucket are made, too; and nothing else is allowed than what the fix says."""
+    tried = trial("cluster create")
+    here = tried.account(allow=READS)
+    spec = load(tried.file(here.eks(continuous=True)))
+    (one,) = preflight.run(spec, Cluster("pd").aws).of("problem")
+    assert (one.check, "iam:CreateRole" in one.what) == ("permissions", True)
+    here.gate.allow = json.loads(shlex.split(one.fix)[-1])
+    found = preflight.run(spec, Cluster("pd").aws).findings
+    assert not [each for each in found if each.check in ("permission", "permissions")]
+    Cluster.create(spec)
+    Cluster.create(spec)  # what is there is found
 
 
 def test_as_it_is_typed(hyperpd: Any, tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ class Permission:
     resources: tuple[str, ...]
     condition: Mapping[str, Any]
     why: tuple[str, ...]
+    optional: bool  # whether all of these uses are
 
 
 def command(words: Sequence[str]) -> str:
@@ -150,15 +151,24 @@ def permissions(commands: Iterable[str], scope: Scope) -> list[Permission]:
             if resources := scope.resources(grant.on):
                 found.setdefault((grant.action, tuple(resources)), []).append(grant)
     return [
-        Permission(action, resources, _condition(grants[0]), tuple(dict.fromkeys(one.why for one in grants)))
+        Permission(
+            action,
+            resources,
+            _condition(grants[0]),
+            tuple(dict.fromkeys(one.why for one in grants)),
+            all(one.optional for one in grants),
+        )
         for (action, resources), grants in sorted(found.items())
     ]
 
 
-def policy(commands: Iterable[str], scope: Scope) -> Object:
-    """The policy document: a statement for all actions on the same resources."""
+def policy(commands: Iterable[str], scope: Scope, *, optional: bool = True) -> Object:
+    """The policy document: a statement for all actions on the same resources. optional: with what commands go on
+    without, too."""
     merged: dict[tuple[tuple[str, ...], str], list[Permission]] = {}
     for one in permissions(commands, scope):
+        if one.optional and not optional:
+            continue
         merged.setdefault((one.resources, repr(one.condition)), []).append(one)
     statements = []
     for (resources, _), several in merged.items():

@@ -326,6 +326,6 @@ def test_classic_slurm_lists_its_groups_in_a_file() -> None:
 )
 def test_who_is_given_a_permission_where(arn: str, fix: str) -> None:
     caller = Caller(f"arn:aws:sts::1:{arn}", Place("1", "us-east-1"))
-    granted = caller.grant(["a:B"], "hyperpd-plan")
+    granted = caller.grant([{"Effect": "Allow", "Action": ["a:B"], "Resource": "*"}], "hyperpd-plan")
     assert granted.startswith(fix)
     assert '"Action": ["a:B"], "Resource": "*"' in granted

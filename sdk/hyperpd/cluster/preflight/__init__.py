@@ -14,6 +14,7 @@ from hyperpd.cluster import file
 from hyperpd.cluster.aws import Aws
 from hyperpd.cluster.blueprint import Blueprint
 from hyperpd.cluster.names import Place
+from hyperpd.cluster.permissions import policy
 from hyperpd.cluster.preflight import (
     addons,
     addresses,
@@ -95,7 +96,7 @@ def run(
         training = plans.read(reading, nodes)
         found += _account(reading, plan, nodes, training, now)
         live = _live(reading, nodes)
-        found += reading.unread()
+        found += reading.unread(policy(("cluster plan",), permissions.scope(plan))["Statement"])
         checked = (*_OFFLINE, *asked)
     else:
         why = "AWS was not asked (--offline)" if aws is None else "without credentials AWS was not asked"
