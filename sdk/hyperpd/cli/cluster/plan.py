@@ -41,11 +41,10 @@ def plan(file: Path, offline: bool, prices: dict[str, float], requests: bool, as
     """Show what stands in the way of FILE's cluster, what it costs, and what create would make of it or update would
     change. All problems at once, each with its fix. Reads the account, and changes nothing."""
     from hyperpd.cli.cluster import show
-    from hyperpd.cluster import Cluster, load, preflight
-    from hyperpd.cluster.aws import Aws
+    from hyperpd.cluster import Cluster, load
 
     spec = load(file)
-    flight = preflight.run(spec, None if offline else Aws(spec.region), overrides=prices)
+    flight = Cluster.preflight(spec, prices=prices, offline=offline)
     if not as_json:
         for line in flight.lines():
             output.line(line)
