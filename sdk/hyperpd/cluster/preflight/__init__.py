@@ -24,6 +24,7 @@ from hyperpd.cluster.preflight import (
     costs,
     eks,
     files,
+    keys,
     machines,
     permissions,
     plans,
@@ -124,6 +125,7 @@ def _account(
     """What only AWS knows."""
     yield from permissions.check(reading, plan, permissions.read(reading, plan))
     yield from roles.check(plan, list(roles.read(reading, plan)))
+    yield from keys.check(plan)
     yield from bucket.check(plan, list(bucket.read(reading, plan, nodes)))
     others = clusters.read(reading, plan)
     coming = nodes
