@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--cluster-id", default="*", help="End of the cluster's ARN, once it is there: that cluster alone.")
 @click.option("--bucket", "s3", default="", metavar="s3://BUCKET/PREFIX", help="hub publish, image mirror: where to.")
 @click.option("--hub", default="*", help="hub publish: the private hub.")
+@click.option("--role", default="", help="Name of the role that gets the policy; default: a user does.")
 @click.option("--account", help="Account, 12 digits; default: that of your credentials.")
 @click.option("--region", help="Region; default: the file's, or that of your AWS configuration.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document: the policy, and why each action.")
@@ -31,6 +32,7 @@ def iam(
     cluster_id: str,
     s3: str,
     hub: str,
+    role: str,
     account: str | None,
     region: str | None,
     as_json: bool,
@@ -38,8 +40,9 @@ def iam(
     """Print the IAM policy that COMMAND needs (as in: hyperpd iam cluster create), and no more than it needs.
 
     The policy goes to standard output, why each action is in it to standard error. Without COMMAND: which there are.
-    With --cluster FILE resources are those the file names, and what it does not need is left out. Tests run every
-    command against stand-ins of AWS that deny all else; unverified on a live account.
+    With --cluster FILE resources are those the file names, and what it does not need is left out; without it, roles,
+    buckets and keys of a file of yours are not covered. Tests run every command against stand-ins of AWS that deny all
+    else; unverified on a live account.
     """
     from hyperpd.cluster import permissions
     from hyperpd.cluster.actions import COMMANDS
@@ -51,7 +54,11 @@ def iam(
             output.line(name)
         return
     names = list(COMMANDS) if every else [permissions.command(command)]
-    scope = _scope(cluster, cluster_id, s3, hub, account, region)
+    scope = _scope(cluster, cluster_id, s3, hub, role, account, region)
+    if unplaced := permissions.unplaced(names, scope):
+        if not every:
+            raise click.UsageError(f"{names[0]} writes to a bucket: give it with --bucket s3://BUCKET/PREFIX")
+        output.note(f"left out: S3 of {' and '.join(unplaced)}; give --bucket s3://BUCKET/PREFIX")
     policy, needed = permissions.policy(names, scope), permissions.permissions(names, scope)
     if as_json:
         why = [{"action": one.action, "resources": one.resources, "why": one.why} for one in needed]
@@ -62,7 +69,9 @@ def iam(
         output.note(f"{one.action}: {'; '.join(one.why)}")
 
 
-def _scope(cluster: str | None, cluster_id: str, s3: str, hub: str, account: str | None, region: str | None) -> Scope:
+def _scope(
+    cluster: str | None, cluster_id: str, s3: str, hub: str, role: str, account: str | None, region: str | None
+) -> Scope:
     from hyperpd.cluster import load
     from hyperpd.cluster.blueprint import blueprint
     from hyperpd.cluster.permissions import ANY, Scope
@@ -73,7 +82,7 @@ def _scope(cluster: str | None, cluster_id: str, s3: str, hub: str, account: str
     spec = load(str(cluster)) if is_file else None
     where = place(account, region or (spec.region if spec else None))
     plan = blueprint(spec, where) if spec else None
-    return Scope(where, spec.name if spec else cluster or ANY, plan, cluster_id, s3, hub)
+    return Scope(where, spec.name if spec else cluster or ANY, plan, cluster_id, s3, hub, role)
 
 
 def place(account: str | None, region: str | None) -> Place:

@@ -23,5 +23,6 @@ def check(plan: Blueprint) -> Iterator[Finding]:
         allowed = ", ".join(dict.fromkeys(holders))
         what = f"whether the policy of KMS key {key} gives {_NEEDED} to {allowed} is not checked"
         place = f"KMS console, Customer managed keys, {key.rpartition('/')[2]}, Key policy"
-        fix = f"read it there: it names the role or, for IAM policies to count, arn:{plan.place.partition}:iam::ACCOUNT:root"
+        account = f"arn:{plan.place.partition}:iam::{plan.place.account}:root"
+        fix = f"read it there: it names the role, or {account}, so that IAM policies count"
         yield unknown("key-policy", what, place, fix)

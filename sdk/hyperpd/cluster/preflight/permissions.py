@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hyperpd.cluster.blueprint import Blueprint
 from hyperpd.cluster.permissions import Scope, policy
 from hyperpd.cluster.preflight import simulation
+from hyperpd.cluster.preflight.caller import Caller
 from hyperpd.cluster.preflight.finding import Finding, refused, unknown
 from hyperpd.cluster.preflight.reading import Object, Reading
 
@@ -14,9 +15,9 @@ _PURPOSE = "your permissions to create the cluster"
 _COMMAND = ("cluster create",)
 
 
-def scope(plan: Blueprint) -> Scope:
+def scope(plan: Blueprint, caller: Caller) -> Scope:
     """What policies that are printed here are for. The cluster's id is not known before it is there."""
-    return Scope(plan.place, plan.spec.name, plan)
+    return Scope(plan.place, plan.spec.name, plan, holder=caller.name if caller.kind == "role" else "")
 
 
 def read(reading: Reading, plan: Blueprint) -> list[Object] | None:
@@ -33,7 +34,7 @@ def read(reading: Reading, plan: Blueprint) -> list[Object] | None:
             return None
         principal = found["Role"]["Arn"]
     # What create goes on without is not asked for here: a read that is denied says so itself.
-    statements = policy(_COMMAND, scope(plan), optional=False)["Statement"]
+    statements = policy(_COMMAND, scope(plan, caller), optional=False)["Statement"]
     return simulation.lacking(reading, _PURPOSE, principal, statements)
 
 
@@ -43,7 +44,7 @@ def check(reading: Reading, plan: Blueprint, denied: list[Object] | None) -> Ite
     if denied:
         actions = sorted({action for one in denied for action in one["Action"]})
         what = f"{caller.name} may not: {', '.join(actions)}"
-        statements = policy(_COMMAND, scope(plan))["Statement"]
+        statements = policy(_COMMAND, scope(plan, caller))["Statement"]
         yield refused("permissions", what, caller.place, caller.grant(statements, "hyperpd-create"))
     elif caller.kind == "root":
         yield Finding("warning", "permissions", "these are the root user's credentials", "IAM console", "aws configure")
