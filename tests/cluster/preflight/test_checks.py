@@ -10,7 +10,20 @@ import pytest
 
 from hyperpd.cluster.blueprint import Blueprint
 from hyperpd.cluster.names import OWNER_TAG, Place
-from hyperpd.cluster.preflight import addons, addresses, boto, bucket, clusters, eks, keys, machines, nodes, plans, routes, security
+from hyperpd.cluster.preflight import (
+    addons,
+    addresses,
+    boto,
+    bucket,
+    clusters,
+    eks,
+    instance_types,
+    keys,
+    nodes,
+    plans,
+    routes,
+    security,
+)
 from hyperpd.cluster.preflight.addons import Installed
 from hyperpd.cluster.preflight.bucket import Bucket
 from hyperpd.cluster.preflight.caller import Caller
@@ -86,16 +99,16 @@ def test_types_that_only_boto3_knows_are_a_warning_where_kv_cache_is_exchanged()
         EKS,
         groups={"prefill": {"instance_type": "ml.trn2.48xlarge"}, "web": {"instance_type": "ml.c5.xlarge", "count": 1}},
     )
-    found = list(machines.check(of(made), known))
+    found = list(instance_types.check(of(made), known))
     assert said(found) == [("warning", "instance-type")]
     assert "prefill" in found[0].what
     several = plan(
         EKS, groups={"prefill": {"instance_type": None, "instance_types": ["ml.p5.48xlarge", "ml.p5en.48xlagre"]}}
     )
-    (one,) = machines.check(of(several), known)
+    (one,) = instance_types.check(of(several), known)
     assert one.fix == "set groups.prefill.instance_types: [ml.p5.48xlarge, ml.p5en.48xlarge]"
-    assert [each.name for each in machines.real(of(several), known)] == ["decode"]
-    assert len(machines.real(of(several), None)) == 2
+    assert [each.name for each in instance_types.real(of(several), known)] == ["decode"]
+    assert len(instance_types.real(of(several), None)) == 2
 
 
 # ── addresses ──
@@ -209,6 +222,39 @@ def test_s3_by_its_prefix_list_will_do() -> None:
     assert list(security.check(made, vpc(groups=facts), None)) == []  # not known which it is
     (one,) = security.check(made, vpc(groups=facts), ["pl-2"])
     assert (one.check, '"pl-2"' in one.fix) == ("security-group-s3", True)
+
+
+def endpoint(kind: str, **given: Any) -> dict[str, Any]:
+    service = "com.amazonaws.us-east-1.s3"
+    return {"VpcEndpointId": "vpce-1", "ServiceName": service, "VpcEndpointType": kind, "State": "available", **given}
+
+
+@pytest.mark.parametrize(
+    ("route", "endpoints", "level"),
+    [
+        ({}, [], "problem"),
+        ({"NatGatewayId": "nat-1"}, [], "warning"),
+        ({"CoreNetworkArn": "arn:aws:networkmanager::1:core-network/a"}, [], "warning"),
+        ({"NatGatewayId": "nat-1", "State": "blackhole"}, [], "problem"),
+        ({}, [endpoint("Interface", PrivateDnsEnabled=True)], "warning"),
+        ({}, [endpoint("Interface", PrivateDnsEnabled=False)], "problem"),
+        (
+            {},
+            [
+                endpoint(
+                    "Interface", PrivateDnsEnabled=True, DnsOptions={"PrivateDnsOnlyForInboundResolverEndpoint": True}
+                )
+            ],
+            "problem",
+        ),
+        ({}, [endpoint("Gateway", RouteTableIds=["rtb-1"])], ""),
+    ],
+)
+def test_ways_to_s3(route: dict[str, str], endpoints: list[dict[str, Any]], level: str) -> None:
+    leads = [{"DestinationCidrBlock": "0.0.0.0/0", **route}] if route else []
+    table = {"RouteTableId": "rtb-1", "VpcId": "vpc-1", "Associations": [{"Main": True}], "Routes": leads}
+    found = said(routes.check(of(plan(EKS)), vpc(tables=[table], endpoints=endpoints)))
+    assert found == ([(level, "s3-endpoint")] if level else [])
 
 
 # ── training plans ──

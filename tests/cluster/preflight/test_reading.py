@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hyperpd.cluster.actions import COMMANDS
 from hyperpd.cluster.aws import Aws
 from hyperpd.cluster.preflight import Preflight, run
-from hyperpd.cluster.actions import COMMANDS
 from hyperpd.cluster.preflight.reading import action
 from tests.cluster.files import merged, spec
 from tests.cluster.preflight.account import BUCKET, GPU, ZONE, Account, Document, healthy

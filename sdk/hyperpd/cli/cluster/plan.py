@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ def _prices(context: click.Context, option: click.Parameter, given: tuple[str, .
             found[kind] = float(usd)
         except ValueError:
             kind = ""
-        if not kind.startswith("ml.") or found[kind] < 0:
+        if not kind.startswith("ml.") or not 0 <= found[kind] < math.inf:
             raise click.BadParameter(f"{one}: write it as ml.p5.48xlarge=60.50, dollars for one instance and hour")
     return found
 
