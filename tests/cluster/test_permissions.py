@@ -407,7 +407,11 @@ def test_as_it_is_typed(hyperpd: Any, tmp_path: Path) -> None:
     for wide in (("hub", "publish"), ("image", "mirror")):
         code, out, err = hyperpd("iam", *wide, *given)
         assert (code, out, "give it with --bucket" in err) == (2, "", True)
+    left = "left out: roles and buckets that a cluster file names"
+    assert left in hyperpd("iam", "cluster", "create", "--cluster", "pd", *given)[2]
+    assert left not in hyperpd("iam", "cluster", "status", "--cluster", "pd", *given)[2]
     slurm = written(tmp_path, SLURM)
+    assert left not in hyperpd("iam", "cluster", "create", "--cluster", slurm, *given)[2]
     out = hyperpd("iam", "cluster", "create", "--cluster", slurm, *given)[1]
     assert "eks:" not in out
     assert "/hyperpd/pd/lifecycle/*" in out

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from hyperpd.cluster.permissions import Scope
 
 
+_OF_A_FILE = ("cluster plan", "cluster create", "cluster update")
+
+
 @click.command()
 @click.argument("command", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="One policy for all commands.")
@@ -40,9 +43,8 @@ def iam(
     """Print the IAM policy that COMMAND needs (as in: hyperpd iam cluster create), and no more than it needs.
 
     The policy goes to standard output, why each action is in it to standard error. Without COMMAND: which there are.
-    With --cluster FILE resources are those the file names, and what it does not need is left out; without it, roles,
-    buckets and keys of a file of yours are not covered. Tests run every command against stand-ins of AWS that deny all
-    else; unverified on a live account.
+    With --cluster FILE resources are those the file names, and what it does not need is left out. Tests run every
+    command against stand-ins of AWS that deny all else; unverified on a live account.
     """
     from hyperpd.cluster import permissions
     from hyperpd.cluster.actions import COMMANDS
@@ -59,6 +61,8 @@ def iam(
         if not every:
             raise click.UsageError(f"{names[0]} writes to a bucket: give it with --bucket s3://BUCKET/PREFIX")
         output.note(f"left out: S3 of {' and '.join(unplaced)}; give --bucket s3://BUCKET/PREFIX")
+    if scope.plan is None and any(one in _OF_A_FILE for one in names):
+        output.note("left out: roles and buckets that a cluster file names; give it with --cluster FILE")
     policy, needed = permissions.policy(names, scope), permissions.permissions(names, scope)
     if as_json:
         why = [{"action": one.action, "resources": one.resources, "why": one.why} for one in needed]

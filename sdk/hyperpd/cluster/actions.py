@@ -3,7 +3,8 @@
 tests/cluster/test_permissions.py runs each command against stand-ins that deny all else, and fails for an action that
 is missing here, and for one that no command uses. sts:GetCallerIdentity needs no permission. What a service does in
 the caller's name is here too (iam:PassRole, eks:…), from AWS's user guide and service authorization reference;
-unverified on a live account.
+unverified on a live account, as is whether an update that adds groups with other roles needs eks:…AccessEntry, too, and
+whether an account without SageMaker's service-linked role needs iam:CreateServiceLinkedRole.
 """
 
 from __future__ import annotations
