@@ -64,7 +64,7 @@ contract: .venv/checks
 	PYTHONPATH=$(CURDIR)/.venv/contract-$(ENGINE) HYPERPD_UNKNOWN_ENGINE=true $(BIN)/python -m pytest tests/real/test_pd.py
 
 nightly: check test image-test lifecycle-test slurm-test hyp-test sdk-test
-	$(BIN)/python -m pytest -m nightly
+	AWS_CLI=$(CURDIR)/.venv/awscli/bin/aws $(BIN)/python -m pytest -m nightly
 	$(MAKE) contract ENGINE=0.31.0
 
 clean:

@@ -24,32 +24,35 @@ _SOURCE = "AWS Price List API"
 _TIMEOUTS_S = {"connect_timeout": 5, "read_timeout": 20}
 
 
-def live(instance_types: Iterable[str], region: str, today: Day) -> dict[str, Price]:
-    """Type → price now, of those that the list has; kept for `cached`. Raises CloudError where it cannot be asked."""
+def live(instance_types: Iterable[str], region: str, today: Day) -> tuple[dict[str, Price], CloudError | None]:
+    """Type → price now, of those that the list has; kept for `cached`. And the last failure, where one could not be
+    asked for."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    found = {}
+    found: dict[str, Price] = {}
+    failure = None
     try:
         client = boto3.client("pricing", region_name=_ENDPOINT, config=Config(**_TIMEOUTS_S))
         for name in instance_types:
             filters = {"instanceType": f"{name}-Cluster", "regionCode": region}
-            answer = client.get_products(
-                ServiceCode="AmazonSageMaker",
-                Filters=[{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in filters.items()],
-            )
+            try:
+                answer = client.get_products(
+                    ServiceCode="AmazonSageMaker",
+                    Filters=[{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in filters.items()],
+                )
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                failure = CloudError(f"pricing GetProducts: {code}", operation="GetProducts", code=code)
+                continue
             if prices := sorted(set(hourly(answer["PriceList"], name, region))):
                 found[name] = Price(prices[-1], HYPERPOD, _SOURCE, today)
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        raise CloudError(f"pricing GetProducts: {code}", operation="GetProducts", code=code) from None
-    except BotoCoreError as error:
-        code = type(error).__name__
-        raise CloudError(f"pricing GetProducts: {error}", operation="GetProducts", code=code) from None
+    except BotoCoreError as error:  # no way there: the others would only wait, too
+        failure = CloudError(f"pricing GetProducts: {error}", operation="GetProducts", code=type(error).__name__)
     if found:
         _keep(region, found)
-    return found
+    return found, failure
 
 
 def hourly(products: Iterable[Any], instance_type: str, region: str) -> Iterator[float]:

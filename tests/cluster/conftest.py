@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hyperpd.cli.main import main
+from hyperpd.cluster import Cluster
 from tests.cluster.files import EKS, SLURM, merged
 from tests.fakes.aws import Aws
 
@@ -69,6 +70,12 @@ class Account:
             "buckets": buckets,
             "keys": keys,
         }
+
+
+@pytest.fixture(autouse=True)
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cluster.create makes no preflight unless a test says check=True: it asks much, and has tests of its own."""
+    monkeypatch.setitem(Cluster.create.__kwdefaults__, "check", False)
 
 
 @pytest.fixture

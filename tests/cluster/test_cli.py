@@ -16,6 +16,9 @@ import pytest
 import yaml
 
 from hyperpd.cli import main as cli_main
+from hyperpd.cluster import Cluster
+from hyperpd.cluster.file import parse
+from hyperpd.errors import CloudError
 from tests.cluster.files import EKS, EKS_FULL, SLURM_FULL, written
 from tests.fakes.hyperpod import Expire, LifecycleFailure, NoCapacity
 
@@ -107,6 +110,23 @@ def test_create_makes_nothing_where_a_problem_stands_in_the_way(account, hyperpd
     code, _, err = hyperpd("create", path)
     assert (code, here.security_group in err, here.made()) == (4, True, before), err
     assert hyperpd("create", path, "--no-wait", "--no-preflight")[0] == 0
+
+
+def test_python_looks_first_as_the_command_does(account):
+    here = account()
+    itself = [{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": here.security_group}]}]
+    here.aws.stage.client("ec2").revoke_security_group_egress(GroupId=here.security_group, IpPermissions=itself)
+    before, told = here.made(), []
+    spec = parse(here.eks(), "c")
+    with pytest.raises(CloudError, match=here.security_group):
+        Cluster.create(spec, told.append, check=True)
+    assert here.made() == before
+    found = Cluster.preflight(spec)
+    assert [one.check for one in found.of("problem")] == ["security-group"]
+    # What is no problem is told.
+    said = [line for level in ("unknown", "warning") for one in found.of(level) for line in one.lines()]
+    assert said
+    assert "\n".join(one.text for one in told).splitlines() == said
 
 
 def test_an_import_writes_a_file_and_never_over_one(account, hyperpd, tmp_path):

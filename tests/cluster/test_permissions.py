@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,19 @@ import click
 import pytest
 
 from hyperpd.cli.cluster import cluster
-from hyperpd.cluster import Cluster, load
+from hyperpd.cluster import Cluster, load, preflight
 from hyperpd.cluster.actions import COMMANDS, Grant
 from hyperpd.cluster.blueprint import blueprint
 from hyperpd.cluster.file import parse
 from hyperpd.cluster.names import Place
 from hyperpd.cluster.permissions import Scope, permissions, policy
-from hyperpd.cluster.preflight import permissions as preflight
-from tests.cluster.files import EKS, EKS_FULL, SLURM, SLURM_FULL, merged, written
-from tests.cluster.files import plan as drawn
+from tests.cluster.files import SLURM, merged, written
 from tests.cluster.preflight.account import BUCKET, GPU, ZONE, healthy
 from tests.cluster.preflight.account import Account as Whole
+from tests.cluster.preflight.broken import READS
 from tests.fakes.aws import Aws
 from tests.fakes.aws.identity import Identity
-from tests.fakes.gate import ACCOUNT, REGION, Call, Cut, Fail, Gate, Need
+from tests.fakes.gate import ACCOUNT, CALLER, REGION, Call, Cut, Fail, Gate, Need
 from tests.fakes.hyperpod import LifecycleFailure, NoCapacity
 from tests.fakes.policy import Policy
 
@@ -33,6 +33,11 @@ NAMED = Scope(PLACE, "pd")
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 # Asked for by AWS alone: no stand-in can show it.
 UNSEEN = {("image mirror", "s3:ListBucket")}
+
+
+def worn(document: Any) -> Any:
+    """As IAM reads it for the stand-in's user: the fakes know no variables."""
+    return json.loads(json.dumps(document).replace("${aws:username}", CALLER.rpartition("/")[2]))
 
 
 class Trial:
@@ -52,7 +57,7 @@ class Trial:
     def run(self, aws: Aws, scope: Scope, *argv: object, code: int = 0) -> list[Call]:
         """Its calls; none of them was denied."""
         before = len(aws.calls)
-        aws.gate.allow = policy([self.command], scope)
+        aws.gate.allow = worn(policy([self.command], scope))
         got, shown, said = self._run(*self.command.split(), *argv)
         aws.gate.allow = None
         calls = aws.calls[before:]
@@ -68,7 +73,7 @@ class Trial:
         return [grant for grant in COMMANDS[self.command] if not any(self._uses(grant, *one) for one in self.used)]
 
     def _uses(self, grant: Grant, scope: Scope, needs: list[Need]) -> bool:
-        resources = scope.resources(grant.on)
+        resources = worn(scope.resources(grant.on))
         allowed = Policy.of({"Statement": {"Effect": "Allow", "Action": grant.action, "Resource": resources}})
         return any(allowed.allows(need.action, need.resource) for need in needs)
 
@@ -364,16 +369,18 @@ def test_resources_are_as_narrow_as_may_be() -> None:
     assert cluster["Resource"] == [f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:cluster/abcdefghijkl"]
 
 
-@pytest.mark.parametrize("document", [EKS, SLURM, EKS_FULL, SLURM_FULL], ids=["eks", "slurm", "eks full", "slurm full"])
-def test_what_a_plan_asks_iam_for_is_in_the_policy_of_create(document: dict[str, Any]) -> None:
-    """Without the reads that only explain failures: a plan does not stop for these."""
-    made = drawn(document)
-    allowed = Policy.of(policy(["cluster create"], Scope(made.place, made.spec.name, made)))
-    for one in preflight.needed(made):
-        context = one.get("Condition", {}).get("StringEquals", {})
-        for action in one["Action"]:
-            for resource in one["Resource"]:
-                assert allowed.allows(action, resource, context), (action, resource)
+def test_what_plan_prints_as_a_fix_lets_create_run(trial: Callable[[str], Trial], tmp_path: Path) -> None:
+    """Role and bucket are made, too; and nothing else is allowed than what the fix says."""
+    tried = trial("cluster create")
+    here = tried.account(allow=READS)
+    spec = load(tried.file(here.eks(continuous=True)))
+    (one,) = preflight.run(spec, Cluster("pd").aws).of("problem")
+    assert (one.check, "iam:CreateRole" in one.what) == ("permissions", True)
+    here.gate.allow = worn(json.loads(shlex.split(one.fix)[-1]))
+    found = preflight.run(spec, Cluster("pd").aws).findings
+    assert not [each for each in found if each.check in ("permission", "permissions")]
+    Cluster.create(spec)
+    Cluster.create(spec)  # what is there is found
 
 
 def test_as_it_is_typed(hyperpd: Any, tmp_path: Path) -> None:
@@ -382,8 +389,13 @@ def test_as_it_is_typed(hyperpd: Any, tmp_path: Path) -> None:
     code, out, err = hyperpd("iam", "cluster", "status", "--cluster", "pd", *given)
     assert (code, json.loads(out)) == (0, policy(["cluster status"], NAMED))
     assert "sagemaker:DescribeCluster: the cluster's status, groups and settings\n" in err
-    document = json.loads(hyperpd("iam", "--all", "--json", *given)[1])
-    assert document["policy"] == policy(COMMANDS, Scope(PLACE))
+    code, out, err = hyperpd("iam", "--all", *given)
+    assert (code, json.loads(out)) == (0, policy(COMMANDS, Scope(PLACE)))
+    assert "arn:aws:s3:::*" not in out
+    assert "left out: S3 of hub publish and image mirror; give --bucket" in err
+    to = "s3://recipes/ours"
+    document = json.loads(hyperpd("iam", "--all", "--json", "--bucket", to, *given)[1])
+    assert document["policy"] == policy(COMMANDS, Scope(PLACE, s3=to))
     assert {one["action"] for one in document["why"]} == {one.action for each in COMMANDS.values() for one in each}
     assert len(json.dumps(document["policy"], separators=(",", ":"))) < 6144  # of a managed policy, says IAM
     code, _, err = hyperpd("iam", "cluster", "craete", *given)
@@ -392,10 +404,24 @@ def test_as_it_is_typed(hyperpd: Any, tmp_path: Path) -> None:
     assert hyperpd("iam", "cluster", "plan", "--all")[0] == 2
     assert hyperpd("iam", "cluster", "plan", "--account", "12", "--region", REGION)[0] == 2
     assert hyperpd("iam", "hub", "publish", "--bucket", "recipes", *given)[0] == 2
+    for wide in (("hub", "publish"), ("image", "mirror")):
+        code, out, err = hyperpd("iam", *wide, *given)
+        assert (code, out, "give it with --bucket" in err) == (2, "", True)
+    left = "left out: roles and buckets that a cluster file names"
+    assert left in hyperpd("iam", "cluster", "create", "--cluster", "pd", *given)[2]
+    assert left not in hyperpd("iam", "cluster", "status", "--cluster", "pd", *given)[2]
     slurm = written(tmp_path, SLURM)
+    assert left not in hyperpd("iam", "cluster", "create", "--cluster", slurm, *given)[2]
     out = hyperpd("iam", "cluster", "create", "--cluster", slurm, *given)[1]
     assert "eks:" not in out
     assert "/hyperpd/pd/lifecycle/*" in out
+    iam = f"arn:aws:iam::{ACCOUNT}:"
+    made = f"{iam}role/hyperpd-pd-{REGION}"
+    (looks,) = [one for one in json.loads(out)["Statement"] if "iam:SimulatePrincipalPolicy" in one["Action"]]
+    assert looks["Resource"] == [made, f"{iam}user/${{aws:username}}", f"{iam}user/*/${{aws:username}}"]
+    out = hyperpd("iam", "cluster", "create", "--cluster", slurm, "--role", "ops", *given)[1]
+    (looks,) = [one for one in json.loads(out)["Statement"] if "iam:SimulatePrincipalPolicy" in one["Action"]]
+    assert looks["Resource"] == [made, f"{iam}role/ops", f"{iam}role/*/ops"]
 
 
 def test_account_and_region_are_those_of_your_configuration(account: Any, hyperpd: Any) -> None:

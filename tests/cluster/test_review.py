@@ -135,6 +135,12 @@ def test_slurm_has_no_policies_and_says_so_by_its_ports() -> None:
     assert "eks" not in services
 
 
+def test_efa_is_spoken_of_where_there_is_some() -> None:
+    for kind, there in (("ml.p5en.48xlarge", True), ("ml.g5.2xlarge", False)):
+        made = plan(EKS, groups={name: {"instance_type": kind} for name in ("prefill", "decode")})
+        assert any("EFA" in flow.what for flow in review.nodes(made)) == there
+
+
 def test_every_service_of_the_nodes_role_has_its_endpoint(policies: list[dict[str, Any]]) -> None:
     found = reviewed(ON_EKS, policies)
     actions = {action for one in rights.policy(plan(ON_EKS))["Statement"] for action in one["Action"]}

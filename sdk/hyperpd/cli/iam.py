@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from hyperpd.cluster.permissions import Scope
 
 
+_OF_A_FILE = ("cluster plan", "cluster create", "cluster update")
+
+
 @click.command()
 @click.argument("command", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="One policy for all commands.")
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--cluster-id", default="*", help="End of the cluster's ARN, once it is there: that cluster alone.")
 @click.option("--bucket", "s3", default="", metavar="s3://BUCKET/PREFIX", help="hub publish, image mirror: where to.")
 @click.option("--hub", default="*", help="hub publish: the private hub.")
+@click.option("--role", default="", help="Name of the role that gets the policy; default: a user does.")
 @click.option("--account", help="Account, 12 digits; default: that of your credentials.")
 @click.option("--region", help="Region; default: the file's, or that of your AWS configuration.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document: the policy, and why each action.")
@@ -31,6 +35,7 @@ def iam(
     cluster_id: str,
     s3: str,
     hub: str,
+    role: str,
     account: str | None,
     region: str | None,
     as_json: bool,
@@ -51,7 +56,13 @@ def iam(
             output.line(name)
         return
     names = list(COMMANDS) if every else [permissions.command(command)]
-    scope = _scope(cluster, cluster_id, s3, hub, account, region)
+    scope = _scope(cluster, cluster_id, s3, hub, role, account, region)
+    if unplaced := permissions.unplaced(names, scope):
+        if not every:
+            raise click.UsageError(f"{names[0]} writes to a bucket: give it with --bucket s3://BUCKET/PREFIX")
+        output.note(f"left out: S3 of {' and '.join(unplaced)}; give --bucket s3://BUCKET/PREFIX")
+    if scope.plan is None and any(one in _OF_A_FILE for one in names):
+        output.note("left out: roles and buckets that a cluster file names; give it with --cluster FILE")
     policy, needed = permissions.policy(names, scope), permissions.permissions(names, scope)
     if as_json:
         why = [{"action": one.action, "resources": one.resources, "why": one.why} for one in needed]
@@ -62,7 +73,9 @@ def iam(
         output.note(f"{one.action}: {'; '.join(one.why)}")
 
 
-def _scope(cluster: str | None, cluster_id: str, s3: str, hub: str, account: str | None, region: str | None) -> Scope:
+def _scope(
+    cluster: str | None, cluster_id: str, s3: str, hub: str, role: str, account: str | None, region: str | None
+) -> Scope:
     from hyperpd.cluster import load
     from hyperpd.cluster.blueprint import blueprint
     from hyperpd.cluster.permissions import ANY, Scope
@@ -73,7 +86,7 @@ def _scope(cluster: str | None, cluster_id: str, s3: str, hub: str, account: str
     spec = load(str(cluster)) if is_file else None
     where = place(account, region or (spec.region if spec else None))
     plan = blueprint(spec, where) if spec else None
-    return Scope(where, spec.name if spec else cluster or ANY, plan, cluster_id, s3, hub)
+    return Scope(where, spec.name if spec else cluster or ANY, plan, cluster_id, s3, hub, role)
 
 
 def place(account: str | None, region: str | None) -> Place:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from hyperpd.cluster import adopt, creation, described, file, patch, reader, removal, repair, rules, stacks
+from hyperpd.cluster import preflight as preflight_
 from hyperpd.cluster.aws import Aws, Call
 from hyperpd.cluster.blueprint import Blueprint, blueprint
 from hyperpd.cluster.changes import Changes, diff
 from hyperpd.cluster.names import Names
 from hyperpd.cluster.patch import Drain
+from hyperpd.cluster.preflight import Preflight
 from hyperpd.cluster.progress import Step, Tell, silent
 from hyperpd.cluster.spec import ClusterSpec
 from hyperpd.cluster.state import Event, Node, Status
@@ -62,13 +64,34 @@ class Cluster:
         return Plan(plan, status, changes, tuple(aws.withheld), tuple(rules.notes(spec, plan.groups)))
 
     @classmethod
-    def create(cls, spec: ClusterSpec | str | Path, progress: Tell = silent) -> Cluster:
+    def preflight(
+        cls, spec: ClusterSpec | str | Path, *, prices: Mapping[str, float] | None = None, offline: bool = False
+    ) -> Preflight:
+        """What stands in the way, all at once, and what it costs. Nothing is changed. prices: yours, by instance type,
+        in dollars per hour; offline: AWS is not asked.
+
+        Raises RecipeError where the file cannot be used, CapacityError where its recipe does not fit.
+        """
+        spec = _spec(spec)
+        return preflight_.run(spec, None if offline else Aws(spec.region), overrides=prices)
+
+    @classmethod
+    def create(cls, spec: ClusterSpec | str | Path, progress: Tell = silent, *, check: bool = True) -> Cluster:
         """Role, bucket and lifecycle files as far as they are missing, then the cluster. Run again, it goes on where
         it was; for a cluster that is there as the file says it does nothing. It does not wait: `wait` does.
+
+        check: look first, as `preflight` does; where a problem stands in the way nothing is made, and what is no
+        problem is told.
 
         Raises RecipeError, CapacityError, CloudError.
         """
         spec = _spec(spec)
+        if check:
+            found = cls.preflight(spec)
+            for one in (*found.of("unknown"), *found.of("warning")):
+                progress(Step("\n".join(one.lines())))
+            if error := found.error():
+                raise error
         aws = Aws(spec.region)
         plan = blueprint(spec, aws.place)
         creation.known(aws, plan)

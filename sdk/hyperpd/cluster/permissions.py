@@ -31,15 +31,16 @@ class Scope:
     cluster: str = ANY
     plan: Blueprint | None = None
     cluster_id: str = ANY  # the end of the cluster's ARN
-    s3: str = ""  # s3://BUCKET/PREFIX of hub publish and image mirror
+    s3: str = ""  # s3://BUCKET/PREFIX of hub publish and image mirror; without it their S3 is left out
     hub: str = ANY
+    holder: str = ""  # name of the role that gets the policy; empty: a user does
 
     def resources(self, kind: Kind) -> list[str]:
         """ARNs; none where this cluster has no such thing."""
         return list(dict.fromkeys(self._resources(kind)))
 
     def _resources(self, kind: Kind) -> Sequence[str]:
-        plan, place = self.plan, self.place
+        plan = self.plan
         on_eks = plan is None or plan.spec.orchestrator.kind == "eks"
         match kind:
             case "everything":
@@ -68,7 +69,7 @@ class Scope:
             case "scaler":
                 return [plan.spec.autoscaling.role] if plan and plan.spec.autoscaling else []
             case "callers":
-                return [f"arn:{place.partition}:iam::{place.account}:{one}/*" for one in ("role", "user")]
+                return self._looked_up()
             case "log":
                 return [self._arn("logs", f"log-group:{self._names.logs}*")]
             case "log streams":
@@ -82,9 +83,18 @@ class Scope:
             case _:
                 return self._s3(kind)
 
+    def _looked_up(self) -> list[str]:
+        """Roles that the file names, any where there is none; and whoever holds the policy, whatever its path."""
+        iam = f"arn:{self.place.partition}:iam::{self.place.account}:"
+        own = f"role/{{}}{self.holder}" if self.holder else "user/{}${{aws:username}}"
+        held = [iam + own.format(path) for path in ("", "*/")]
+        if self.plan is None:
+            return [f"{iam}role/*", *held]
+        return sorted({*self.resources("roles"), *self.resources("scaler")}) + held
+
     def _s3(self, kind: Kind) -> list[str]:
         plan, folder = self.plan, f"{self._names.prefix}/*"
-        given, _, prefix = (self.s3.removeprefix("s3://") or ANY).partition("/")
+        given, _, prefix = self.s3.removeprefix("s3://").partition("/")
         inside = f"{prefix.strip('/')}/*".lstrip("/")
         sources = {plan.lifecycle(group).source for group in plan.groups.values()} if plan else set()
         read = sorted(one.removeprefix("s3://").rstrip("/") for one in sources if one.startswith("s3://"))
@@ -97,8 +107,8 @@ class Scope:
             "its files": [f"{one}/{folder}" for one in (self._bucket, *uploaded)],
             "read bucket": [one.partition("/")[0] for one in read],
             "read files": [f"{one}/*" for one in read],
-            "s3 bucket": [given],
-            "s3 files": [f"{given}/{inside}"],
+            "s3 bucket": [given] if given else [],
+            "s3 files": [f"{given}/{inside}"] if given else [],
         }
         return [f"arn:{self.place.partition}:s3:::{one}" for one in found[kind]]
 
@@ -130,6 +140,7 @@ class Permission:
     resources: tuple[str, ...]
     condition: Mapping[str, Any]
     why: tuple[str, ...]
+    optional: bool  # whether all of these uses are
 
 
 def command(words: Sequence[str]) -> str:
@@ -142,6 +153,13 @@ def command(words: Sequence[str]) -> str:
     raise RecipeError("hyperpd iam", [f"{name}: no such command calls AWS; {hint}"])
 
 
+def unplaced(commands: Iterable[str], scope: Scope) -> list[str]:
+    """Commands with files in a bucket that `scope` does not name."""
+    if scope.s3:
+        return []
+    return [name for name in commands if any(grant.on in ("s3 bucket", "s3 files") for grant in COMMANDS[name])]
+
+
 def permissions(commands: Iterable[str], scope: Scope) -> list[Permission]:
     """What the commands need, each action once for the same resources."""
     found: dict[tuple[str, tuple[str, ...]], list[Grant]] = {}
@@ -150,15 +168,24 @@ def permissions(commands: Iterable[str], scope: Scope) -> list[Permission]:
             if resources := scope.resources(grant.on):
                 found.setdefault((grant.action, tuple(resources)), []).append(grant)
     return [
-        Permission(action, resources, _condition(grants[0]), tuple(dict.fromkeys(one.why for one in grants)))
+        Permission(
+            action,
+            resources,
+            _condition(grants[0]),
+            tuple(dict.fromkeys(one.why for one in grants)),
+            all(one.optional for one in grants),
+        )
         for (action, resources), grants in sorted(found.items())
     ]
 
 
-def policy(commands: Iterable[str], scope: Scope) -> Object:
-    """The policy document: a statement for all actions on the same resources."""
+def policy(commands: Iterable[str], scope: Scope, *, optional: bool = True) -> Object:
+    """The policy document: a statement for all actions on the same resources. optional: with what commands go on
+    without, too."""
     merged: dict[tuple[tuple[str, ...], str], list[Permission]] = {}
     for one in permissions(commands, scope):
+        if one.optional and not optional:
+            continue
         merged.setdefault((one.resources, repr(one.condition)), []).append(one)
     statements = []
     for (resources, _), several in merged.items():

@@ -16,6 +16,7 @@ from hyperpd.cluster.blueprint import Blueprint
 from hyperpd.cluster.encryption import Claim
 from hyperpd.cluster.permissions import Permission, Scope, permissions
 from hyperpd.engine import MANAGED_TIER_PORT
+from hyperpd.instances import INSTANCES
 from hyperpd.placement import Ports
 from hyperpd.recipe import Recipe
 
@@ -174,10 +175,11 @@ def slurm(recipe: Recipe | None) -> Iterator[Flow]:
 
 
 def nodes(plan: Blueprint) -> Iterator[Flow]:
-    """Machines, whatever runs on them."""
+    """Nodes, whatever runs on them."""
     groups = {one for network in _networks(plan) for one in network.security_groups} or {"AWS' own (no VPC is named)"}
     group = ", ".join(sorted(groups))
-    if any(group.interface or group.instance_type for group in plan.groups.values()):
+    with_efa = {facts.name for facts in INSTANCES if facts.efa}
+    if any(with_efa & set(encryption.types(group)) for group in plan.groups.values()):
         what = "EFA needs the security group open to itself, both ways, and to no one else"
         yield Flow(group, group, ("all traffic",), what, "see below")
     if plan.spec.orchestrator.kind == "eks":

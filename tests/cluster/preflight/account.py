@@ -127,7 +127,7 @@ class Account(Aws):
 
     def _grant(self, asked: Body) -> Body:
         assert asked["UserName"] == "stand-in"
-        document = json.loads(asked["PolicyDocument"])
+        document = json.loads(asked["PolicyDocument"].replace("${aws:username}", asked["UserName"]))
         Policy.of(document)
         if self.gate.allow is not None:
             first = [one for one in self.gate.allow if one not in self.granted.values()]

@@ -77,11 +77,14 @@ def interpreter(aws: Aws) -> Run:
 
 
 def stock(aws: Aws, folder: Path) -> Run:
-    """The AWS CLI itself."""
+    """The AWS CLI itself, which AWS_CLI names."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "AWS_PAGER": "", **aws.environment}
 
     def run(argv: list[str]) -> str:
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        assert argv[0] == "aws"
+        done = subprocess.run(
+            [os.environ["AWS_CLI"], *argv[1:]], env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{shlex.join(argv)}: {done.stderr}"
         return done.stdout
 

@@ -10,7 +10,20 @@ import pytest
 
 from hyperpd.cluster.blueprint import Blueprint
 from hyperpd.cluster.names import OWNER_TAG, Place
-from hyperpd.cluster.preflight import addons, addresses, boto, bucket, clusters, eks, machines, nodes, plans, security
+from hyperpd.cluster.preflight import (
+    addons,
+    addresses,
+    boto,
+    bucket,
+    clusters,
+    eks,
+    instance_types,
+    keys,
+    nodes,
+    plans,
+    routes,
+    security,
+)
 from hyperpd.cluster.preflight.addons import Installed
 from hyperpd.cluster.preflight.bucket import Bucket
 from hyperpd.cluster.preflight.caller import Caller
@@ -86,16 +99,16 @@ def test_types_that_only_boto3_knows_are_a_warning_where_kv_cache_is_exchanged()
         EKS,
         groups={"prefill": {"instance_type": "ml.trn2.48xlarge"}, "web": {"instance_type": "ml.c5.xlarge", "count": 1}},
     )
-    found = list(machines.check(of(made), known))
+    found = list(instance_types.check(of(made), known))
     assert said(found) == [("warning", "instance-type")]
     assert "prefill" in found[0].what
     several = plan(
         EKS, groups={"prefill": {"instance_type": None, "instance_types": ["ml.p5.48xlarge", "ml.p5en.48xlagre"]}}
     )
-    (one,) = machines.check(of(several), known)
+    (one,) = instance_types.check(of(several), known)
     assert one.fix == "set groups.prefill.instance_types: [ml.p5.48xlarge, ml.p5en.48xlarge]"
-    assert [each.name for each in machines.real(of(several), known)] == ["decode"]
-    assert len(machines.real(of(several), None)) == 2
+    assert [each.name for each in instance_types.real(of(several), known)] == ["decode"]
+    assert len(instance_types.real(of(several), None)) == 2
 
 
 # ── addresses ──
@@ -163,6 +176,31 @@ def test_groups_of_nodes_with_security_groups_of_their_own_reach_each_other() ->
     assert list(security.check(made, vpc(groups=joined), [])) == []
 
 
+def test_a_gateways_security_group_may_be_narrow() -> None:
+    """Workers take its requests on their ports; it takes nothing of theirs, and nothing of itself."""
+    workers, gateway = NETWORK["security_groups"][0], "sg-0fedcba9876543210"
+    own = {"subnets": NETWORK["subnets"], "security_groups": [gateway]}
+    made = of(plan(EKS, groups={"gateway": {"instance_type": "ml.c6i.2xlarge", "count": 1, "network": own}}))
+    ports = {"IpProtocol": "tcp", "FromPort": 8000, "ToPort": 8100}
+
+    def facts(let_in: list[dict[str, Any]]) -> dict[str, Any]:
+        inside, out = [*rules(workers), *let_in], [*rules(workers), *ANYWHERE]
+        https = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+        to_workers = {**ports, "UserIdGroupPairs": [{"GroupId": workers}]}
+        return {
+            workers: {"VpcId": "vpc-1", "IpPermissions": inside, "IpPermissionsEgress": out},
+            gateway: {"VpcId": "vpc-1", "IpPermissions": [], "IpPermissionsEgress": [to_workers, https]},
+        }
+
+    from_gateway = [{**ports, "UserIdGroupPairs": [{"GroupId": gateway}]}]
+    assert list(security.check(made, vpc(groups=facts(from_gateway)), [])) == []
+    shut = list(security.check(made, vpc(groups=facts([])), []))
+    assert f"{workers} has no ingress rule for all traffic from {gateway}: nodes do not reach each other" in [
+        one.what for one in shut
+    ]
+    assert not [one for one in shut if "EFA" in one.what]
+
+
 def test_addresses_do_for_nodes_without_efa_and_not_for_efa() -> None:
     group = NETWORK["security_groups"][0]
     inside = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "10.0.0.0/16"}]}]
@@ -184,6 +222,39 @@ def test_s3_by_its_prefix_list_will_do() -> None:
     assert list(security.check(made, vpc(groups=facts), None)) == []  # not known which it is
     (one,) = security.check(made, vpc(groups=facts), ["pl-2"])
     assert (one.check, '"pl-2"' in one.fix) == ("security-group-s3", True)
+
+
+def endpoint(kind: str, **given: Any) -> dict[str, Any]:
+    service = "com.amazonaws.us-east-1.s3"
+    return {"VpcEndpointId": "vpce-1", "ServiceName": service, "VpcEndpointType": kind, "State": "available", **given}
+
+
+@pytest.mark.parametrize(
+    ("route", "endpoints", "level"),
+    [
+        ({}, [], "problem"),
+        ({"NatGatewayId": "nat-1"}, [], "warning"),
+        ({"CoreNetworkArn": "arn:aws:networkmanager::1:core-network/a"}, [], "warning"),
+        ({"NatGatewayId": "nat-1", "State": "blackhole"}, [], "problem"),
+        ({}, [endpoint("Interface", PrivateDnsEnabled=True)], "warning"),
+        ({}, [endpoint("Interface", PrivateDnsEnabled=False)], "problem"),
+        (
+            {},
+            [
+                endpoint(
+                    "Interface", PrivateDnsEnabled=True, DnsOptions={"PrivateDnsOnlyForInboundResolverEndpoint": True}
+                )
+            ],
+            "problem",
+        ),
+        ({}, [endpoint("Gateway", RouteTableIds=["rtb-1"])], ""),
+    ],
+)
+def test_ways_to_s3(route: dict[str, str], endpoints: list[dict[str, Any]], level: str) -> None:
+    leads = [{"DestinationCidrBlock": "0.0.0.0/0", **route}] if route else []
+    table = {"RouteTableId": "rtb-1", "VpcId": "vpc-1", "Associations": [{"Main": True}], "Routes": leads}
+    found = said(routes.check(of(plan(EKS)), vpc(tables=[table], endpoints=endpoints)))
+    assert found == ([(level, "s3-endpoint")] if level else [])
 
 
 # ── training plans ──
@@ -244,6 +315,10 @@ def test_nodes_that_are_there_need_nothing_more() -> None:
     there = described("pd", InstanceGroups=[{"InstanceGroupName": "prefill", "CurrentCount": 1}])
     coming = clusters.coming(made, of(made), Clusters((there,), None))
     assert {one.name: one.count for one in coming} == {"prefill": 1, "decode": 1}
+    # While it is created: what was asked for is not asked for again.
+    there["InstanceGroups"] = [{"InstanceGroupName": "prefill", "CurrentCount": 0, "TargetCount": 2}]
+    coming = clusters.coming(made, of(made), Clusters((there,), None))
+    assert {one.name: one.count for one in coming} == {"prefill": 0, "decode": 1}
 
 
 # ── EKS ──
@@ -299,7 +374,19 @@ def test_device_plugins() -> None:
     assert installed(RIGHT | {"aws-efa-device-plugin": {}, "nvidia-gpu": {}}, DaemonSets(())) == []
 
 
-# ── buckets and callers ──
+# ── keys, buckets and callers ──
+
+
+def test_the_policy_of_each_key_is_named_as_unknown() -> None:
+    key, role = "arn:aws:kms:us-east-1:123456789012:key/abc", "arn:aws:iam::123456789012:role/other"
+    volumes = [{"root": True, "kms_key": key}, {"size_gb": 9, "kms_key": key}]
+    groups = {"prefill": {"volumes": volumes}, "decode": {"volumes": volumes[:1], "role": role}}
+    made = plan(EKS, continuous=True, groups=groups)
+    (one,) = keys.check(made)
+    assert (one.level, one.check, key in one.what) == ("unknown", "key-policy", True)
+    assert f"kms:CreateGrant and kms:DescribeKey to {made.names.role_arn}, {role}" in one.what
+    assert one.where == "KMS console, Customer managed keys, abc, Key policy"
+    assert list(keys.check(plan(EKS))) == []
 
 
 def test_classic_slurm_lists_its_groups_in_a_file() -> None:
@@ -326,6 +413,6 @@ def test_classic_slurm_lists_its_groups_in_a_file() -> None:
 )
 def test_who_is_given_a_permission_where(arn: str, fix: str) -> None:
     caller = Caller(f"arn:aws:sts::1:{arn}", Place("1", "us-east-1"))
-    granted = caller.grant(["a:B"], "hyperpd-plan")
+    granted = caller.grant([{"Effect": "Allow", "Action": ["a:B"], "Resource": "*"}], "hyperpd-plan")
     assert granted.startswith(fix)
     assert '"Action": ["a:B"], "Resource": "*"' in granted

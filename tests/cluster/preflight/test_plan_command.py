@@ -12,7 +12,7 @@ import pytest
 from hyperpd.cli.main import main
 from tests.cluster.files import written
 from tests.cluster.preflight.account import GPU, Account, Document, healthy
-from tests.fakes.gate import Expire
+from tests.fakes.gate import Expire, Fail
 
 
 @pytest.fixture
@@ -73,6 +73,14 @@ def test_problems_are_all_shown_with_their_fixes_and_the_code_of_the_first_kind(
     assert plan(document)[0] == 4
 
 
+def test_a_price_that_cannot_be_had_takes_no_other_with_it(aws: Account, document: Document, plan: Any) -> None:
+    aws.gate.faults.append(Fail("InvalidParameterException", operation="GetProducts"))  # of the first type
+    code, said, _ = plan(document)
+    assert code == 0
+    assert f"2 × {GPU}: $121.00/h" in said
+    assert "prices of today could not be checked: pricing:GetProducts: InvalidParameterException" in said
+
+
 def test_for_programs(aws: Account, document: Document, plan: Any) -> None:
     aws.quotas.clusters[GPU] = 2
     code, said, _ = plan(document, "--json")
@@ -95,6 +103,12 @@ def test_offline(aws: Account, document: Document, plan: Any) -> None:
     plan(document)
     code, said, _ = plan(document, "--offline")
     assert "each $60.50/h (HyperPod on demand, as it was; " in said  # kept from when it was last looked up
+    code, said, _ = plan(document, "--offline", region=None)
+    assert "unknown: no Region is known, so no price is looked up" in said
+    assert said.count("no HyperPod price is known") == 3
+    assert "us-east-1" not in "".join(
+        line for line in said.splitlines() if line.startswith("cost:") and "EC2" not in line
+    )
     code, said, _ = plan(document, "--offline", groups={"prefill": {"instance_type": "ml.p5.48xlagre"}})
     assert (code, "neither HyperPod's API nor hyperpd knows the type" in said) == (2, True)
 
@@ -110,6 +124,6 @@ def test_without_usable_credentials_the_rest_is_checked_all_the_same(
 
 
 def test_a_price_that_is_none(aws: Account, document: Document, plan: Any) -> None:
-    for given in ("p5=1", f"{GPU}", f"{GPU}=-1", f"{GPU}=x"):
+    for given in ("p5=1", f"{GPU}", f"{GPU}=-1", f"{GPU}=x", f"{GPU}=nan", f"{GPU}=inf"):
         code, _, error = plan(document, "--offline", "--price", given)
         assert (code, "write it as ml.p5.48xlarge=60.50" in error) == (2, True)

@@ -23,8 +23,7 @@ def create(file: Path, dry_run: bool, no_preflight: bool, no_wait: bool, timeout
     off, it goes on where it was; run again after all went well, it does nothing.
     """
     from hyperpd.cli.cluster import show
-    from hyperpd.cluster import Cluster, load, preflight
-    from hyperpd.cluster.aws import Aws
+    from hyperpd.cluster import Cluster, load
 
     spec = load(file)
     if dry_run:
@@ -34,16 +33,9 @@ def create(file: Path, dry_run: bool, no_preflight: bool, no_wait: bool, timeout
         else:
             show.calls(found.calls)
         return
-    if not no_preflight:
-        flight = preflight.run(spec, Aws(spec.region))
-        for finding in (*flight.of("unknown"), *flight.of("warning")):
-            for line in finding.lines():
-                output.note(line)
-        if error := flight.error():
-            raise error
     tell = show.progress(as_json)
     with remains(f"cut off; run it again and it goes on where it was: hyperpd cluster create {file}"):
-        cluster = Cluster.create(spec, tell)
+        cluster = Cluster.create(spec, tell, check=not no_preflight)
     if no_wait:
         status = None
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ def _prices(context: click.Context, option: click.Parameter, given: tuple[str, .
             found[kind] = float(usd)
         except ValueError:
             kind = ""
-        if not kind.startswith("ml.") or found[kind] < 0:
+        if not kind.startswith("ml.") or not 0 <= found[kind] < math.inf:
             raise click.BadParameter(f"{one}: write it as ml.p5.48xlarge=60.50, dollars for one instance and hour")
     return found
 
@@ -41,11 +42,10 @@ def plan(file: Path, offline: bool, prices: dict[str, float], requests: bool, as
     """Show what stands in the way of FILE's cluster, what it costs, and what create would make of it or update would
     change. All problems at once, each with its fix. Reads the account, and changes nothing."""
     from hyperpd.cli.cluster import show
-    from hyperpd.cluster import Cluster, load, preflight
-    from hyperpd.cluster.aws import Aws
+    from hyperpd.cluster import Cluster, load
 
     spec = load(file)
-    flight = preflight.run(spec, None if offline else Aws(spec.region), overrides=prices)
+    flight = Cluster.preflight(spec, prices=prices, offline=offline)
     if not as_json:
         for line in flight.lines():
             output.line(line)

@@ -14,6 +14,7 @@ from hyperpd.cluster import file
 from hyperpd.cluster.aws import Aws
 from hyperpd.cluster.blueprint import Blueprint
 from hyperpd.cluster.names import Place
+from hyperpd.cluster.permissions import policy
 from hyperpd.cluster.preflight import (
     addons,
     addresses,
@@ -23,7 +24,8 @@ from hyperpd.cluster.preflight import (
     costs,
     eks,
     files,
-    machines,
+    instance_types,
+    keys,
     permissions,
     plans,
     quotas,
@@ -41,11 +43,11 @@ from hyperpd.cluster.preflight.nodes import Nodes
 from hyperpd.cluster.preflight.reading import Object, Reading
 from hyperpd.cluster.preflight.report import Preflight
 from hyperpd.cluster.spec import ClusterSpec
-from hyperpd.errors import CloudError
 from hyperpd.prices import Price
 
 __all__ = ["Finding", "Level", "Preflight", "run"]
 
+_NOWHERE = "unknown"  # the Region of a plan that is in none
 _OFFLINE = ("instance types", "lifecycle files", "boto3's model")
 _ASKED = (
     "credentials",
@@ -80,12 +82,12 @@ def run(
     caller = read_caller(aws) if aws else None
     if isinstance(caller, Finding):
         found.append(caller)
-    place = caller.where if isinstance(caller, Caller) else Place("0" * 12, spec.region or "us-east-1")
+    place = caller.where if isinstance(caller, Caller) else Place("0" * 12, spec.region or _NOWHERE)
     plan = Blueprint(spec, place, groups, scripts)
     nodes = list(nodes_.of(plan))
     known = boto.shape()
-    found += machines.check(nodes, boto.instance_types(known))
-    nodes = machines.real(nodes, boto.instance_types(known))
+    found += instance_types.check(nodes, boto.instance_types(known))
+    nodes = instance_types.real(nodes, boto.instance_types(known))
     found += boto.check(plan, known)
     asked = (*_ASKED, *(_ASKED_EKS if spec.orchestrator.eks else ()))
     training: dict[str, Object] = {}
@@ -95,7 +97,7 @@ def run(
         training = plans.read(reading, nodes)
         found += _account(reading, plan, nodes, training, now)
         live = _live(reading, nodes)
-        found += reading.unread()
+        found += reading.unread(policy(("cluster plan",), permissions.scope(plan, caller))["Statement"])
         checked = (*_OFFLINE, *asked)
     else:
         why = "AWS was not asked (--offline)" if aws is None else "without credentials AWS was not asked"
@@ -103,14 +105,18 @@ def run(
             unknown("offline", f"{why}: {', '.join(asked)} are not checked", "AWS", "hyperpd cluster plan FILE")
         )
         checked = _OFFLINE
+    region = "" if place.region == _NOWHERE else place.region
+    if not region:
+        what = "no Region is known, so no price is looked up: the file names none, and AWS was not asked"
+        found.append(unknown("region", what, "region", "add it to the cluster file, as in region: us-east-1"))
     cost = list(
         costs.of(
             nodes,
-            place.region,
+            region,
             training,
             overrides={name: prices.given(usd, now.date()) for name, usd in (overrides or {}).items()},
             live=live,
-            cached=price_list.cached(place.region),
+            cached=price_list.cached(region),
         )
     )
     found += costs.check(cost, now.date())
@@ -123,6 +129,7 @@ def _account(
     """What only AWS knows."""
     yield from permissions.check(reading, plan, permissions.read(reading, plan))
     yield from roles.check(plan, list(roles.read(reading, plan)))
+    yield from keys.check(plan)
     yield from bucket.check(plan, list(bucket.read(reading, plan, nodes)))
     others = clusters.read(reading, plan)
     coming = nodes
@@ -156,8 +163,7 @@ def _eks(reading: Reading, plan: Blueprint, nodes: list[Nodes], network: vpc.Vpc
 
 def _live(reading: Reading, nodes: list[Nodes]) -> dict[str, Price]:
     types = sorted({name for one in nodes for name in one.types})
-    try:
-        return price_list.live(types, reading.caller.where.region, datetime.now(UTC).date())
-    except CloudError as error:
-        reading.note("prices of today", "pricing:GetProducts", error)
-        return {}
+    found, failure = price_list.live(types, reading.caller.where.region, datetime.now(UTC).date())
+    if failure:
+        reading.note("prices of today", "pricing:GetProducts", failure)
+    return found

@@ -13,6 +13,7 @@ from hyperpd.cluster.names import Place
 from hyperpd.cluster.preflight.finding import Finding, refused
 from hyperpd.errors import CloudError
 
+Object = dict[str, Any]
 _SSO = "AWSReservedSSO_"
 
 
@@ -45,12 +46,10 @@ class Caller:
         shelf = {"user": "Users", "role": "Roles"}.get(self.kind)
         return f"IAM console, {shelf}, {self.name}" if shelf else self.arn
 
-    def grant(self, allowed: Sequence[Any], policy: str) -> str:
-        """How it gets what is allowed (actions, or statements) as an inline policy of that name; somebody who may give
-        it has to run that."""
-        actions = [one for one in allowed if isinstance(one, str)]
-        given = [{"Effect": "Allow", "Action": actions, "Resource": "*"}] if actions else list(allowed)
-        document = shlex.quote(json.dumps({"Version": "2012-10-17", "Statement": given}))
+    def grant(self, statements: Sequence[Object], policy: str) -> str:
+        """How it gets what statements allow, as an inline policy of that name; somebody who may give it has to run
+        that."""
+        document = shlex.quote(json.dumps({"Version": "2012-10-17", "Statement": list(statements)}))
         if self.kind not in ("user", "role") or self.name.startswith(_SSO):
             return f"{self.place}: allow it with the policy {document}"
         named = f"--{self.kind}-name {shlex.quote(self.name)} --policy-name {policy}"

@@ -22,7 +22,7 @@ class Clusters:
     def used(self, instance_type: str, *, spot: bool, beside: str) -> int:
         """Nodes of a type that clusters other than `beside` hold or ask for."""
         return sum(
-            max(int(group.get("CurrentCount", 0)), int(group.get("TargetCount", 0)))
+            _held(group)
             for one in self.described
             if one["ClusterName"] != beside
             for group in one.get("InstanceGroups", ())
@@ -32,7 +32,7 @@ class Clusters:
     def nodes(self, *, beside: str) -> int:
         """All nodes of clusters other than `beside`."""
         return sum(
-            max(int(group.get("CurrentCount", 0)), int(group.get("TargetCount", 0)))
+            _held(group)
             for one in self.described
             if one["ClusterName"] != beside
             for group in one.get("InstanceGroups", ())
@@ -62,9 +62,10 @@ def read(reading: Reading, plan: Blueprint) -> Clusters | None:
 
 
 def coming(plan: Blueprint, nodes: list[Nodes], clusters: Clusters) -> list[Nodes]:
-    """Nodes that are not there yet: those that are have their addresses and their share of a training plan."""
+    """Nodes that were not asked for yet: those that are there or on their way have their addresses and their share of a
+    training plan."""
     ours = next((one for one in clusters.described if one["ClusterName"] == plan.spec.name), {})
-    there = {one["InstanceGroupName"]: int(one.get("CurrentCount", 0)) for one in ours.get("InstanceGroups", ())}
+    there = {one["InstanceGroupName"]: _held(one) for one in ours.get("InstanceGroups", ())}
     return [replace(one, count=max(0, one.count - there.get(one.name, 0))) for one in nodes]
 
 
@@ -91,6 +92,11 @@ def check(plan: Blueprint, clusters: Clusters) -> Iterator[Finding]:
                 f"hyperpd cluster import {one['ClusterName']}: add the groups to that one, or name another EKS cluster"
             )
             yield refused("eks-taken", what, place, fix)
+
+
+def _held(group: Object) -> int:
+    """Nodes that a group has or asks for."""
+    return max(int(group.get("CurrentCount", 0)), int(group.get("TargetCount", 0)))
 
 
 def _other(name: str, clusters: Clusters) -> str:

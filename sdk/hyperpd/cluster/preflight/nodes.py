@@ -45,10 +45,14 @@ class Nodes:
         return any(facts.efa for facts in self.known)
 
     @property
+    def serves(self) -> str:
+        """The role whose workers it is for: its label's, else its name."""
+        return self.group.labels.get(ROLE_LABEL, self.name)
+
+    @property
     def exchanges(self) -> str:
         """The role of P/D it is for; empty where it exchanges no KV cache."""
-        role = self.group.labels.get(ROLE_LABEL, self.name)
-        return role if role in _PD else ""
+        return self.serves if self.serves in _PD else ""
 
 
 def of(plan: Blueprint) -> Iterator[Nodes]:

@@ -5,7 +5,7 @@ Answers are None where nothing could be read, {} where there is no such thing, e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hyperpd.cluster.aws import MISSING, Aws
@@ -20,33 +20,6 @@ _ACTIONS = {
     "s3:HeadBucket": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
 }
-# Every action that a plan reads with; none changes anything. tests/cluster/preflight records them.
-READS = (
-    "ec2:DescribeInstanceTypeOfferings",
-    "ec2:DescribeInstanceTypes",
-    "ec2:DescribeManagedPrefixLists",
-    "ec2:DescribeRouteTables",
-    "ec2:DescribeSecurityGroups",
-    "ec2:DescribeSubnets",
-    "ec2:DescribeVpcEndpoints",
-    "ec2:DescribeVpcs",
-    "eks:DescribeAddon",
-    "eks:DescribeAddonVersions",
-    "eks:DescribeCluster",
-    "eks:ListAddons",
-    "eks:ListClusters",
-    "iam:GetRole",
-    "iam:SimulatePrincipalPolicy",
-    "pricing:GetProducts",
-    "s3:GetObject",
-    "s3:ListBucket",
-    "sagemaker:DescribeCluster",
-    "sagemaker:DescribeTrainingPlan",
-    "sagemaker:ListClusters",
-    "sagemaker:ListTags",
-    "servicequotas:ListAWSDefaultServiceQuotas",
-    "servicequotas:ListServiceQuotas",
-)
 _GONE = (*MISSING, "NoSuchKey", "NoSuchResourceException")
 _TOKENS = (("NextToken", "NextToken"), ("nextToken", "nextToken"), ("Marker", "Marker"))
 
@@ -91,15 +64,15 @@ class Reading:
             purposes.append(purpose)
         self._said[known] = str(error)
 
-    def unread(self) -> Iterator[Finding]:
-        """An unknown finding for all actions that were refused, and one for each that failed."""
+    def unread(self, reads: Sequence[Object]) -> Iterator[Finding]:
+        """An unknown finding for all actions that were refused, and one for each that failed. reads: the statements
+        that allow every read of a plan."""
         refused = {needed: purposes for (needed, code), purposes in self._unread.items() if denied(code)}
         if refused:
             purposes = list(dict.fromkeys(purpose for each in refused.values() for purpose in each))
             what = f"{_and(purposes)} could not be checked: no permission for {_and(sorted(refused))}"
             # All that is read: a policy of the same name that has the missing ones alone would take others back.
-            grant = self.caller.grant(sorted({*READS, *refused}), "hyperpd-plan")
-            yield unknown("permission", what, self.caller.place, grant)
+            yield unknown("permission", what, self.caller.place, self.caller.grant(reads, "hyperpd-plan"))
         for (needed, code), purposes in self._unread.items():
             if not denied(code):
                 what = f"{_and(purposes)} could not be checked: {needed}: {code}"

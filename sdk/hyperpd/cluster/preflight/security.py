@@ -42,11 +42,18 @@ def check(nodes: list[Nodes], vpc: Vpc, s3_prefix_lists: Iterable[str] | None) -
 
 
 def _among(nodes: list[Nodes], there: Groups, region: str) -> Iterator[Finding]:
-    """Every group of nodes to every other; each carries all of its security groups."""
-    efa = any(one.efa for one in nodes)
+    """Every group of nodes to every other; each carries all of its security groups. Only between nodes with EFA all
+    traffic has to pass: a gateway's security group may let in and out what it needs, and no more."""
     sets = list(dict.fromkeys(one.security_groups for one in nodes if one.security_groups))
+    with_efa = {one.security_groups for one in nodes if one.efa}
+    gateways = set(sets) - {one.security_groups for one in nodes if one.serves != "gateway"}
     seen = set()
     for ours, theirs in product(sets, sets):
+        efa = {ours, theirs} <= with_efa
+        if not efa and ours != theirs and (_leads(there, ours, theirs) or _leads(there, theirs, ours)):
+            continue
+        if ours == theirs and ours in gateways:
+            continue  # they have nothing to say to each other
         for way in ("in", "out"):
             if any(_names(there[group], way, theirs) for group in ours):
                 continue
@@ -69,6 +76,22 @@ def _names(group: Object, way: str, others: tuple[str, ...]) -> bool:
         rule.get("IpProtocol") == _ALL
         and any(pair.get("GroupId") in others for pair in rule.get("UserIdGroupPairs", ()))
         for rule in group.get(_RULES[way], ())
+    )
+
+
+def _leads(there: Groups, ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
+    """Whether rules let something out of one and into the other; which ports, and whether a range of addresses holds
+    the nodes, is not judged."""
+    return _lets(there, ours, "out", theirs) and _lets(there, theirs, "in", ours)
+
+
+def _lets(there: Groups, groups: tuple[str, ...], way: str, others: tuple[str, ...]) -> bool:
+    return any(
+        rule.get("IpRanges")
+        or rule.get("Ipv6Ranges")
+        or any(pair.get("GroupId") in others for pair in rule.get("UserIdGroupPairs", ()))
+        for group in groups
+        for rule in there[group].get(_RULES[way], ())
     )
 
 

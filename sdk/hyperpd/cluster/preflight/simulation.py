@@ -53,7 +53,8 @@ def _context(condition: Object) -> Iterator[Object]:
         for key, values in keys.items():
             value = str(_several(values)[0])
             value = "000000000000" if "Not" in operator else value
-            yield {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+            kind = "stringList" if operator.startswith("For") else "string"
+            yield {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": kind}
 
 
 def _merged(statements: Sequence[Object]) -> Iterator[Object]:
