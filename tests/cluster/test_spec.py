@@ -106,6 +106,10 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         EKS,
         {"groups": {"prefill": {"slurm": {"node": "compute"}}}},
     ),
+    "groups.prefill.volumes.kms_key: HyperPod takes keys of one's own with continuous: true alone": (
+        EKS,
+        {"groups": {"prefill": {"volumes": [{"root": True, "kms_key": "alias/nodes"}]}}},
+    ),
     "spot needs continuous: true": (EKS, {"groups": {"prefill": {"capacity": "spot"}}}),
     "Karpenter needs continuous: true": (EKS, {"autoscaling": EKS_FULL["autoscaling"]}),
     "efa-only carries no IP, and the one interface of ml.g6e.12xlarge has to": (

@@ -1,7 +1,7 @@
 """What the blocks of a cluster file demand of each other, once its groups are complete. Offline.
 
 Source of each rule: the texts of botocore's model of SageMaker, and AWS' HyperPod guide (pages on Spot, autoscaling,
-continuous provisioning, Slurm). Where the two differ, the rule lets pass what one of them takes, and `notes` says so.
+continuous provisioning, customer managed keys, Slurm). Where the two differ, the rule lets pass what one of them takes, and `notes` says so.
 """
 
 from __future__ import annotations
@@ -113,6 +113,8 @@ def _continuous(spec: ClusterSpec, groups: Groups) -> Iterator[str]:
     for name, group in groups.items():
         if group.capacity == "spot" and not spec.continuous:
             yield f"groups.{name}.capacity: spot needs continuous: true, which puts nodes back that are taken away"
+        if any(volume.kms_key for volume in group.volumes) and not spec.continuous:
+            yield f"groups.{name}.volumes.kms_key: HyperPod takes keys of one's own with continuous: true alone; add it"
 
 
 def _network(spec: ClusterSpec, groups: Groups) -> Iterator[str]:
