@@ -169,7 +169,7 @@ def watch(trial: Trial) -> None:
 
 def update(trial: Trial) -> None:
     here = failing(trial)
-    path = trial.file(here.eks(continuous=True, groups={"decode": {"count": 2}}))
+    path = trial.file(here.eks(continuous=True, tags={"team": "a"}, groups={"decode": {"count": 2}}))
     trial.run(here.aws, of(path), path, "--yes", code=4)
     # A bucket and a role are made where the file names none any more.
     here = trial.account()

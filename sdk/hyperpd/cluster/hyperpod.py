@@ -55,10 +55,10 @@ class Cluster:
         plan = blueprint(spec, aws.place)
         creation.known(aws, plan)
         status, changes = creation.compare(aws, plan)
-        if changes is None:
+        if status is None or changes is None:
             creation.create(aws, plan, silent)
         else:
-            creation.update(aws, plan, changes, silent)
+            creation.update(aws, plan, status.arn, changes, silent)
         return Plan(plan, status, changes, tuple(aws.withheld), tuple(rules.notes(spec, plan.groups)))
 
     @classmethod
@@ -105,7 +105,7 @@ class Cluster:
             raise CloudError(f"there is no cluster {spec.name}; hyperpd cluster create makes it")
         if changes.impossible:
             raise RecipeError(f"cluster {spec.name}", [f"{one} (cannot be changed)" for one in changes.impossible])
-        creation.update(self.aws, plan, changes, progress)
+        creation.update(self.aws, plan, status.arn, changes, progress)
         return changes
 
     # ── by name ──
