@@ -86,9 +86,10 @@ def test_every_source_of_lifecycle_files_in_use_may_be_read_and_no_other():
             f"{bucket}/{made.names.prefix}/*",
         ]
     )
+    ours, whole_bucket = "arn:aws:s3:::sagemaker-ours", "arn:aws:s3:::sagemaker-whole"
     lists = [one for sid, one in said.items() if sid.startswith("LifecycleList")]
-    assert {one["Resource"][0] for one in lists} == {"arn:aws:s3:::sagemaker-ours", "arn:aws:s3:::sagemaker-whole", bucket}
-    assert [one["Resource"][0] for one in lists if "StringLike" not in one["Condition"]] == ["arn:aws:s3:::sagemaker-whole"]
+    assert {one["Resource"][0] for one in lists} == {ours, whole_bucket, bucket}
+    assert [one["Resource"][0] for one in lists if "StringLike" not in one["Condition"]] == [whole_bucket]
 
 
 def test_the_secret_of_an_accounting_database_may_be_read():

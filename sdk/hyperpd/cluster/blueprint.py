@@ -69,7 +69,7 @@ class Blueprint:
     @property
     def folders(self) -> list[tuple[str, str]]:
         """(bucket, folder in it) of all lifecycle files that nodes read; "": the whole bucket."""
-        found = {}
+        found: dict[tuple[str, str], None] = {}
         for lifecycle in map(self.lifecycle, self.groups.values()):
             if lifecycle.uploaded:
                 found[self.bucket, self.names.prefix] = None

@@ -194,16 +194,24 @@ class Cluster:
         """Newer software, group by group; see patch.patch."""
         return patch.patch(self.aws, self.names, groups, progress, drain=drain, **given)
 
-    def removal(self) -> removal.Removal:
+    def removal(self, bucket: str = "") -> removal.Removal:
         """What delete would remove, and what it would keep. Raises CloudError."""
-        return removal.find(self.aws, self.names)
+        return removal.find(self.aws, self.names, bucket)
 
-    def delete(self, progress: Tell = silent, *, timeout_s: float = TIMEOUT_S, poll_s: float = POLL_S) -> None:
+    def delete(
+        self,
+        progress: Tell = silent,
+        *,
+        bucket: str = "",
+        timeout_s: float = TIMEOUT_S,
+        poll_s: float = POLL_S,
+    ) -> None:
         """The cluster, then role, bucket and files that were made for it. Run again, it goes on where it was.
 
-        Raises NotReady, CloudError.
+        bucket: the one that the cluster's file names; nothing else tells of it when the cluster is gone. Raises
+        NotReady, CloudError.
         """
-        removal.remove(self.aws, self.names, progress, timeout_s=timeout_s, poll_s=poll_s)
+        removal.remove(self.aws, self.names, progress, given=bucket, timeout_s=timeout_s, poll_s=poll_s)
 
 
 def _spec(spec: ClusterSpec | str | Path) -> ClusterSpec:
