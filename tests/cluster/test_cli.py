@@ -131,7 +131,7 @@ def test_exit_codes_and_next_commands(account, hyperpd, tmp_path):
     here = account(NoCapacity("prefill"))
     path = written(tmp_path, here.eks(continuous=True))
     code, _, err = hyperpd("create", path, "--timeout-min", "0")
-    assert (code, "go on with hyperpd cluster watch pd" in err) == (4, True)
+    assert (code, "go on with hyperpd cluster watch pd --region us-east-2" in err) == (4, True)
     here.control.advance(1200)
     code, _, err = hyperpd("status", "pd")
     assert (code, "in service without all its nodes" in err) == (0, True)

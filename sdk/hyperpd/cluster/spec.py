@@ -25,7 +25,7 @@ RoleArn = Annotated[str, StringConstraints(pattern=_ROLE, min_length=20, max_len
 Subnet = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
 SecurityGroup = Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-f]{8,17}$")]
 LabelKey = Annotated[str, StringConstraints(pattern=_KEY, max_length=317)]
-LabelValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
 TagKey = Annotated[str, StringConstraints(pattern=_TAG, min_length=1, max_length=128)]
 TagValue = Annotated[str, StringConstraints(pattern=_TAG, max_length=256)]
 Dns = Annotated[str, StringConstraints(pattern=r"^(fs|fc)i?-[0-9a-f]{8,}\..{4,253}$", min_length=16, max_length=275)]

@@ -50,6 +50,7 @@ def repair(
     Never the last healthy node of a role (prefill, decode), unless by --force.
     """
     from hyperpd.cli.cluster import show
+    from hyperpd.cluster.command import command
 
     if action is None:
         raise click.UsageError("give --reboot or --replace")
@@ -57,7 +58,8 @@ def repair(
         raise click.UsageError("name nodes (hyperpd cluster nodes lists them), or give --unhealthy")
     found, tell = named(cluster, region), show.progress(as_json)
     found.aws.dry = dry_run
-    with remains(f"what was sent goes on: hyperpd cluster nodes {cluster}"):
+    again = command("nodes", cluster, found.names.place.region)
+    with remains(f"what was sent goes on: {again}"):
         done = found.repair(
             nodes,
             cast("Action", action),

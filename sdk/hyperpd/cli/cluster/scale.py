@@ -37,6 +37,7 @@ def scale(
     The cluster's file then says something else: write the numbers there, too.
     """
     from hyperpd.cli.cluster import show
+    from hyperpd.cluster.command import command
 
     wanted = dict(_count(one) for one in counts)
     found, tell = named(cluster, region), show.progress(as_json)
@@ -50,7 +51,8 @@ def scale(
         return
     status = None
     if changes.request and not no_wait:
-        with remains(f"the cluster goes on without you: hyperpd cluster watch {found.name}"):
+        again = command("watch", found.name, found.names.place.region)
+        with remains(f"the cluster goes on without you: {again}"):
             status = found.wait(tell, expect=wanted, timeout_s=timeout_min * 60)
     if as_json:
         sent = changes.request is not None

@@ -27,9 +27,11 @@ def watch(cluster: str, region: str | None, timeout_min: float, as_json: bool) -
     should take is not said: AWS publishes no number.
     """
     from hyperpd.cli.cluster import show
+    from hyperpd.cluster.command import command
 
     found = named(cluster, region)
-    with remains(f"the cluster goes on without you: hyperpd cluster watch {cluster}"):
+    again = command("watch", cluster, found.names.place.region)
+    with remains(f"the cluster goes on without you: {again}"):
         status = found.wait(show.progress(as_json), timeout_s=timeout_min * 60)
     if as_json:
         output.document(show.document(status))
