@@ -1,7 +1,8 @@
 """What the blocks of a cluster file demand of each other, once its groups are complete. Offline.
 
 Source of each rule: the texts of botocore's model of SageMaker, and AWS' HyperPod guide (pages on Spot, autoscaling,
-continuous provisioning, customer managed keys, Slurm). Where the two differ, the rule lets pass what one of them takes, and `notes` says so.
+continuous provisioning, customer managed keys, Slurm). Where the two differ, the rule lets pass what one of them takes,
+and `notes` says so.
 """
 
 from __future__ import annotations
