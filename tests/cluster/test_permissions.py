@@ -216,12 +216,12 @@ def patch(trial: Trial) -> None:
     here = trial.account(LifecycleFailure("decode", nodes=(1,)))
     running(here)
     here.control.account.latest = "1.5.0"
-    trial.run(here.aws, NAMED, "pd", "--yes")
+    trial.run(here.aws, NAMED, "pd", "--yes", "--force")
     here = failing(trial)
     Cluster("pd").wait(poll_s=0)
     Cluster("pd").scale({"decode": 2})
     here.control.account.latest = "1.5.0"
-    trial.run(here.aws, NAMED, "pd", "--yes", code=4)
+    trial.run(here.aws, NAMED, "pd", "--yes", "--force", code=4)
 
 
 def delete(trial: Trial) -> None:
