@@ -58,7 +58,8 @@ def test_every_problem_of_the_blocks_at_once():
         "groups.prefill.cout: unknown key; did you mean count?",
         "groups.decode: give instance_type or instance_types, not both; min_count (2) is above count (1); "
         "training_plan is the capacity; remove capacity: spot",
-        "groups.x_y.[key]: not spelled as it has to be; as in pd-1: letters, digits and hyphens between them (found 'x_y')",
+        "groups.x_y.[key]: not spelled as it has to be; as in pd-1: letters, digits and hyphens between them "
+        "(found 'x_y')",
         "nmae: unknown key; did you mean name?",
     ]
 

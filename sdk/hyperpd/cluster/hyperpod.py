@@ -15,6 +15,7 @@ from hyperpd.cluster import adopt, creation, described, file, patch, reader, rem
 from hyperpd.cluster.aws import Aws, Call
 from hyperpd.cluster.blueprint import Blueprint, blueprint
 from hyperpd.cluster.changes import Changes, diff
+from hyperpd.cluster.command import command
 from hyperpd.cluster.names import Names
 from hyperpd.cluster.patch import Drain
 from hyperpd.cluster.progress import Step, Tell, silent
@@ -82,7 +83,7 @@ class Cluster:
         if status.status in ("Failed", "Deleting"):
             raise CloudError(
                 f"{spec.name} is there and {status.status}: {status.failure or 'AWS says no more'}. Delete it first:"
-                f" hyperpd cluster delete {spec.name}"
+                f" {command('delete', spec.name, aws.place.region)}"
             )
         if changes:
             told = "\n".join(f"  {line}" for line in changes.lines())

@@ -6,6 +6,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     cluster_argument,
     confirm,
     dry_run_option,
@@ -32,7 +33,6 @@ def delete(cluster: str, region: str | None, dry_run: bool, yes: bool, timeout_m
     from dataclasses import asdict
 
     from hyperpd.cli.cluster import show
-    from hyperpd.cluster.command import command
 
     found, spec = named(cluster, region), written(cluster)
     bucket = (spec.bucket if spec else None) or ""
@@ -47,8 +47,7 @@ def delete(cluster: str, region: str | None, dry_run: bool, yes: bool, timeout_m
             show.lines(removal.kept)
     if removal and not dry_run:
         confirm(f"Delete {found.name}?", yes, as_json)
-        again = command("delete", cluster, found.names.place.region)
-        with remains(f"run it again and it goes on where it was: {again}"):
+        with remains(f"run it again and it goes on where it was: {again('delete', cluster, found)}"):
             found.delete(show.progress(as_json), bucket=bucket, timeout_s=timeout_min * 60)
     if as_json:
         output.document({"deleted": bool(removal) and not dry_run, **show.plain(asdict(removal))})

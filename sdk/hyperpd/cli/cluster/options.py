@@ -56,6 +56,13 @@ def written(cluster: str) -> ClusterSpec | None:
     return load(cluster) if Path(cluster).is_file() or cluster.endswith((".yaml", ".yml")) else None
 
 
+def again(verb: str, cluster: str, found: Cluster) -> str:
+    """The command that goes on with a cluster, as it was named, in its Region."""
+    from hyperpd.cluster.command import command
+
+    return command(verb, cluster, found.names.place.region)
+
+
 @contextmanager
 def remains(*lines: str) -> Iterator[None]:
     """Ctrl-C says what remains, and how to go on."""

@@ -8,6 +8,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     cluster_argument,
     confirm,
     json_option,
@@ -47,12 +48,10 @@ def patch(
     where nodes do not come up: the release before and after tells, and then this fails.
     """
     from hyperpd.cli.cluster import show
-    from hyperpd.cluster.command import command
 
     found = named(cluster, region)
-    again = command("watch", cluster, found.names.place.region)
     confirm(f"Patch {found.name}, {batch} nodes of a group at once?", yes, as_json)
-    with remains(f"what was sent goes on: {again}"):
+    with remains(f"what was sent goes on: {again('watch', cluster, found)}"):
         done = found.patch(
             groups,
             show.progress(as_json),

@@ -9,6 +9,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     cluster_argument,
     dry_run_option,
     json_option,
@@ -50,7 +51,6 @@ def repair(
     Never the last healthy node of a role (prefill, decode), unless by --force.
     """
     from hyperpd.cli.cluster import show
-    from hyperpd.cluster.command import command
 
     if action is None:
         raise click.UsageError("give --reboot or --replace")
@@ -58,8 +58,7 @@ def repair(
         raise click.UsageError("name nodes (hyperpd cluster nodes lists them), or give --unhealthy")
     found, tell = named(cluster, region), show.progress(as_json)
     found.aws.dry = dry_run
-    again = command("nodes", cluster, found.names.place.region)
-    with remains(f"what was sent goes on: {again}"):
+    with remains(f"what was sent goes on: {again('nodes', cluster, found)}"):
         done = found.repair(
             nodes,
             cast("Action", action),

@@ -6,6 +6,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     cluster_argument,
     dry_run_option,
     json_option,
@@ -37,7 +38,6 @@ def scale(
     The cluster's file then says something else: write the numbers there, too.
     """
     from hyperpd.cli.cluster import show
-    from hyperpd.cluster.command import command
 
     wanted = dict(_count(one) for one in counts)
     found, tell = named(cluster, region), show.progress(as_json)
@@ -51,8 +51,7 @@ def scale(
         return
     status = None
     if changes.request and not no_wait:
-        again = command("watch", found.name, found.names.place.region)
-        with remains(f"the cluster goes on without you: {again}"):
+        with remains(f"the cluster goes on without you: {again('watch', found.name, found)}"):
             status = found.wait(tell, expect=wanted, timeout_s=timeout_min * 60)
     if as_json:
         sent = changes.request is not None

@@ -8,6 +8,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     confirm,
     dry_run_option,
     file_argument,
@@ -31,7 +32,6 @@ def update(file: Path, dry_run: bool, yes: bool, no_wait: bool, timeout_min: flo
     from hyperpd.cli.cluster import show
     from hyperpd.cli.cluster.plan import change_of
     from hyperpd.cluster import Cluster, load
-    from hyperpd.cluster.command import command
     from hyperpd.errors import CloudError
 
     spec = load(file)
@@ -57,8 +57,7 @@ def update(file: Path, dry_run: bool, yes: bool, no_wait: bool, timeout_min: flo
         changes = cluster.update(spec, tell)
     status = None
     if changes.request and not no_wait:
-        again = command("watch", spec.name, cluster.names.place.region)
-        with remains(f"the cluster goes on without you: {again}"):
+        with remains(f"the cluster goes on without you: {again('watch', spec.name, cluster)}"):
             status = cluster.wait(tell, expect=changes.counts, timeout_s=timeout_min * 60)
     if as_json:
         told = show.plain([change_of(one) for one in changes.changes])

@@ -6,6 +6,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     cluster_argument,
     json_option,
     named,
@@ -27,11 +28,9 @@ def watch(cluster: str, region: str | None, timeout_min: float, as_json: bool) -
     should take is not said: AWS publishes no number.
     """
     from hyperpd.cli.cluster import show
-    from hyperpd.cluster.command import command
 
     found = named(cluster, region)
-    again = command("watch", cluster, found.names.place.region)
-    with remains(f"the cluster goes on without you: {again}"):
+    with remains(f"the cluster goes on without you: {again('watch', cluster, found)}"):
         status = found.wait(show.progress(as_json), timeout_s=timeout_min * 60)
     if as_json:
         output.document(show.document(status))
