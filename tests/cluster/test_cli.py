@@ -63,7 +63,7 @@ def test_a_clusters_life(account, hyperpd, tmp_path):
     assert (code, "groups.prefill.count: 3 → 1" in out) == (0, True)
     assert hyperpd("repair", "pd", nodes[2]["id"], "--reboot", "--force")[0] == 0
     here.control.account.latest = "1.5.0"
-    assert "prefill: release 1.4.2 → 1.5.0" in hyperpd("patch", "pd", "--yes")[1]
+    assert "prefill: release 1.4.2 → 1.5.0" in hyperpd("patch", "pd", "--yes", "--force")[1]
     code, out, _ = hyperpd("delete", "pd", "--yes")
     assert code == 0
     assert "stays, since hyperpd did not make it:" in out
@@ -94,7 +94,9 @@ def test_every_command_has_json(account, hyperpd, tmp_path):
     assert dry["requests"][0]["parameters"]["NodeIds"] == [node]
     assert json.loads(hyperpd("repair", "pd", "--unhealthy", "--reboot", "--json")[1])["nodes"] == []
     here.control.account.latest = "1.5.0"
-    assert [one["after"] for one in json.loads(hyperpd("patch", "pd", "--yes", "--json")[1])] == ["1.5.0"] * 2
+    assert [one["after"] for one in json.loads(hyperpd("patch", "pd", "--yes", "--force", "--json")[1])] == [
+        "1.5.0"
+    ] * 2
     assert json.loads(hyperpd("delete", "pd", "--dry-run", "--json")[1])["deleted"] is False
     assert json.loads(hyperpd("delete", "pd", "--yes", "--json")[1])["deleted"] is True
 
