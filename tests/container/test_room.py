@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from hyperpd_runtime.gateway.room import Room
+from hyperpd_runtime.gateway.telemetry import Record
 from tests.container.stack import counted, running, tiny, until
 
 
@@ -41,6 +44,32 @@ async def test_a_place_that_was_given_to_one_who_left_goes_on() -> None:
     await asyncio.gather(first, return_exceptions=True)
     await second
     assert (room.taken, room.waiting) == (2, 0)
+
+
+async def test_one_who_leaves_at_the_same_moment_takes_no_place_along() -> None:
+    """Cancelled, but not yet told so, when its turn comes."""
+    room = Room(1)
+    await room.take()
+    await room.take()
+    first, second = (asyncio.create_task(room.take()) for _ in range(2))
+    await until(lambda: room.waiting == 2)
+    first.cancel()
+    room.leave()
+    ended = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(one) for one in ended] == [asyncio.CancelledError, type(None)]
+    assert (room.taken, room.waiting) == (2, 0)
+
+
+def test_all_who_end_with_a_request_end() -> None:
+    left: list[str] = []
+
+    def breaks() -> None:
+        raise RuntimeError("a defect")
+
+    record = Record("r", on_end=[lambda: left.append("first"), breaks, lambda: left.append("last")])
+    with pytest.raises(RuntimeError):
+        record.end("ok")
+    assert sorted(left) == ["first", "last"]
 
 
 async def test_late_handoffs_take_places_away_and_timely_ones_give_them_back() -> None:

@@ -38,7 +38,7 @@ class Room:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it had its place already
                 self.leave()
-            else:
+            elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
 
@@ -57,5 +57,7 @@ class Room:
 
     def _call(self) -> None:
         while self._waiting and self.taken < self.places:
-            self.taken += 1
-            self._waiting.popleft().set_result(None)
+            turn = self._waiting.popleft()
+            if not turn.done():  # else who waited is leaving, and has not been told yet
+                self.taken += 1
+                turn.set_result(None)
