@@ -51,6 +51,7 @@ class FakeEngine:
         self.models = models or ("tiny-llama",)  # the model, then its adapters
         self.fault = ""
         self.refuses = self.breaks = ""  # a prompt that decode answers with 400, or 500, once it is asked
+        self.waits_for = ""  # a prompt that decode answers only with `proceed`
         self.slow_to_read_s = 0.0
         self.probed = 0
         self.well = True
@@ -192,6 +193,8 @@ class FakeEngine:
             if told and told in prompts:
                 self._let_go(params)
                 return web.json_response(api.error("refused by its content", status), status=status)
+        if self.waits_for in prompts:
+            await self.proceed.wait()
         if len(prompts) > 1 and params and any(len(str(one)) > len(str(prompts[0])) for one in prompts):
             return web.json_response(api.error("the engine died of a list with one ticket", 500), status=500)
         # Of blocks that are not there the load fails, and the lease stays.

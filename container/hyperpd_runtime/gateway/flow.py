@@ -7,6 +7,7 @@ import json
 import random
 import time
 import uuid
+from collections.abc import Sequence
 
 import aiohttp
 
@@ -48,9 +49,9 @@ class Flow:
             if request.shape.how == "split" and self._pool.disaggregated:
                 return await self._split(request, record)
             decode = self._pool.pick()
-            record.decode = decode.name
-            pair, ticket = await self._prefill(request, decode, record)
-            return await self._decode(request, decode, pair, ticket, record)
+            if self._pool.disaggregated and request.shape.how == "disaggregated":
+                await self._take(decode, [record])
+            return await self._run(request, decode, record)
         except EngineRefused as refused:
             return refused.answer
 
@@ -60,32 +61,55 @@ class Flow:
         record.decode, record.mode = decode.name, "passed"
         return await self.legs.pass_on(path, body, decode)
 
+    async def _take(self, decode: Member, records: Sequence[Record]) -> None:
+        """A place at `decode` for each of these, until it ends."""
+        with telemetry.WAITING.track_inprogress():
+            await decode.room.take(len(records))
+        for record in records:
+            record.on_end.append(decode.room.leave)
+
+    async def _run(self, request: Admitted, decode: Member, record: Record, *, room: bool = True) -> Answer:
+        """One answer by `decode`, at which a place was taken if there is `room`. Raises EngineRefused too."""
+        record.decode = decode.name
+        pair, ticket = await self._prefill(request, decode, record, room)
+        answer = await self._decode(request, decode, pair, ticket, record)
+        if record.part and answer.events is None:  # it no longer runs, whatever the others do
+            record.end("split")
+        return answer
+
     async def _split(self, request: Admitted, record: Record) -> Answer:
+        """All parts at once, at one worker: their places are taken together, so no two requests wait for each other."""
         parts, per_prompt = split.split(request), split.answers_per_prompt(request)
         records = [record.for_part() for _ in parts]
-        running = [asyncio.create_task(self.run(part, its)) for part, its in zip(parts, records, strict=True)]
+        decode = self._pool.pick()
+        moved = [its for part, its in zip(parts, records, strict=True) if part.shape.how == "disaggregated"]
+        room = len(moved) <= decode.room.places
+        running: list[asyncio.Task[Answer]] = []
         answers: list[Answer] = []
-        opened = False
         try:
+            if moved and room:
+                await self._take(decode, moved)
+            running = [
+                asyncio.create_task(self._run(part, decode, its, room=room))
+                for part, its in zip(parts, records, strict=True)
+            ]
             await asyncio.wait(running, return_when="FIRST_EXCEPTION")
+            record.gather(records)
             failed = next((task.exception() for task in running if task.done() and task.exception()), None)
             if failed:
                 raise failed
             answers = [task.result() for task in running]
-            refused = next((answer for answer in answers if answer.status != 200), None)
-            record.gather(records)
-            if refused:
-                return refused
             if not request.stream:
                 whole = split.join([json.loads(answer.body) for answer in answers], per_prompt)
                 return Answer(200, "application/json", json.dumps(whole).encode())
-            opened = True
         finally:
-            if not opened:
-                for its, task in zip(records, running, strict=True):
+            if not (answers and request.stream):
+                for its in records:
                     its.end("split")
+                for task in running:
                     task.cancel()
                     task.add_done_callback(close_answer)
+                await asyncio.gather(*running, return_exceptions=True)
 
         def close() -> None:
             for answer in answers:
@@ -94,7 +118,9 @@ class Flow:
 
         return Answer(200, answers[0].content_type, b"", joined(answers, per_prompt, request.api, record), close)
 
-    async def _prefill(self, request: Admitted, decode: Member, record: Record) -> tuple[Pair | None, Ticket | None]:
+    async def _prefill(
+        self, request: Admitted, decode: Member, record: Record, room: bool
+    ) -> tuple[Pair | None, Ticket | None]:
         """A ticket for `decode`; None where decode has to compute the prompt itself."""
         record.mode = "pd" if self._pool.disaggregated else "aggregated"
         if not self._pool.disaggregated:
@@ -102,9 +128,9 @@ class Flow:
         if request.shape.how == "decode_only":
             record.mode = "decode_only"
             return None, None
-        with telemetry.WAITING.track_inprogress():
-            await decode.room.take()
-        record.on_end.append(decode.room.leave)
+        if not room:
+            record.recompute("no_room")
+            return None, None
         pair: Pair | None = None
         why = "no_proven_pair"
         for _ in range(2):
