@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from hyperpd_runtime.gateway import guard
 from hyperpd_runtime.gateway.apis import BY_PATH, CHAT, COMPLETIONS, MESSAGES, RESPONSES, Api
@@ -36,8 +37,17 @@ async def stack() -> AsyncIterator[Stack]:
         (COMPLETIONS, {"prompt": [[1, 2]]}, "plain"),
         (COMPLETIONS, {"prompt": ["x", "y"]}, "prompt_list"),
         (COMPLETIONS, {"prompt": [[1], [2]], "stream": True}, "prompt_list"),
-        (COMPLETIONS, {"prompt": [["x", "y"], ["z"]]}, "plain"),  # no such thing: both legs would refuse it
-        (COMPLETIONS, {"prompt": ["x", [1]]}, "plain"),
+        # The engine is not strict: it makes whole numbers of these, and several prompts.
+        (COMPLETIONS, {"prompt": [[1, 2], [3.0]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [[1, 2], ["3"]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [["1", "2"], ["3"]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [["x", "y"], ["z"]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [[1], [True]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": ["x", [1]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [1, "2"]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [1, 2.0]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [["1"]]}, "plain"),
+        (COMPLETIONS, {"prompt": [[1, 2.0], [3]], "n": 2}, "prompt_mixed"),
         (COMPLETIONS, {"prompt": "x", "n": 2}, "n"),
         (COMPLETIONS, {"prompt": "x", "n": 2, "temperature": 0}, "n_greedy"),
         (COMPLETIONS, {"prompt": "x", "n": 2, "temperature": "0"}, "n_greedy"),
@@ -98,6 +108,21 @@ def _cases() -> list[Any]:
     return list(mark.args[1])
 
 
+_IDS = st.integers(0, 9) | st.sampled_from([1.0, "1", True])
+
+
+@given(st.lists(_IDS | st.text(max_size=2) | st.lists(_IDS, max_size=2), min_size=2, max_size=3))
+def test_no_list_that_the_engine_may_take_for_several_prompts_goes_with_one_ticket(prompt: list[Any]) -> None:
+    """vLLM's own type of the field (vllm/entrypoints/openai/completion/protocol.py, 0.32) says what it makes of it."""
+    try:
+        seen = _PROMPT.validate_python(prompt)
+    except ValidationError:
+        return
+    several = isinstance(seen[0], list | str)
+    assert (decide(Ask({"prompt": prompt}, COMPLETIONS)).why == "plain") <= (not several)
+
+
+_PROMPT: TypeAdapter[Any] = TypeAdapter(list[NonNegativeInt] | list[list[NonNegativeInt]] | str | list[str])
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

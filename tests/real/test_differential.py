@@ -6,6 +6,7 @@ import os
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -64,3 +65,14 @@ def test_every_shape_as_an_aggregated_worker(pd: Fleet, aggregated: Fleet, http:
     assert sum(asked.values()) >= 300
     assert served["recomputed"] == 0
     assert served["pd"] >= 0.6 * sum(served.values())
+
+
+@pytest.mark.parametrize("prompt", [[[65, 66, 67], [68.0]], [[65, 66, 67], ["68"]], [["65", "66"], ["67"]]])
+def test_a_list_that_the_engine_alone_can_read(pd: Fleet, aggregated: Fleet, http: httpx.Client, prompt: Any) -> None:
+    """It makes two prompts of each of these; with one ticket for both of them its text would be wrong."""
+    body = {"prompt": prompt, "max_tokens": 8, "temperature": 0}
+    ours = ask(http, pd.url, "/v1/completions", body)
+    theirs = ask(http, aggregated.worker("aggregated-0"), "/v1/completions", body)
+    assert ours.headers["x-hyperpd-decision"] == "decode_only; reason=prompt_mixed; served=decode_only"
+    assert len(theirs.json()["choices"]) == 2
+    assert differences(read(ours), read(theirs)) == []

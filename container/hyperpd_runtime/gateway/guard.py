@@ -50,6 +50,8 @@ TABLE = (
           "beams share one ticket: the first to end frees what the others still read"),
     Shape("decode_only", "prompt_logprobs", Ask.prompt_logprobs,
           "decode skips every cache for them and computes the prompt anyway"),
+    Shape("decode_only", "prompt_mixed", Ask.mixed_prompts,
+          "what is not all texts or all token ids may be several prompts, by the engine's reading, with one ticket"),
     Shape("decode_only", "one_token", Ask.one_token,
           "nothing is decoded that prefill did not compute, or the engine refuses it"),
     Shape("decode_only", "truncation", Ask.truncated,

@@ -22,14 +22,14 @@ class Ask:
     threshold_tokens: int = 0
 
     def prompts(self) -> int:
-        """How many prompts a completion has: a text is one, and so is a list of token ids.
-
-        A list of anything else than either is one, too: the engine refuses it whole.
-        """
+        """How many prompts a completion has: a text is one, and so is a list of token ids."""
         prompt = self.body.get("prompt")
-        if isinstance(prompt, list) and (all(map(_text, prompt)) or all(map(_token_ids, prompt))):
-            return max(len(prompt), 1)
-        return 1
+        return len(prompt) if isinstance(prompt, list) and prompt and not _token_ids(prompt) else 1
+
+    def mixed_prompts(self) -> bool:
+        """Whether there may be several, and which they are is the engine's to say: it reads numbers in texts."""
+        prompt = self.body.get("prompt")
+        return self.prompts() > 1 and not (all(map(_text, prompt)) or all(map(_token_ids, prompt)))
 
     def answers(self) -> float:
         """How many answers to each prompt. Infinite where `n` or the seed it counts from is no integer."""
@@ -111,7 +111,7 @@ def _text(value: Any) -> bool:
 
 
 def _token_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, int) for one in value)
+    return isinstance(value, list) and all(map(_integer, value))
 
 
 def _integer(value: Any) -> bool:
