@@ -73,6 +73,8 @@ async def stack() -> AsyncIterator[Stack]:
         (COMPLETIONS, {"prompt": "x", "max_tokens": "1"}, "one_token"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": float("inf")}, "one_token"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": 10**9}, "plain"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 10**400}, "plain"),  # more than a float holds
+        (COMPLETIONS, {"prompt": "x", "temperature": 10**400, "n": 2}, "n"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": None}, "plain"),
         (COMPLETIONS, {"prompt": "x", "truncate_prompt_tokens": -1}, "truncation"),
         (CHAT, {**MESSAGE, "max_tokens": 9, "max_completion_tokens": 1}, "one_token"),

@@ -44,7 +44,10 @@ def pinned(leases: Leases) -> int:
 
 
 class FakeEngine:
-    """One worker. `fault` is one of: "", "500", "no_ticket", "error_event", "cut", "hang", "slow", "late_error"."""
+    """One worker.
+
+    `fault` is one of: "", "500", "no_ticket", "error_event", "cut", "cut_inside", "hang", "slow", "late_error".
+    """
 
     def __init__(self, leases: Leases, *models: str) -> None:
         self.leases = leases
@@ -228,7 +231,9 @@ class FakeEngine:
                 await response.write(event)
                 if number:
                     continue
-                if self.fault == "cut":
+                if self.fault == "cut_inside":  # an event, and a character of it
+                    await response.write(b'data: {"choices":[{"text":"\xc3')
+                if self.fault in ("cut", "cut_inside"):
                     assert request.transport is not None
                     request.transport.close()
                     return response

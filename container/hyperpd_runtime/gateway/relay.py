@@ -91,8 +91,8 @@ async def relay(
     except NETWORK as error:
         cut = str(error) or type(error).__name__
     if cut or not watch.ended:
-        # The blank line ends whatever event was cut.
-        yield b"\n\n" + api.error_event(DecodeFailed("the stream was cut; ask again", code="stream_cut"))
+        yield b"\n\n"  # ends whatever event was cut
+        yield api.error_event(DecodeFailed("the stream was cut; ask again", code="stream_cut"))
         record.fault("error_event" if watch.error else "stream_cut", cut)
     elif watch.error:
         record.fault("error_event", "")
