@@ -148,6 +148,15 @@ async def test_a_cut_stream_ends_with_an_error_event(stack: Stack) -> None:
     assert "[DONE]" not in answer.text
 
 
+@pytest.mark.parametrize("fault", ["late_error", "cut"])
+async def test_what_fails_after_its_first_event_gives_its_ticket_back(stack: Stack, fault: str) -> None:
+    stack.decode.fault = fault
+    stack.decode.proceed.set()
+    assert "error" in (await stack.ask(stream=True)).text
+    await stack.settled()
+    assert [body["model"] for body in stack.decode.bodies] == ["tiny-llama", "hyperpd-release"]
+
+
 async def test_a_list_of_prompts_never_shares_a_ticket(stack: Stack) -> None:
     answer = await stack.ask(prompt=["one", "two", "three"])
     assert [c["text"] for c in answer.json()["choices"]] == ["after one", "after two", "after three"]

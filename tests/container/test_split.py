@@ -99,6 +99,7 @@ async def test_every_part_has_its_own_handoff(stream: bool) -> None:
 
 async def test_a_part_that_is_cut_inside_an_event_ends_all_with_an_error() -> None:
     async with running(tiny()) as stack:
+        stack.prefill.fault = "500"  # a handoff's usage is put right, in whole events alone
         stack.decode.fault = "cut_inside"
         answer = await stack.ask(prompt=["one", "two"], stream=True)
         *_, last = Decoder().feed(answer.content)

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from tests.fakes import engine_wire as wire
 
+_PAUSE_S = 0.005  # after every event, or a reader sees several of them as one
 BLOCKS = 100  # of prefill's cache; a lease pins one
 
 
@@ -217,22 +218,27 @@ class FakeEngine:
             return web.json_response(api.whole(texts, usage))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        for event in api.preamble():
+
+        async def say(event: bytes) -> None:
             await response.write(event)
+            await asyncio.sleep(_PAUSE_S)
+
+        for event in api.preamble():
+            await say(event)
         if fails:
             for event in api.failed():
-                await response.write(event)
+                await say(event)
             if api.cuts:
                 assert request.transport is not None
                 request.transport.close()
             return response
         try:
             for number, event in enumerate(api.events(texts, usage, body)):
-                await response.write(event)
+                await say(event)
                 if number:
                     continue
                 if self.fault == "cut_inside":  # an event, and a character of it
-                    await response.write(b'data: {"choices":[{"text":"\xc3')
+                    await say(b'data: {"choices":[{"text":"\xc3')
                 if self.fault in ("cut", "cut_inside"):
                     assert request.transport is not None
                     request.transport.close()
@@ -241,7 +247,7 @@ class FakeEngine:
                     await self.proceed.wait()
                 if self.fault == "late_error":
                     for failed in api.failed():
-                        await response.write(failed)
+                        await say(failed)
                     return response
         except (asyncio.CancelledError, ConnectionError):  # the client left
             self.aborted.set()

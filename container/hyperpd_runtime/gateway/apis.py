@@ -73,7 +73,10 @@ def _api(name: str, path: str, prompt: str, fields: str, *limits: str, **more: A
 
 
 COMPLETIONS = _api("completions", "/v1/completions", "prompt", f"{_OPENAI} prompt echo suffix", "max_tokens")
-CHAT = _api("chat", "/v1/chat/completions", "messages", f"{_OPENAI} {_CHAT}", "max_tokens", "max_completion_tokens")
+CHAT = _api(
+    *("chat", "/v1/chat/completions", "messages", f"{_OPENAI} {_CHAT}", "max_tokens", "max_completion_tokens"),
+    opening=1,  # the role
+)
 RESPONSES = _api(
     *("responses", "/v1/responses", "input", _RESPONSES, "max_output_tokens"),
     ends=b"\nevent: response.completed\n",

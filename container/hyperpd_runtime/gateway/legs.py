@@ -106,9 +106,14 @@ class Legs:
                 response.close()
                 record.end("client_left")
 
+            def failed() -> None:
+                if ticket:
+                    self.release(ticket, decode)
+
             told = ticket.usage if ticket else {}
             if stream:
-                answer = Answer(200, response.content_type, b"", relay(response, first, api, record, told), close)
+                events = relay(response, first, api, record, told, failed)
+                answer = Answer(200, response.content_type, b"", events, close)
             else:
                 answer = Answer(200, response.content_type, usage.correct(first, told) if told else first)
             return answer

@@ -71,11 +71,17 @@ def is_error(begun: bytes, api: Api) -> bool:
 
 
 async def relay(
-    response: aiohttp.ClientResponse, first: bytes, api: Api, record: Record, told: Mapping[str, Any]
+    response: aiohttp.ClientResponse,
+    first: bytes,
+    api: Api,
+    record: Record,
+    told: Mapping[str, Any],
+    failed: Callable[[], None],
 ) -> AsyncIterator[bytes]:
     """A stream from its first event on, unparsed. One that ends without its last event is told as an error event.
 
     told: what prefill said of the prompt's tokens; where there is something, usage is put right.
+    failed: is called when decode ended without having said all.
     """
     watch = _Watch(api)
     cut, held = "", b""
@@ -96,7 +102,11 @@ async def relay(
         record.fault("error_event" if watch.error else "stream_cut", cut)
     elif watch.error:
         record.fault("error_event", "")
-    record.end("decode_failed" if cut or watch.error or not watch.ended else "ok")
+    if cut or watch.error or not watch.ended:
+        failed()
+        record.end("decode_failed")
+    else:
+        record.end("ok")
 
 
 async def _corrected(response: aiohttp.ClientResponse, held: bytes, told: Mapping[str, Any]) -> AsyncIterator[bytes]:
