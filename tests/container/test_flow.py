@@ -113,6 +113,22 @@ async def test_a_whole_answer_may_take_longer_than_a_lease_that_held(
         assert (decode.healthy, bool(decode.salt)) == (True, bool(expired))
 
 
+async def test_whatever_fails_after_the_bound_was_late(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then decode may have read blocks of an expired lease, however it ended."""
+    monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
+    late = counted("hyperpd_handoffs_total", outcome="late")
+    stack.decode.fault = "hang"
+    asking = asyncio.create_task(stack.ask())
+    while not stack.prefill.metrics_read:
+        await asyncio.sleep(0.01)
+    stack.decode.fault = "500"
+    stack.decode.proceed.set()
+    assert (await asking).status_code == 502
+    decode = stack.pool.members[1]
+    assert (bool(decode.salt), decode.room.places < decode.room.most) == (True, True)
+    assert counted("hyperpd_handoffs_total", outcome="late") == late + 1
+
+
 async def test_client_leaves_during_prefill(stack: Stack) -> None:
     stack.prefill.fault = "hang"
     asking = asyncio.create_task(stack.ask())

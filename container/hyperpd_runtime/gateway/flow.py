@@ -26,6 +26,7 @@ from hyperpd_runtime.gateway.telemetry import Record
 # the prefill request was sent.
 _TICKET_AGE = 0.6  # of the lease: an older ticket is not used
 _FIRST_EVENT = 0.9  # of the lease: decode must have answered by then
+_EXPIRED = "a lease expired before decode had answered"
 _CANARY_TIMEOUT_S = 60
 
 
@@ -167,9 +168,10 @@ class Flow:
             try:
                 answer = await self._decode_with(ticket, request, decode, pair, record, sent)
             except (DecodeFailed, *NETWORK) as error:
-                late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError)
+                late = ticket.age_s(time.monotonic()) >= _FIRST_EVENT * pair.lease_s
                 telemetry.HANDOFFS.labels("late" if late else "failed").inc()
-                record.fault("first_event_late" if late else error_code(error), str(error))
+                unnamed = "first_event_late" if late else "decode_unreachable"
+                record.fault(error.code if isinstance(error, DecodeFailed) else unnamed, str(error))
                 pair.doubt(f"handoff failed: {error or type(error).__name__}")
                 record.recompute("handoff_failed")
                 asked = decode
@@ -212,13 +214,13 @@ class Flow:
                 return running.result()
             before = await self.legs.expired_leases(pair.prefill)
             if ticket.age_s(time.monotonic()) >= pair.lease_s:  # it may have expired before that was counted
-                raise self._expired(decode)
+                raise DecodeFailed(_EXPIRED, code="lease_expired")
             while not done:
                 done, _ = await asyncio.wait({running}, timeout=1)
                 if not (pair.prefill.healthy and decode.healthy):
                     raise DecodeFailed("a worker of the pair was lost")
             if await self.legs.expired_leases(pair.prefill) != before:
-                raise self._expired(decode)
+                raise DecodeFailed(_EXPIRED, code="lease_expired")
             return running.result()
         except asyncio.CancelledError:
             self.legs.leave(running, sent)
@@ -237,10 +239,6 @@ class Flow:
             except asyncio.CancelledError:
                 self.legs.leave(running, {} if deadline.expired() else sent)
                 raise
-
-    def _expired(self, decode: Member) -> DecodeFailed:
-        self._hide_cache(decode)
-        return DecodeFailed("a lease expired before decode had answered", code="lease_expired")
 
     @staticmethod
     def _hide_cache(decode: Member) -> None:
@@ -264,8 +262,3 @@ class Flow:
                     raise
         except EngineRefused as refused:
             raise DecodeFailed(f"canary refused with {refused.answer.status}") from None
-
-
-def error_code(error: Exception) -> str:
-    """A short word for what went wrong with decode."""
-    return error.code if isinstance(error, DecodeFailed) else "decode_unreachable"
