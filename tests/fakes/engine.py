@@ -58,6 +58,7 @@ class FakeEngine:
         self.waits_for = ""  # a prompt that decode answers only with `proceed`
         self.slow_to_read_s = 0.0
         self.probed = 0
+        self.probes_kept = 0  # on connections that stay open
         self.well = True
         self.ready: Any = {"state": "draining"}  # what a supervisor at this port would say when it is not
         self.metrics_read = 0
@@ -92,8 +93,9 @@ class FakeEngine:
     async def stop(self) -> None:
         await self._runner.cleanup()
 
-    async def _health(self, _: web.Request) -> web.Response:
+    async def _health(self, request: web.Request) -> web.Response:
         self.probed += 1
+        self.probes_kept += request.keep_alive
         return web.Response(status=200 if self.well else 503)
 
     async def _ready(self, _: web.Request) -> web.Response:
