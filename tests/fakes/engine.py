@@ -18,7 +18,6 @@ from aiohttp import web
 
 from tests.fakes import engine_wire as wire
 
-_PAUSE_S = 0.005  # after every event, or a reader sees several of them as one
 BLOCKS = 100  # of prefill's cache; a lease pins one
 
 
@@ -47,7 +46,8 @@ def pinned(leases: Leases) -> int:
 class FakeEngine:
     """One worker.
 
-    `fault` is one of: "", "500", "no_ticket", "error_event", "cut", "cut_inside", "hang", "slow", "late_error".
+    `fault` is one of: "", "500", "no_ticket", "busy", "error_event", "cut", "cut_inside", "hang", "slow",
+    "late_error".
     """
 
     def __init__(self, leases: Leases, *models: str) -> None:
@@ -57,6 +57,7 @@ class FakeEngine:
         self.refuses = self.breaks = ""  # a prompt that decode answers with 400, or 500, once it is asked
         self.waits_for = ""  # a prompt that decode answers only with `proceed`
         self.slow_to_read_s = 0.0
+        self.pause_s = 0.005  # after every event, or a reader sees several of them as one
         self.probed = 0
         self.probes_kept = 0  # on connections that stay open
         self.well = True
@@ -132,6 +133,8 @@ class FakeEngine:
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         api, params = wire.APIS[request.path], body.get("kv_transfer_params")
+        if self.fault == "busy":
+            return web.json_response(api.error("Service unavailable", 503), status=503)
         if body["model"] not in self.models:
             self._let_go(params)
             message = f"The model `{body['model']}` does not exist."
@@ -223,7 +226,7 @@ class FakeEngine:
 
         async def say(event: bytes) -> None:
             await response.write(event)
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(self.pause_s)
 
         for event in api.preamble():
             await say(event)

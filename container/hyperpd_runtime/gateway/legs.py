@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
@@ -38,14 +38,17 @@ Sent = dict[str, bool]  # not empty once the body of a request goes out
 class Legs:
     """Calls to engines. What outlives its request runs in the background, until `close`."""
 
-    def __init__(self, session: aiohttp.ClientSession, model: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, model: str, another: Callable[[Member], Member]) -> None:
+        """another: decode worker than the one that failed to give a ticket back."""
         self._session = session
+        self._another = another
         self._model = model
         self._background: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Wait for the tickets that are being given back."""
-        await asyncio.gather(*self._background)
+        while self._background:  # what is let go of may begin another
+            await asyncio.gather(*self._background)
 
     async def prefill(self, api: Api, body: dict[str, Any], prefill: Member) -> Ticket:
         """Compute a prompt. Raises PrefillFailed, HandoffFailed, EngineRefused, or what aiohttp raises."""
@@ -64,11 +67,12 @@ class Legs:
             return handoff.ticket(answer, sent_s, prefill.url)
 
     async def prefill_or_let_go(self, api: Api, body: dict[str, Any], prefill: Member, decode: Member) -> Ticket:
-        """As `prefill`; when it is cancelled, what it pins is freed."""
+        """As `prefill`; when it is cancelled, what it pins is freed. Until then it has a place at `decode` of its own."""
         running = asyncio.create_task(self.prefill(api, body, prefill))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
+            decode.room.keep()
             self._in_background(self._let_go(running, max(_GRACE_S, _GRACE * prefill.prefill_s), decode))
             raise
 
@@ -76,6 +80,7 @@ class Legs:
         await asyncio.wait({running}, timeout=grace_s)
         running.cancel()
         (ended,) = await asyncio.gather(running, return_exceptions=True)
+        decode.room.leave()
         if isinstance(ended, Ticket):
             self.release(ended, decode)
 
@@ -164,15 +169,23 @@ class Legs:
         """Give a ticket back in the background: decode refuses the request and tells prefill to free the blocks."""
 
         async def send() -> None:
-            try:
-                async with asyncio.timeout(_RELEASE_TIMEOUT_S):
-                    async with self._post(decode, "/v1/completions", handoff.release_body(ticket)) as response:
-                        await response.read()
+            if await self._released(ticket, decode) or await self._released(ticket, self._another(decode)):
                 telemetry.RELEASED.inc()
-            except NETWORK as error:
-                telemetry.log.warning("event=release_failed worker=%s detail=%r", decode.name, str(error))
 
         self._in_background(send())
+
+    async def _released(self, ticket: Ticket, decode: Member) -> bool:
+        try:
+            async with asyncio.timeout(_RELEASE_TIMEOUT_S):
+                async with self._post(decode, "/v1/completions", handoff.release_body(ticket)) as response:
+                    await response.read()
+            if response.status == 404:  # there is no such model: it has told prefill
+                return True
+            why = f"it answered {response.status}"
+        except NETWORK as error:
+            why = str(error) or type(error).__name__
+        telemetry.log.warning("event=release_failed worker=%s detail=%r", decode.name, why)
+        return False
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

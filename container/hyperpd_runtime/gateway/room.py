@@ -43,6 +43,10 @@ class Room:
             self._call()
             raise
 
+    def keep(self) -> None:
+        """Take a place for what goes on when its request has ended, also where there is none."""
+        self.taken += 1
+
     def leave(self) -> None:
         """Give one place back."""
         self.taken -= 1
