@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
+from hyperpd.sse import Decoder
 from hyperpd_runtime.gateway import guard
 from hyperpd_runtime.gateway.apis import BY_PATH, CHAT, COMPLETIONS, MESSAGES, RESPONSES, Api
 from hyperpd_runtime.gateway.guard import TABLE, decide
@@ -80,6 +82,15 @@ async def stack() -> AsyncIterator[Stack]:
         (CHAT, {**MESSAGE, "max_tokens": 9, "max_completion_tokens": 1}, "one_token"),
         (CHAT, {**MESSAGE, "n": 3}, "n"),
         (CHAT, {**MESSAGE, "tools": [{"type": "function", "function": {}}]}, "plain"),
+        (CHAT, {"messages": [{"content": [{"type": "text", "text": "x"}]}]}, "plain"),
+        (CHAT, {"messages": [{"content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "media"),
+        (CHAT, {"messages": [{"content": [{"image_url": "x"}]}]}, "media"),  # the engine guesses the type
+        (CHAT, {"messages": [{"content": [{"type": ["image"]}]}]}, "plain"),
+        (RESPONSES, {"input": [{"content": [{"type": "input_image"}]}]}, "media"),
+        (RESPONSES, {"input": [{"type": "function_call_output", "output": [{"type": "input_image"}]}]}, "media"),
+        (MESSAGES, {"messages": [{"content": [{"type": "image", "source": {}}]}], "max_tokens": 9}, "media"),
+        (MESSAGES, {"messages": [{"content": [{"type": "tool_result", "content": [{"type": "image"}]}]}]}, "media"),
+        (MESSAGES, {"messages": [{"content": [{"type": "tool_use", "input": {"file": "x"}}]}]}, "plain"),
         (RESPONSES, {"input": "x"}, "plain"),
         (RESPONSES, {"input": "x", "max_output_tokens": 1}, "one_token"),
         (RESPONSES, {"input": "x", "truncation": "auto"}, "truncation"),
@@ -233,6 +244,39 @@ async def test_messages_has_errors_of_its_own_form(stack: Stack) -> None:
     answer = await stack.http.post("/v1/messages", json={"messages": []})
     assert (answer.status_code, answer.json()["type"]) == (400, "error")
     assert "messages: missing or empty" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "kind"),
+    [
+        ("GET", "/v1/messages", {}, 405, "invalid_request_error"),
+        ("GET", "/v1/messages/x", {}, 404, "not_found_error"),
+        ("POST", "/invocations", {"X-Amzn-SageMaker-Custom-Attributes": "route=/v1/messages"}, 400, None),
+        ("POST", "/v1/messages", {}, 400, None),
+    ],
+)
+async def test_wherever_messages_are_asked_for(
+    stack: Stack, method: str, path: str, headers: dict[str, str], status: int, kind: str | None
+) -> None:
+    answer = await stack.http.request(method, path, headers=headers, json={"messages": []})
+    assert (answer.status_code, answer.json()["type"]) == (status, "error")
+    assert answer.json()["error"]["type"] == (kind or "invalid_request_error")
+
+
+async def test_a_type_of_error_is_one_that_the_api_has(stack: Stack) -> None:
+    stack.decode.fault = "500"
+    body = {**MESSAGE, "max_tokens": 5}
+    assert (await stack.http.post("/v1/messages", json=body)).json()["error"]["type"] == "api_error"
+    stack.pool.members[1].healthy = False
+    assert (await stack.http.post("/v1/messages", json=body)).json()["error"]["type"] == "overloaded_error"
+
+
+async def test_an_error_event_has_its_type(stack: Stack) -> None:
+    stack.decode.fault = "cut"
+    answer = await stack.http.post("/v1/responses", json={"input": "hello", "stream": True})
+    *_, last = Decoder().feed(answer.content)
+    assert json.loads(last)["type"] == "error"
+    assert "stream was cut" in last
 
 
 async def test_what_has_no_second_leg_is_passed(stack: Stack) -> None:

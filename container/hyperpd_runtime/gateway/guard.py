@@ -58,6 +58,8 @@ TABLE = (
           "what is cut off depends on the output limit, so the two legs could have different prompts"),
     Shape("decode_only", "builtin_tools", Ask.builtin_tools,
           "the engine may run a tool and ask the model again, with the ticket of the first prompt"),
+    Shape("decode_only", "media", Ask.media,
+          "no handoff of images, sound, video or files has been tested"),
     Shape("decode_only", "n_greedy", lambda ask: ask.answers() > 1 and ask.greedy(),
           "the engine refuses it, and says so itself"),
     Shape("decode_only", "n_range", lambda ask: not 1 <= ask.answers() <= MOST_PARTS,

@@ -10,6 +10,11 @@ from typing import Any
 from hyperpd_runtime.gateway.apis import MESSAGES, RESPONSES, Api
 
 _GREEDY_BELOW = 1e-5  # vLLM's own bound
+# Parts of a message that are no text, by their type, or by the field that the engine guesses it from.
+_MEDIA = frozenset("""
+    image image_url image_pil image_embeds input_image audio audio_url audio_embeds input_audio video video_url
+    input_video file input_file document
+""".split())
 _STATE = ("store", "background", "previous_response_id")
 
 
@@ -65,6 +70,19 @@ class Ask:
         if self.api is not RESPONSES:
             return False
         return not isinstance(tools, list) or any(not _function(tool) for tool in tools)
+
+    def media(self) -> bool:
+        """Whether a message holds an image, sound, video or file."""
+        within = [self.body.get(self.api.prompt) if self.api.prompt != "prompt" else None]
+        while within:
+            part = within.pop()
+            if isinstance(part, list):
+                within += part
+            elif isinstance(part, dict):
+                if str(part.get("type")) in _MEDIA or part.keys() & _MEDIA:
+                    return True
+                within += [part.get("content"), part.get("output")]
+        return False
 
     def stored(self) -> bool:
         """Whether the answer is to be kept, or follows one that was."""
