@@ -67,7 +67,7 @@ class Legs:
             return handoff.ticket(answer, sent_s, prefill.url)
 
     async def prefill_or_let_go(self, api: Api, body: dict[str, Any], prefill: Member, decode: Member) -> Ticket:
-        """As `prefill`; when it is cancelled, what it pins is freed. Until then it has a place at `decode` of its own."""
+        """As `prefill`; when it is cancelled, what it pins is freed. Until then it has its own place at `decode`."""
         running = asyncio.create_task(self.prefill(api, body, prefill))
         try:
             return await asyncio.shield(running)

@@ -11,10 +11,8 @@ from hyperpd_runtime.gateway.apis import MESSAGES, RESPONSES, Api
 
 _GREEDY_BELOW = 1e-5  # vLLM's own bound
 # Parts of a message that are no text, by their type, or by the field that the engine guesses it from.
-_MEDIA = frozenset("""
-    image image_url image_pil image_embeds input_image audio audio_url audio_embeds input_audio video video_url
-    input_video file input_file document
-""".split())
+_FORMS = ("{}", "{}_url", "{}_embeds", "input_{}")
+_MEDIA = {form.format(kind) for kind in ("image", "audio", "video", "file") for form in _FORMS} | {"image_pil", "document"}
 _STATE = ("store", "background", "previous_response_id")
 
 
@@ -33,7 +31,7 @@ class Ask:
 
     def mixed_prompts(self) -> bool:
         """Whether there may be several, and which they are is the engine's to say: it reads numbers in texts."""
-        prompt = self.body.get("prompt")
+        prompt: Any = self.body.get("prompt")
         return self.prompts() > 1 and not (all(map(_text, prompt)) or all(map(_token_ids, prompt)))
 
     def answers(self) -> float:
