@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hyperpd.errors import NoWorkerAvailable
-from hyperpd.recipe import load
+from hyperpd.recipe import Parallel, load
 from hyperpd_runtime.gateway import flow, pool
 from hyperpd_runtime.gateway.discovery import Endpoint
 from tests.container.stack import Stack, counted, running, tiny
@@ -111,6 +111,26 @@ async def test_a_whole_answer_may_take_longer_than_a_lease_that_held(
         decode.healthy = False
         await stack.pool._probe(session, decode)
         assert (decode.healthy, bool(decode.salt)) == (True, bool(expired))
+
+
+@pytest.mark.parametrize(("ranks", "stepped"), [(1, [None]), (2, ["0", "1"])])
+async def test_every_rank_of_prefill_is_given_a_step(
+    monkeypatch: pytest.MonkeyPatch, ranks: int, stepped: list[str | None]
+) -> None:
+    """One that stands still would not have noticed that a lease of its own expired."""
+    monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
+    file = tiny()
+    prefill = file.recipe.prefill
+    assert prefill
+    recipe = file.recipe.model_copy(update={"prefill": prefill.model_copy(update={"parallel": Parallel(data=ranks)})})
+    async with running(replace(file, recipe=recipe)) as stack:
+        stack.decode.fault = "hang"
+        asking = asyncio.create_task(stack.ask())
+        while not stack.prefill.metrics_read:
+            await asyncio.sleep(0.01)
+        assert sorted(stack.prefill.stepped, key=str) == stepped
+        stack.decode.proceed.set()
+        assert (await asking).status_code == 200
 
 
 async def test_whatever_fails_after_the_bound_was_late(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,7 @@ class FakeEngine:
         self.well = True
         self.ready: Any = {"state": "draining"}  # what a supervisor at this port would say when it is not
         self.metrics_read = 0
+        self.stepped: list[str | None] = []  # ranks that were given the gateway's step
         self.expired = 0  # leases that ended unread
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
@@ -121,6 +122,8 @@ class FakeEngine:
         self.bodies.append(body)
         self.paths.append(request.path)
         self.ids.append(request.headers["X-Request-Id"])
+        if body.get("prompt") == [1]:
+            self.stepped.append(request.headers.get("X-data-parallel-rank"))
         self.arrived.set()
         self.running += 1
         self.most_running = max(self.most_running, self.running)

@@ -34,7 +34,7 @@ class Flow:
     """The way of a request through the pool. One per gateway."""
 
     def __init__(self, session: aiohttp.ClientSession, pool: Pool, recipe: Recipe) -> None:
-        self.legs = Legs(session, recipe.model.name, pool.another)
+        self.legs = Legs(session, recipe, pool.another)
         self._pool = pool
         self._model = recipe.model.name
         # More than one block, where a prompt may be that long.

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from hyperpd.errors import DecodeFailed, PrefillFailed
+from hyperpd.recipe import Recipe
 from hyperpd_runtime.gateway import handoff, telemetry, usage
 from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.guard import Admitted
@@ -38,11 +39,12 @@ Sent = dict[str, bool]  # not empty once the body of a request goes out
 class Legs:
     """Calls to engines. What outlives its request runs in the background, until `close`."""
 
-    def __init__(self, session: aiohttp.ClientSession, model: str, another: Callable[[Member], Member]) -> None:
+    def __init__(self, session: aiohttp.ClientSession, recipe: Recipe, another: Callable[[Member], Member]) -> None:
         """another: decode worker than the one that failed to give a ticket back."""
         self._session = session
         self._another = another
-        self._model = model
+        self._model = recipe.model.name
+        self._prefill_ranks = recipe.prefill.parallel.data if recipe.prefill else 1
         self._background: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -142,28 +144,38 @@ class Legs:
         except NETWORK as error:
             raise DecodeFailed(f"{worker.name}: {error or type(error).__name__}; try again") from error
 
-    def _post(self, member: Member, path: str, body: dict[str, Any], sent: Sent | None = None) -> Any:
+    def _post(
+        self, member: Member, path: str, body: dict[str, Any], sent: Sent | None = None, rank: int | None = None
+    ) -> Any:
         # A new id for every attempt, ours: a comma in a client's id would stop lease renewal.
         headers = {"X-Request-Id": uuid.uuid4().hex, "Content-Type": "application/json"}
+        if rank is not None:
+            headers["X-data-parallel-rank"] = str(rank)
         return self._session.post(
             member.url + path, data=json.dumps(body).encode(), headers=headers, trace_request_ctx=sent
         )
 
     async def expired_leases(self, prefill: Member) -> float:
-        """How many leases have expired at `prefill`. It notices only when it steps, so it is given a step first.
+        """How many leases have expired at `prefill`. A rank notices only when it steps, so each is given a step first.
 
         Raises DecodeFailed when it does not say.
         """
-        body = {"model": self._model, "prompt": [1], "max_tokens": 3}
         async with asyncio.timeout(_STEP_TIMEOUT_S):
-            async with self._post(prefill, "/v1/completions", body) as step:
-                await step.read()
+            steps = await asyncio.gather(*(self._step(prefill, rank) for rank in range(self._prefill_ranks)))
             async with self._session.get(f"{prefill.url}/metrics") as response:
                 lines = (await response.text()).splitlines()
         counts = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(_EXPIRED_LEASES)]
-        if step.status != 200 or response.status != 200 or not counts:
+        if {*steps, response.status} != {200} or not counts:
             raise DecodeFailed(f"{prefill.name} does not say how many leases expired")
         return sum(counts)
+
+    async def _step(self, prefill: Member, rank: int) -> int:
+        """Let one data-parallel rank compute something; the HTTP status."""
+        body = {"model": self._model, "prompt": [1], "max_tokens": 3}
+        chosen = rank if self._prefill_ranks > 1 else None  # unverified with a real worker of several ranks
+        async with self._post(prefill, "/v1/completions", body, rank=chosen) as step:
+            await step.read()
+            return int(step.status)
 
     def release(self, ticket: Ticket, decode: Member) -> None:
         """Give a ticket back in the background: decode refuses the request and tells prefill to free the blocks."""

@@ -11,8 +11,11 @@ from hyperpd_runtime.gateway.apis import MESSAGES, RESPONSES, Api
 
 _GREEDY_BELOW = 1e-5  # vLLM's own bound
 # Parts of a message that are no text, by their type, or by the field that the engine guesses it from.
-_FORMS = ("{}", "{}_url", "{}_embeds", "input_{}")
-_MEDIA = {form.format(kind) for kind in ("image", "audio", "video", "file") for form in _FORMS} | {"image_pil", "document"}
+_MEDIA = {"image_pil", "document"} | {
+    form.format(kind)
+    for kind in ("image", "audio", "video", "file")
+    for form in ("{}", "{}_url", "{}_embeds", "input_{}")
+}
 _STATE = ("store", "background", "previous_response_id")
 
 
