@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -33,9 +34,9 @@ async def test_the_ticket_travels_and_nothing_else_does(stack: Stack) -> None:
     assert not set(stack.prefill.ids) & set(stack.decode.ids)
 
 
-@pytest.mark.parametrize("fault", ["no_ticket", "500"])
+@pytest.mark.parametrize("fault", ["no_ticket", "list", "500", "404", "429"])
 async def test_a_prefill_fault_is_recomputed_and_counted(stack: Stack, fault: str) -> None:
-    kind = {"no_ticket": "ticket_missing", "500": "prefill_failed"}[fault]
+    kind = "ticket_missing" if fault == "no_ticket" else "prefill_failed"
     faults = counted("hyperpd_faults_total", kind=kind)
     recomputed = counted("hyperpd_recomputed_requests_total", why="prefill_failed")
     stack.prefill.fault = fault
@@ -409,6 +410,34 @@ async def test_a_decode_worker_that_is_gone_is_replaced_by_another(stack: Stack)
         assert sorted(body["model"] for body in other.bodies) == ["hyperpd-release", "tiny-llama"]
     finally:
         await other.stop()
+
+
+async def test_a_decode_worker_that_is_gone_is_replaced_where_there_is_no_ticket_too(stack: Stack) -> None:
+    other = FakeEngine(stack.leases)
+    await other.start()
+    await stack.decode.stop()
+    try:
+        for gone in (True, False):
+            answers = [await stack.ask(max_tokens=1) for _ in range(2)]
+            assert {answer.status_code for answer in answers} == {502 if gone else 200}
+            workers = [*(m.endpoint for m in stack.pool.members), Endpoint("decode", "decode-1", other.url)]
+            stack.pool.update(workers)
+            stack.pool.members[2].healthy = True
+            stack.pool.pairs[0].proven = False  # none is: both have their turn
+    finally:
+        await other.stop()
+
+
+async def test_a_canary_that_takes_too_long_gives_its_ticket_back(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "_CANARY_TIMEOUT_S", 0.2)
+    released = counted("hyperpd_released_tickets_total")
+    stack.decode.waits_for = ANY
+    with pytest.raises(TimeoutError):
+        await stack.flow.canary(*stack.pool.members)
+    await stack.settled()
+    assert counted("hyperpd_released_tickets_total") == released + 1
 
 
 async def test_a_late_decode_worker_is_not_asked_again_where_there_is_another(

@@ -29,6 +29,10 @@ def test_every_answer_has_the_seed_that_the_engine_would_give_it() -> None:
     assert {part.shape.why for part in parts} == {"plain"}
 
 
+def test_a_seed_that_is_none_is_left_to_the_engine() -> None:
+    assert [part.body["seed"] for part in split(admitted(prompt=["x", "y"], seed=[]))] == [[], []]
+
+
 def test_without_a_seed_there_is_none() -> None:
     assert all("seed" not in part.body for part in split(admitted(prompt="x", n=3)))
     chat = split(admitted(messages=[{"role": "user", "content": "x"}], n=2, seed=1))

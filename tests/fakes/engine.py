@@ -46,8 +46,8 @@ def pinned(leases: Leases) -> int:
 class FakeEngine:
     """One worker.
 
-    `fault` is one of: "", "500", "no_ticket", "busy", "error_event", "cut", "cut_inside", "hang", "slow",
-    "late_error".
+    `fault` is one of: "", "404", "429", "500", "no_ticket", "list", "busy", "error_event", "cut", "cut_inside", "hang",
+    "slow", "late_error".
     """
 
     def __init__(self, leases: Leases, *models: str) -> None:
@@ -55,7 +55,7 @@ class FakeEngine:
         self.models = models or ("tiny-llama",)  # the model, then its adapters
         self.fault = ""
         self.refuses = self.breaks = ""  # a prompt that decode answers with 400, or 500, once it is asked
-        self.waits_for = ""  # a prompt that decode answers only with `proceed`
+        self.waits_for: Any = ""  # a prompt that decode answers only with `proceed`
         self.slow_to_read_s = 0.0
         self.pause_s = 0.005  # after every event, or a reader sees several of them as one
         self.probed = 0
@@ -149,8 +149,12 @@ class FakeEngine:
                 self._let_go(params)  # decode tells prefill
                 self.aborted.set()
                 raise
-        if self.fault == "500":
-            return web.json_response(api.error("Internal server error", 500), status=500)
+        if self.fault == "list":
+            return web.json_response([])
+        if self.fault in ("404", "429", "500"):
+            return web.json_response(
+                api.error("the worker is not as it should be", int(self.fault)), status=int(self.fault)
+            )
         if body.get("temperature") == 9:
             self._let_go(params)
             return web.json_response(api.error("temperature is too high", 400), status=400)

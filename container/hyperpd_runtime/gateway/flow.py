@@ -193,10 +193,21 @@ class Flow:
                 telemetry.HANDOFFS.labels("decoded").inc()
                 decode.room.in_time()
                 return answer
-        try:
-            return await self.legs.decode(request, decode, None, record)
-        except NETWORK as error:
-            raise DecodeFailed(f"{decode.name}: {error or type(error).__name__}; try again") from error
+        return await self._decode_alone(request, decode, record)
+
+    async def _decode_alone(self, request: Admitted, decode: Member, record: Record) -> Answer:
+        """Without a ticket: where a worker cannot be reached, another may."""
+        for others in (True, False):
+            try:
+                return await self.legs.decode(request, decode, None, record)
+            except NETWORK as error:
+                why = f"{decode.name}: {error or type(error).__name__}"
+            asked, decode = decode, self._pool.another(decode)
+            if not others or decode is asked:
+                break
+            record.fault("decode_unreachable", why)
+            record.decode = decode.name
+        raise DecodeFailed(f"{why}; try again")
 
     async def _decode_with(
         self, ticket: Ticket, request: Admitted, decode: Member, pair: Pair, record: Record, sent: Sent
@@ -257,7 +268,7 @@ class Flow:
                 ticket = await self.legs.prefill_or_let_go(COMPLETIONS, body, prefill, decode)
                 try:
                     await self.legs.decode(Admitted(body, COMPLETIONS, PLAIN), decode, ticket, record)
-                except (DecodeFailed, *NETWORK):
+                except (DecodeFailed, *NETWORK, asyncio.CancelledError):
                     self.legs.release(ticket, decode)
                     raise
         except EngineRefused as refused:

@@ -23,6 +23,7 @@ from hyperpd_runtime.gateway.telemetry import Record
 
 _STEP_TIMEOUT_S = 30
 _RELEASE_TIMEOUT_S = 10
+_OF_THE_FLEET = (401, 403, 404, 429)  # says nothing of the client's request, which decode may well answer
 # When the client leaves, a leg goes on for a moment.
 # - An engine looks for aborts between its steps only: a prefill whose last step runs (for a short prompt, the
 #   only one) pins its blocks all the same, for a whole lease unless its ticket is read and given back. One
@@ -57,14 +58,16 @@ class Legs:
         sent_s = time.monotonic()
         async with self._post(prefill, api.path, handoff.prefill_body(body, api)) as response:
             raw = await response.read()
-            if 400 <= response.status < 500:
+            if 400 <= response.status < 500 and response.status not in _OF_THE_FLEET:
                 raise EngineRefused(Answer(response.status, response.content_type, raw))
             if response.status != 200:
                 raise PrefillFailed(f"{prefill.name} answered {response.status}")
             try:
                 answer = json.loads(raw)
             except ValueError:
-                raise PrefillFailed(f"{prefill.name} answered no JSON") from None
+                answer = None
+            if not isinstance(answer, dict):
+                raise PrefillFailed(f"{prefill.name} answered no JSON object")
             prefill.prefill_s += _WEIGHT * (time.monotonic() - sent_s - prefill.prefill_s)
             return handoff.ticket(answer, sent_s, prefill.url)
 

@@ -27,7 +27,7 @@ def split(request: Admitted) -> list[Admitted]:
             part = {key: value for key, value in body.items() if key not in ("n", "best_of")}
             if prompt is not None:
                 part["prompt"] = prompt
-            if body.get("seed") is not None:
+            if number and body.get("seed") is not None:
                 part["seed"] = body["seed"] + number
             shape = decide(Ask(part, request.api, request.threshold_tokens))
             parts.append(replace(request, body=part, shape=shape))
