@@ -7,11 +7,12 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from hyperpd.errors import NoWorkerAvailable
-from hyperpd.recipe import load
+from hyperpd.recipe import Parallel, load
 from hyperpd_runtime.gateway import flow, pool
 from hyperpd_runtime.gateway.discovery import Endpoint
 from tests.container.stack import Stack, counted, running, tiny
@@ -33,9 +34,9 @@ async def test_the_ticket_travels_and_nothing_else_does(stack: Stack) -> None:
     assert not set(stack.prefill.ids) & set(stack.decode.ids)
 
 
-@pytest.mark.parametrize("fault", ["no_ticket", "500"])
+@pytest.mark.parametrize("fault", ["no_ticket", "list", "500", "404", "429"])
 async def test_a_prefill_fault_is_recomputed_and_counted(stack: Stack, fault: str) -> None:
-    kind = {"no_ticket": "ticket_missing", "500": "prefill_failed"}[fault]
+    kind = "ticket_missing" if fault == "no_ticket" else "prefill_failed"
     faults = counted("hyperpd_faults_total", kind=kind)
     recomputed = counted("hyperpd_recomputed_requests_total", why="prefill_failed")
     stack.prefill.fault = fault
@@ -113,6 +114,42 @@ async def test_a_whole_answer_may_take_longer_than_a_lease_that_held(
         assert (decode.healthy, bool(decode.salt)) == (True, bool(expired))
 
 
+@pytest.mark.parametrize(("ranks", "stepped"), [(1, [None]), (2, ["0", "1"])])
+async def test_every_rank_of_prefill_is_given_a_step(
+    monkeypatch: pytest.MonkeyPatch, ranks: int, stepped: list[str | None]
+) -> None:
+    """One that stands still would not have noticed that a lease of its own expired."""
+    monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
+    file = tiny()
+    prefill = file.recipe.prefill
+    assert prefill
+    recipe = file.recipe.model_copy(update={"prefill": prefill.model_copy(update={"parallel": Parallel(data=ranks)})})
+    async with running(replace(file, recipe=recipe)) as stack:
+        stack.decode.fault = "hang"
+        asking = asyncio.create_task(stack.ask())
+        while not stack.prefill.metrics_read:
+            await asyncio.sleep(0.01)
+        assert sorted(stack.prefill.stepped, key=str) == stepped
+        stack.decode.proceed.set()
+        assert (await asking).status_code == 200
+
+
+async def test_whatever_fails_after_the_bound_was_late(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then decode may have read blocks of an expired lease, however it ended."""
+    monkeypatch.setattr(flow, "_FIRST_EVENT", 0.0)
+    late = counted("hyperpd_handoffs_total", outcome="late")
+    stack.decode.fault = "hang"
+    asking = asyncio.create_task(stack.ask())
+    while not stack.prefill.metrics_read:
+        await asyncio.sleep(0.01)
+    stack.decode.fault = "500"
+    stack.decode.proceed.set()
+    assert (await asking).status_code == 502
+    decode = stack.pool.members[1]
+    assert (bool(decode.salt), decode.room.places < decode.room.most) == (True, True)
+    assert counted("hyperpd_handoffs_total", outcome="late") == late + 1
+
+
 async def test_client_leaves_during_prefill(stack: Stack) -> None:
     stack.prefill.fault = "hang"
     asking = asyncio.create_task(stack.ask())
@@ -146,6 +183,15 @@ async def test_a_cut_stream_ends_with_an_error_event(stack: Stack) -> None:
     events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
     assert events[-1]["error"]["code"] == "stream_cut"
     assert "[DONE]" not in answer.text
+
+
+@pytest.mark.parametrize("fault", ["late_error", "cut"])
+async def test_what_fails_after_its_first_event_gives_its_ticket_back(stack: Stack, fault: str) -> None:
+    stack.decode.fault = fault
+    stack.decode.proceed.set()
+    assert "error" in (await stack.ask(stream=True)).text
+    await stack.settled()
+    assert [body["model"] for body in stack.decode.bodies] == ["tiny-llama", "hyperpd-release"]
 
 
 async def test_a_list_of_prompts_never_shares_a_ticket(stack: Stack) -> None:
@@ -364,6 +410,34 @@ async def test_a_decode_worker_that_is_gone_is_replaced_by_another(stack: Stack)
         assert sorted(body["model"] for body in other.bodies) == ["hyperpd-release", "tiny-llama"]
     finally:
         await other.stop()
+
+
+async def test_a_decode_worker_that_is_gone_is_replaced_where_there_is_no_ticket_too(stack: Stack) -> None:
+    other = FakeEngine(stack.leases)
+    await other.start()
+    await stack.decode.stop()
+    try:
+        for gone in (True, False):
+            answers = [await stack.ask(max_tokens=1) for _ in range(2)]
+            assert {answer.status_code for answer in answers} == {502 if gone else 200}
+            workers = [*(m.endpoint for m in stack.pool.members), Endpoint("decode", "decode-1", other.url)]
+            stack.pool.update(workers)
+            stack.pool.members[2].healthy = True
+            stack.pool.pairs[0].proven = False  # none is: both have their turn
+    finally:
+        await other.stop()
+
+
+async def test_a_canary_that_takes_too_long_gives_its_ticket_back(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "_CANARY_TIMEOUT_S", 0.2)
+    released = counted("hyperpd_released_tickets_total")
+    stack.decode.waits_for = ANY
+    with pytest.raises(TimeoutError):
+        await stack.flow.canary(*stack.pool.members)
+    await stack.settled()
+    assert counted("hyperpd_released_tickets_total") == released + 1
 
 
 async def test_a_late_decode_worker_is_not_asked_again_where_there_is_another(

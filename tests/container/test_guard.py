@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
+from hyperpd.sse import Decoder
 from hyperpd_runtime.gateway import guard
 from hyperpd_runtime.gateway.apis import BY_PATH, CHAT, COMPLETIONS, MESSAGES, RESPONSES, Api
 from hyperpd_runtime.gateway.guard import TABLE, decide
@@ -36,19 +39,28 @@ async def stack() -> AsyncIterator[Stack]:
         (COMPLETIONS, {"prompt": [[1, 2]]}, "plain"),
         (COMPLETIONS, {"prompt": ["x", "y"]}, "prompt_list"),
         (COMPLETIONS, {"prompt": [[1], [2]], "stream": True}, "prompt_list"),
-        (COMPLETIONS, {"prompt": [["x", "y"], ["z"]]}, "plain"),  # no such thing: both legs would refuse it
-        (COMPLETIONS, {"prompt": ["x", [1]]}, "plain"),
+        # The engine is not strict: it makes whole numbers of these, and several prompts.
+        (COMPLETIONS, {"prompt": [[1, 2], [3.0]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [[1, 2], ["3"]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [["1", "2"], ["3"]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [["x", "y"], ["z"]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [[1], [True]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": ["x", [1]]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [1, "2"]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [1, 2.0]}, "prompt_mixed"),
+        (COMPLETIONS, {"prompt": [["1"]]}, "plain"),
+        (COMPLETIONS, {"prompt": [[1, 2.0], [3]], "n": 2}, "prompt_mixed"),
         (COMPLETIONS, {"prompt": "x", "n": 2}, "n"),
         (COMPLETIONS, {"prompt": "x", "n": 2, "temperature": 0}, "n_greedy"),
         (COMPLETIONS, {"prompt": "x", "n": 2, "temperature": "0"}, "n_greedy"),
         (COMPLETIONS, {"prompt": ["x", "y"], "n": 2, "temperature": 0}, "n_greedy"),
-        (COMPLETIONS, {"prompt": "x", "n": 129}, "n_range"),
-        (COMPLETIONS, {"prompt": "x", "n": 0}, "n_range"),
-        (COMPLETIONS, {"prompt": "x", "n": "2"}, "n_range"),
-        (COMPLETIONS, {"prompt": "x", "n": True}, "n_range"),
-        (COMPLETIONS, {"prompt": "x", "n": 2, "seed": "1"}, "n_range"),
-        (COMPLETIONS, {"prompt": ["x"] * 65, "n": 2}, "too_many_prompts"),
-        (COMPLETIONS, {"prompt": ["x"] * 129}, "too_many_prompts"),
+        (COMPLETIONS, {"prompt": "x", "n": 129}, "too_many"),
+        (COMPLETIONS, {"prompt": "x", "n": 0}, "too_many"),
+        (COMPLETIONS, {"prompt": "x", "n": "2"}, "too_many"),
+        (COMPLETIONS, {"prompt": "x", "n": True}, "too_many"),
+        (COMPLETIONS, {"prompt": "x", "n": 2, "seed": "1"}, "too_many"),
+        (COMPLETIONS, {"prompt": ["x"] * 65, "n": 2}, "too_many"),
+        (COMPLETIONS, {"prompt": ["x"] * 129}, "too_many"),
         (COMPLETIONS, {"prompt": ["x"] * 128}, "prompt_list"),
         (COMPLETIONS, {"prompt": "x", "best_of": 3}, "best_of"),
         (COMPLETIONS, {"prompt": "x", "n": 2, "best_of": 2}, "n"),
@@ -63,11 +75,22 @@ async def stack() -> AsyncIterator[Stack]:
         (COMPLETIONS, {"prompt": "x", "max_tokens": "1"}, "one_token"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": float("inf")}, "one_token"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": 10**9}, "plain"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 10**400}, "plain"),  # more than a float holds
+        (COMPLETIONS, {"prompt": "x", "temperature": 10**400, "n": 2}, "n"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": None}, "plain"),
         (COMPLETIONS, {"prompt": "x", "truncate_prompt_tokens": -1}, "truncation"),
         (CHAT, {**MESSAGE, "max_tokens": 9, "max_completion_tokens": 1}, "one_token"),
         (CHAT, {**MESSAGE, "n": 3}, "n"),
         (CHAT, {**MESSAGE, "tools": [{"type": "function", "function": {}}]}, "plain"),
+        (CHAT, {"messages": [{"content": [{"type": "text", "text": "x"}]}]}, "plain"),
+        (CHAT, {"messages": [{"content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "media"),
+        (CHAT, {"messages": [{"content": [{"image_url": "x"}]}]}, "media"),  # the engine guesses the type
+        (CHAT, {"messages": [{"content": [{"type": ["image"]}]}]}, "plain"),
+        (RESPONSES, {"input": [{"content": [{"type": "input_image"}]}]}, "media"),
+        (RESPONSES, {"input": [{"type": "function_call_output", "output": [{"type": "input_image"}]}]}, "media"),
+        (MESSAGES, {"messages": [{"content": [{"type": "image", "source": {}}]}], "max_tokens": 9}, "media"),
+        (MESSAGES, {"messages": [{"content": [{"type": "tool_result", "content": [{"type": "image"}]}]}]}, "media"),
+        (MESSAGES, {"messages": [{"content": [{"type": "tool_use", "input": {"file": "x"}}]}]}, "plain"),
         (RESPONSES, {"input": "x"}, "plain"),
         (RESPONSES, {"input": "x", "max_output_tokens": 1}, "one_token"),
         (RESPONSES, {"input": "x", "truncation": "auto"}, "truncation"),
@@ -98,6 +121,21 @@ def _cases() -> list[Any]:
     return list(mark.args[1])
 
 
+_IDS = st.integers(0, 9) | st.sampled_from([1.0, "1", True])
+
+
+@given(st.lists(_IDS | st.text(max_size=2) | st.lists(_IDS, max_size=2), min_size=2, max_size=3))
+def test_no_list_that_the_engine_may_take_for_several_prompts_goes_with_one_ticket(prompt: list[Any]) -> None:
+    """vLLM's own type of the field (vllm/entrypoints/openai/completion/protocol.py, 0.32) says what it makes of it."""
+    try:
+        seen = _PROMPT.validate_python(prompt)
+    except ValidationError:
+        return
+    several = isinstance(seen[0], list | str)
+    assert (decide(Ask({"prompt": prompt}, COMPLETIONS)).why == "plain") <= (not several)
+
+
+_PROMPT: TypeAdapter[Any] = TypeAdapter(list[NonNegativeInt] | list[list[NonNegativeInt]] | str | list[str])
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -206,6 +244,39 @@ async def test_messages_has_errors_of_its_own_form(stack: Stack) -> None:
     answer = await stack.http.post("/v1/messages", json={"messages": []})
     assert (answer.status_code, answer.json()["type"]) == (400, "error")
     assert "messages: missing or empty" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "kind"),
+    [
+        ("GET", "/v1/messages", {}, 405, "invalid_request_error"),
+        ("GET", "/v1/messages/x", {}, 404, "not_found_error"),
+        ("POST", "/invocations", {"X-Amzn-SageMaker-Custom-Attributes": "route=/v1/messages"}, 400, None),
+        ("POST", "/v1/messages", {}, 400, None),
+    ],
+)
+async def test_wherever_messages_are_asked_for(
+    stack: Stack, method: str, path: str, headers: dict[str, str], status: int, kind: str | None
+) -> None:
+    answer = await stack.http.request(method, path, headers=headers, json={"messages": []})
+    assert (answer.status_code, answer.json()["type"]) == (status, "error")
+    assert answer.json()["error"]["type"] == (kind or "invalid_request_error")
+
+
+async def test_a_type_of_error_is_one_that_the_api_has(stack: Stack) -> None:
+    stack.decode.fault = "500"
+    body = {**MESSAGE, "max_tokens": 5}
+    assert (await stack.http.post("/v1/messages", json=body)).json()["error"]["type"] == "api_error"
+    stack.pool.members[1].healthy = False
+    assert (await stack.http.post("/v1/messages", json=body)).json()["error"]["type"] == "overloaded_error"
+
+
+async def test_an_error_event_has_its_type(stack: Stack) -> None:
+    stack.decode.fault = "cut"
+    answer = await stack.http.post("/v1/responses", json={"input": "hello", "stream": True})
+    *_, last = Decoder().feed(answer.content)
+    assert json.loads(last)["type"] == "error"
+    assert "stream was cut" in last
 
 
 async def test_what_has_no_second_leg_is_passed(stack: Stack) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from hyperpd_runtime.gateway import legs
 from hyperpd_runtime.gateway.apis import BY_PATH
+from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.guard import admit
 from hyperpd_runtime.gateway.telemetry import Record
 from tests.container.stack import Stack, counted, running, tiny, until
-from tests.fakes.engine import pinned
+from tests.fakes.engine import FakeEngine, pinned
 
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "whole": ("/v1/completions", {"prompt": "hello"}),
@@ -50,6 +51,7 @@ async def whole(stack: Stack, path: str, body: dict[str, Any], record: Record) -
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_at_every_step_of_the_event_loop(stack: Stack, name: str) -> None:
     """The request is cancelled after its first step, after its second, and so on, until it ends before that."""
+    stack.decode.pause_s = 0
     for steps in range(2000):
         record = Record("r")
         asking = asyncio.create_task(whole(stack, *REQUESTS[name], record))
@@ -94,6 +96,57 @@ async def test_the_ticket_of_a_prefill_that_was_nearly_done_is_given_back(stack:
     await until(lambda: counted("hyperpd_released_tickets_total") == released + 1)
     assert stack.leases == {}
     assert [body["model"] for body in stack.decode.bodies] == ["hyperpd-release"]
+
+
+async def test_an_end_waits_for_what_follows_from_what_runs(stack: Stack) -> None:
+    """A prefill that is let go of, and then its ticket's release, which begins meanwhile."""
+    stack.prefill.fault = "hang"
+    asking = asyncio.create_task(stack.ask())
+    await stack.prefill.arrived.wait()
+    asking.cancel()
+    await until(lambda: stack.flow.legs._background)
+    closing = asyncio.create_task(stack.flow.close())
+    await asyncio.sleep(0)
+    stack.prefill.proceed.set()
+    await closing
+    assert stack.leases == {}
+
+
+async def test_a_prefill_that_nobody_waits_for_has_its_place_until_it_ends(stack: Stack) -> None:
+    stack.prefill.fault = "hang"
+    asking = asyncio.create_task(stack.ask())
+    await stack.prefill.arrived.wait()
+    asking.cancel()
+    await until(lambda: stack.pool.in_flight == 0)
+    assert stack.pool.members[1].room.taken == 1
+    stack.prefill.proceed.set()
+    await stack.settled()
+    assert stack.pool.members[1].room.taken == 0
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_release_counts_only_when_it_was_refused_as_it_should(stack: Stack, others: int) -> None:
+    """Else another decode worker is asked to do it."""
+    other = FakeEngine(stack.leases)
+    await other.start()
+    try:
+        if others:
+            stack.pool.update([*(m.endpoint for m in stack.pool.members), Endpoint("decode", "decode-1", other.url)])
+            stack.pool.members[2].healthy = True
+        released = counted("hyperpd_released_tickets_total")
+        stack.decode.fault = "busy"
+        stack.prefill.fault = "hang"
+        asking = asyncio.create_task(stack.ask())
+        await stack.prefill.arrived.wait()
+        asking.cancel()
+        await until(lambda: stack.flow.legs._background)
+        stack.prefill.proceed.set()
+        await stack.settled()
+        assert counted("hyperpd_released_tickets_total") == released + others
+        assert len(stack.leases) == 1 - others
+        assert len(stack.decode.bodies) == 2 - others
+    finally:
+        await other.stop()
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -32,13 +32,12 @@ async def stack() -> AsyncIterator[Stack]:
 
 @contextlib.asynccontextmanager
 async def watched(members: Pool, canary: pool.Canary) -> AsyncIterator[None]:
-    async with pool.session() as session:
-        watching = asyncio.create_task(members.watch(session, canary))
-        try:
-            yield
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+    watching = asyncio.create_task(members.watch(canary))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def passes(_: Member, __: Member) -> None:
@@ -181,6 +180,14 @@ async def test_members_that_come_later_are_probed_and_their_pairs_proven(stack: 
         assert [body["prompt"] for body in other.bodies[1:]] == ["hello", "hello"]
     finally:
         await other.stop()
+
+
+async def test_a_probe_keeps_no_connection(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In turn, probes would keep alive whatever connections a busy hour left, and none would ever grow old."""
+    monkeypatch.setattr(pool, "_PROBE_EVERY_S", 0.01)
+    async with watched(stack.pool, stack.flow.canary):
+        await until(lambda: stack.decode.probed > 5)
+        assert stack.decode.probes_kept == 0
 
 
 async def test_one_that_hangs_holds_up_no_other(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from hyperpd_runtime.gateway.room import Room
+from hyperpd_runtime.gateway.telemetry import Record
 from tests.container.stack import counted, running, tiny, until
 
 
@@ -41,6 +44,96 @@ async def test_a_place_that_was_given_to_one_who_left_goes_on() -> None:
     await asyncio.gather(first, return_exceptions=True)
     await second
     assert (room.taken, room.waiting) == (2, 0)
+
+
+async def test_one_who_leaves_at_the_same_moment_takes_no_place_along() -> None:
+    """Cancelled, but not yet told so, when its turn comes."""
+    room = Room(1)
+    await room.take()
+    await room.take()
+    first, second = (asyncio.create_task(room.take()) for _ in range(2))
+    await until(lambda: room.waiting == 2)
+    first.cancel()
+    room.leave()
+    ended = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(one) for one in ended] == [asyncio.CancelledError, type(None)]
+    assert (room.taken, room.waiting) == (2, 0)
+
+
+def test_all_who_end_with_a_request_end() -> None:
+    left: list[str] = []
+
+    def breaks() -> None:
+        raise RuntimeError("a defect")
+
+    record = Record("r", on_end=[lambda: left.append("first"), breaks, lambda: left.append("last")])
+    with pytest.raises(RuntimeError):
+        record.end("ok")
+    assert sorted(left) == ["first", "last"]
+
+
+async def test_several_places_are_taken_at_once_and_in_turn() -> None:
+    room = Room(4)
+    await room.take(3)
+    came: list[int] = []
+
+    async def come(count: int) -> None:
+        await room.take(count)
+        came.append(count)
+
+    coming = [asyncio.create_task(come(count)) for count in (4, 2, 1)]
+    await until(lambda: room.waiting == 3)
+    assert (room.taken, came) == (3, [])  # none is kept back for who waits, and nobody overtakes
+    coming[0].cancel()
+    await until(lambda: came == [2])
+    for _ in range(5):
+        room.leave()
+    await until(lambda: came == [2, 1])
+    assert (room.taken, room.waiting) == (1, 0)
+
+
+async def test_who_needs_more_than_there_are_left_has_the_whole_room() -> None:
+    """Places may go while it waits, and it would wait for ever."""
+    room = Room(4)
+    await room.take(2)
+    coming = asyncio.create_task(room.take(4))
+    await until(lambda: room.waiting == 1)
+    room.late()
+    assert room.places == 2
+    room.leave()
+    room.leave()
+    await asyncio.wait_for(coming, 10)
+    assert room.taken == 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("answers", "mode"), [(4, "pd"), (8, "recomputed")])
+async def test_several_requests_of_several_answers_wait_for_no_part_of_each_other(
+    stream: bool, answers: int, mode: str
+) -> None:
+    """Five places. Four answers wait until they have four of them; eight never will, and need none."""
+    async with running(tiny(), sequences=4) as stack:
+        crowded = counted("hyperpd_recomputed_requests_total", why="no_room")
+        ended = {"mode": mode, "why": "n", "outcome": "ok"}
+        before = counted("hyperpd_requests_total", **ended)
+        asking = [asyncio.create_task(stack.ask(n=answers, temperature=1, stream=stream)) for _ in range(3)]
+        asking.append(asyncio.create_task(stack.ask()))
+        async with asyncio.timeout(20):
+            assert [(await one).status_code for one in asking] == [200] * 4
+        assert counted("hyperpd_requests_total", **ended) == before + 3
+        assert counted("hyperpd_recomputed_requests_total", why="no_room") == crowded + (24 if answers > 5 else 0)
+        await until(lambda: stack.pool.in_flight == 0)
+        assert (stack.pool.members[1].room.taken, stack.pool.members[1].room.waiting, stack.leases) == (0, 0, {})
+
+
+async def test_a_part_that_has_ended_makes_room_for_others() -> None:
+    async with running(tiny(), sequences=4) as stack:
+        stack.decode.waits_for = "two"
+        asking = asyncio.create_task(stack.ask(prompt=["one", "two", "three", "four", "five"]))
+        await until(lambda: stack.pool.members[1].room.taken == 1)
+        assert (await stack.ask()).status_code == 200
+        stack.decode.proceed.set()
+        assert (await asking).status_code == 200
 
 
 async def test_late_handoffs_take_places_away_and_timely_ones_give_them_back() -> None:

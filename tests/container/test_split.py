@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperpd.errors import DecodeFailed
 from hyperpd.sse import Decoder
 from hyperpd_runtime.gateway.apis import CHAT, COMPLETIONS
 from hyperpd_runtime.gateway.guard import Admitted, admit
@@ -26,6 +27,10 @@ def test_every_answer_has_the_seed_that_the_engine_would_give_it() -> None:
     assert [(part.body["prompt"], part.body["seed"]) for part in parts] == [("x", 7), ("x", 8), ("y", 7), ("y", 8)]
     assert all(not {"n", "best_of"} & part.body.keys() for part in parts)
     assert {part.shape.why for part in parts} == {"plain"}
+
+
+def test_a_seed_that_is_none_is_left_to_the_engine() -> None:
+    assert [part.body["seed"] for part in split(admitted(prompt=["x", "y"], seed=[]))] == [[], []]
 
 
 def test_without_a_seed_there_is_none() -> None:
@@ -69,6 +74,13 @@ def test_streams_join_however_they_are_cut_and_in_whatever_order(data: Any, part
     assert [total["total_tokens"] for total in totals] == ([5 * parts] if usage else [])
 
 
+@pytest.mark.parametrize("cut", [b'data: {"id":"1","cho', b'data: {"id":"1","choices":[{"text":"\xc3', b"data: [DON"])
+def test_an_event_that_was_cut_is_left_out_and_the_error_follows(cut: bytes) -> None:
+    """Anywhere, also inside a character."""
+    error, joiner = COMPLETIONS.error_event(DecodeFailed("cut")), Joiner(2, per_prompt=1)
+    assert b"".join(joiner.feed(0, chunk) for chunk in (cut, b"\n\n", error)) == error
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_every_part_has_its_own_handoff(stream: bool) -> None:
     async with running(tiny()) as stack:
@@ -87,3 +99,12 @@ async def test_every_part_has_its_own_handoff(stream: bool) -> None:
         tickets = [body["kv_transfer_params"]["remote_request_id"] for body in stack.decode.bodies]
         assert len({*tickets}) == 4
         assert stack.leases == {}
+
+
+async def test_a_part_that_is_cut_inside_an_event_ends_all_with_an_error() -> None:
+    async with running(tiny()) as stack:
+        stack.prefill.fault = "500"  # a handoff's usage is put right, in whole events alone
+        stack.decode.fault = "cut_inside"
+        answer = await stack.ask(prompt=["one", "two"], stream=True)
+        *_, last = Decoder().feed(answer.content)
+        assert json.loads(last)["error"]["code"] == "stream_cut"

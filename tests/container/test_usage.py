@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperpd.errors import DecodeFailed
+from hyperpd_runtime.gateway import usage
 from hyperpd_runtime.gateway.apis import APIS, Api
 from hyperpd_runtime.gateway.relay import _Watch
 from hyperpd_runtime.gateway.usage import correct, correct_events, of_prompt
@@ -38,6 +39,21 @@ CHAT = {
 )
 def test_what_prefill_tells(usage: Any, told: dict[str, Any]) -> None:
     assert of_prompt({"usage": usage}) == told
+
+
+def test_what_has_no_usage_yet_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the key stands in what a client wrote."""
+    tried = []
+
+    class Counting(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+            tried.append(idx)
+            return super().raw_decode(s, idx)
+
+    monkeypatch.setattr(usage, "_decoder", Counting())
+    said = b"[" + b'{"usage": null}, ' * 1000 + b"0]"
+    assert correct(said, of_prompt({"usage": CHAT})) == said
+    assert len(tried) == 1
 
 
 def test_only_the_prompts_side_is_put_right() -> None:

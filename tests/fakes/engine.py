@@ -44,18 +44,26 @@ def pinned(leases: Leases) -> int:
 
 
 class FakeEngine:
-    """One worker. `fault` is one of: "", "500", "no_ticket", "error_event", "cut", "hang", "slow", "late_error"."""
+    """One worker.
+
+    `fault` is one of: "", "404", "429", "500", "no_ticket", "list", "busy", "error_event", "cut", "cut_inside", "hang",
+    "slow", "late_error".
+    """
 
     def __init__(self, leases: Leases, *models: str) -> None:
         self.leases = leases
         self.models = models or ("tiny-llama",)  # the model, then its adapters
         self.fault = ""
         self.refuses = self.breaks = ""  # a prompt that decode answers with 400, or 500, once it is asked
+        self.waits_for: Any = ""  # a prompt that decode answers only with `proceed`
         self.slow_to_read_s = 0.0
+        self.pause_s = 0.005  # after every event, or a reader sees several of them as one
         self.probed = 0
+        self.probes_kept = 0  # on connections that stay open
         self.well = True
         self.ready: Any = {"state": "draining"}  # what a supervisor at this port would say when it is not
         self.metrics_read = 0
+        self.stepped: list[str | None] = []  # ranks that were given the gateway's step
         self.expired = 0  # leases that ended unread
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
@@ -87,8 +95,9 @@ class FakeEngine:
     async def stop(self) -> None:
         await self._runner.cleanup()
 
-    async def _health(self, _: web.Request) -> web.Response:
+    async def _health(self, request: web.Request) -> web.Response:
         self.probed += 1
+        self.probes_kept += request.keep_alive
         return web.Response(status=200 if self.well else 503)
 
     async def _ready(self, _: web.Request) -> web.Response:
@@ -113,6 +122,8 @@ class FakeEngine:
         self.bodies.append(body)
         self.paths.append(request.path)
         self.ids.append(request.headers["X-Request-Id"])
+        if body.get("prompt") == [1]:
+            self.stepped.append(request.headers.get("X-data-parallel-rank"))
         self.arrived.set()
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -125,6 +136,8 @@ class FakeEngine:
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         api, params = wire.APIS[request.path], body.get("kv_transfer_params")
+        if self.fault == "busy":
+            return web.json_response(api.error("Service unavailable", 503), status=503)
         if body["model"] not in self.models:
             self._let_go(params)
             message = f"The model `{body['model']}` does not exist."
@@ -136,8 +149,12 @@ class FakeEngine:
                 self._let_go(params)  # decode tells prefill
                 self.aborted.set()
                 raise
-        if self.fault == "500":
-            return web.json_response(api.error("Internal server error", 500), status=500)
+        if self.fault == "list":
+            return web.json_response([])
+        if self.fault in ("404", "429", "500"):
+            return web.json_response(
+                api.error("the worker is not as it should be", int(self.fault)), status=int(self.fault)
+            )
         if body.get("temperature") == 9:
             self._let_go(params)
             return web.json_response(api.error("temperature is too high", 400), status=400)
@@ -192,6 +209,8 @@ class FakeEngine:
             if told and told in prompts:
                 self._let_go(params)
                 return web.json_response(api.error("refused by its content", status), status=status)
+        if self.waits_for in prompts:
+            await self.proceed.wait()
         if len(prompts) > 1 and params and any(len(str(one)) > len(str(prompts[0])) for one in prompts):
             return web.json_response(api.error("the engine died of a list with one ticket", 500), status=500)
         # Of blocks that are not there the load fails, and the lease stays.
@@ -211,21 +230,28 @@ class FakeEngine:
             return web.json_response(api.whole(texts, usage))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        for event in api.preamble():
+
+        async def say(event: bytes) -> None:
             await response.write(event)
+            await asyncio.sleep(self.pause_s)
+
+        for event in api.preamble():
+            await say(event)
         if fails:
             for event in api.failed():
-                await response.write(event)
+                await say(event)
             if api.cuts:
                 assert request.transport is not None
                 request.transport.close()
             return response
         try:
             for number, event in enumerate(api.events(texts, usage, body)):
-                await response.write(event)
+                await say(event)
                 if number:
                     continue
-                if self.fault == "cut":
+                if self.fault == "cut_inside":  # an event, and a character of it
+                    await say(b'data: {"choices":[{"text":"\xc3')
+                if self.fault in ("cut", "cut_inside"):
                     assert request.transport is not None
                     request.transport.close()
                     return response
@@ -233,7 +259,7 @@ class FakeEngine:
                     await self.proceed.wait()
                 if self.fault == "late_error":
                     for failed in api.failed():
-                        await response.write(failed)
+                        await say(failed)
                     return response
         except (asyncio.CancelledError, ConnectionError):  # the client left
             self.aborted.set()

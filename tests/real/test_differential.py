@@ -6,6 +6,7 @@ import os
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -25,12 +26,22 @@ def ask(http: httpx.Client, url: str, path: str, body: Body) -> httpx.Response:
     return http.post(url + path, json={"model": "tiny-llama", **body}, headers={"x-hyperpd-explain": "1"})
 
 
+def prompt_tokens(fleet: Fleet) -> tuple[float, float]:
+    """How many decode was given by prefill, and how many it computed."""
+    name, decode = "vllm:prompt_tokens_by_source_total", fleet.worker("decode-0")
+    return (
+        fleet.metric(decode, name, {"source": "external_kv_transfer"}),
+        fleet.metric(decode, name, {"source": "local_compute"}),
+    )
+
+
 def test_every_shape_as_an_aggregated_worker(pd: Fleet, aggregated: Fleet, http: httpx.Client) -> None:
     """Text, finish reason, usage and logprobs are equal; most were truly transferred, none recomputed."""
     print(f"\nDIFFERENTIAL_SEED={SEED}")
     asked: Counter[str] = Counter()
     served: Counter[str] = Counter()
     aggregated_worker = aggregated.worker("aggregated-0")
+    before = prompt_tokens(pd)
 
     def compare(one: tuple[str, str, Body]) -> tuple[str, list[str]]:
         name, path, body = one
@@ -64,3 +75,18 @@ def test_every_shape_as_an_aggregated_worker(pd: Fleet, aggregated: Fleet, http:
     assert sum(asked.values()) >= 300
     assert served["recomputed"] == 0
     assert served["pd"] >= 0.6 * sum(served.values())
+    # What the gateway says of itself, by decode's own count.
+    transferred, computed = (new - old for new, old in zip(prompt_tokens(pd), before, strict=True))
+    print(f"decode had {transferred:.0f} prompt tokens from prefill, and computed {computed:.0f}")
+    assert transferred >= 0.5 * (transferred + computed)
+
+
+@pytest.mark.parametrize("prompt", [[[65, 66, 67], [68.0]], [[65, 66, 67], ["68"]], [["65", "66"], ["67"]]])
+def test_a_list_that_the_engine_alone_can_read(pd: Fleet, aggregated: Fleet, http: httpx.Client, prompt: Any) -> None:
+    """It makes two prompts of each of these; with one ticket for both of them its text would be wrong."""
+    body = {"prompt": prompt, "max_tokens": 8, "temperature": 0}
+    ours = ask(http, pd.url, "/v1/completions", body)
+    theirs = ask(http, aggregated.worker("aggregated-0"), "/v1/completions", body)
+    assert ours.headers["x-hyperpd-decision"] == "decode_only; reason=prompt_mixed; served=decode_only"
+    assert len(theirs.json()["choices"]) == 2
+    assert differences(read(ours), read(theirs)) == []

@@ -198,5 +198,5 @@ def test_clients_that_leave_at_random(pd: Fleet) -> None:
 @pytest.mark.nightly
 def test_two_thousand_clients_that_leave_at_random(pd: Fleet) -> None:
     check(pd, 2000)
-    # Idle connections to workers end after 30 s to 60 s; what stays are those of the probes.
+    # Idle connections to workers end after 30 s to 60 s; probes have their own, and leave none open.
     until(lambda: sockets(pd)["worker"] < AT_ONCE, 90)

@@ -32,6 +32,17 @@ _RESPONSES = f"""
     include_reasoning top_logprobs truncation store background previous_response_id service_tier prompt_cache_key
     chat_template_kwargs
 """
+_INVALID = "invalid_request_error"
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    502: "api_error",
+    503: "overloaded_error",
+}
 _MESSAGES = """
     model messages system max_tokens stream temperature top_p top_k stop_sequences tools tool_choice thinking
     output_config metadata chat_template_kwargs
@@ -62,7 +73,9 @@ class Api:
 
     def error_event(self, error: RequestError) -> bytes:
         """`error` as the last event of a stream that can go on no more."""
-        body = error_body(self.path, error)
+        body = error_body(self, error)
+        if self is RESPONSES:
+            body = {"type": "error", "code": error.code, "message": str(error), "param": None, **body}
         named = b"event: error\n" if self.error.startswith(b"event") else b""
         return named + encode(json.dumps(body))
 
@@ -73,7 +86,10 @@ def _api(name: str, path: str, prompt: str, fields: str, *limits: str, **more: A
 
 
 COMPLETIONS = _api("completions", "/v1/completions", "prompt", f"{_OPENAI} prompt echo suffix", "max_tokens")
-CHAT = _api("chat", "/v1/chat/completions", "messages", f"{_OPENAI} {_CHAT}", "max_tokens", "max_completion_tokens")
+CHAT = _api(
+    *("chat", "/v1/chat/completions", "messages", f"{_OPENAI} {_CHAT}", "max_tokens", "max_completion_tokens"),
+    opening=1,  # the role
+)
 RESPONSES = _api(
     *("responses", "/v1/responses", "input", _RESPONSES, "max_output_tokens"),
     ends=b"\nevent: response.completed\n",
@@ -95,7 +111,9 @@ def by_shape(body: dict[str, Any]) -> Api:
     return CHAT if "messages" in body else COMPLETIONS
 
 
-def error_body(path: str, error: RequestError) -> dict[str, Any]:
-    """An error as clients of that path expect it: OpenAI's object, and Anthropic's `type` around it."""
+def error_body(api: Api | None, error: RequestError) -> dict[str, Any]:
+    """An error as clients of that API expect it: OpenAI's object, or Anthropic's with types of its own."""
     body = error.body()
-    return {"type": "error", **body} if path.startswith(MESSAGES.path) else body
+    if api is not MESSAGES:
+        return body
+    return {"type": "error", "error": {**body["error"], "type": _ANTHROPIC_TYPES.get(error.status, _INVALID)}}

@@ -69,6 +69,8 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
         return _Relayed(answer, headers)
 
     async def infer(request: Request, api: Api | None, adapter: str = "") -> Response:
+        request.state.api = api
+
         async def ask(body: dict[str, Any], record: Record) -> Answer:
             chosen = api or apis.by_shape(body)
             admitted = guard.admit(body, chosen, names, gateway.threshold_tokens, adapter)
@@ -172,6 +174,12 @@ def _headers(record: Record) -> dict[str, str]:
     return {"x-request-id": theirs, "x-hyperpd-request-id": record.request_id}
 
 
+def _api(request: Request) -> Api | None:
+    """The API that a request is meant for, also where no route is reached."""
+    messages = request.url.path.startswith(apis.MESSAGES.path)
+    return apis.MESSAGES if messages else getattr(request.state, "api", None)
+
+
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def request_error(request: Request, error: RequestError) -> Response:
@@ -185,20 +193,21 @@ def _errors(app: FastAPI) -> None:
             headers["www-authenticate"] = "Bearer"
         if error.status in _UNREAD:
             headers["connection"] = "close"
-        return JSONResponse(apis.error_body(request.url.path, error), error.status, headers)
+        return JSONResponse(apis.error_body(_api(request), error), error.status, headers)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         what = f"{request.method} {request.url.path}: {error.detail}"
         code = str(error.detail).lower().replace(" ", "_")  # not_found, method_not_allowed
-        return JSONResponse(Rejected(what, code=code).body(), error.status_code, error.headers)
+        rejected = Rejected(what, status=error.status_code, code=code)
+        return JSONResponse(apis.error_body(_api(request), rejected), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
         if record := getattr(request.state, "record", None):
             record.end("defect")
         message = f"a defect in the gateway: {type(error).__name__}; its log has the traceback"
-        return JSONResponse(apis.error_body(request.url.path, RequestError(message)), 500)
+        return JSONResponse(apis.error_body(_api(request), RequestError(message)), 500)
 
 
 class _Relayed(StreamingResponse):

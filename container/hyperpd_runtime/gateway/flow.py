@@ -7,6 +7,7 @@ import json
 import random
 import time
 import uuid
+from collections.abc import Sequence
 
 import aiohttp
 
@@ -25,6 +26,7 @@ from hyperpd_runtime.gateway.telemetry import Record
 # the prefill request was sent.
 _TICKET_AGE = 0.6  # of the lease: an older ticket is not used
 _FIRST_EVENT = 0.9  # of the lease: decode must have answered by then
+_EXPIRED = "a lease expired before decode had answered"
 _CANARY_TIMEOUT_S = 60
 
 
@@ -32,7 +34,7 @@ class Flow:
     """The way of a request through the pool. One per gateway."""
 
     def __init__(self, session: aiohttp.ClientSession, pool: Pool, recipe: Recipe) -> None:
-        self.legs = Legs(session, recipe.model.name)
+        self.legs = Legs(session, recipe, pool.another)
         self._pool = pool
         self._model = recipe.model.name
         # More than one block, where a prompt may be that long.
@@ -48,9 +50,9 @@ class Flow:
             if request.shape.how == "split" and self._pool.disaggregated:
                 return await self._split(request, record)
             decode = self._pool.pick()
-            record.decode = decode.name
-            pair, ticket = await self._prefill(request, decode, record)
-            return await self._decode(request, decode, pair, ticket, record)
+            if self._pool.disaggregated and request.shape.how == "disaggregated":
+                await self._take(decode, [record])
+            return await self._run(request, decode, record)
         except EngineRefused as refused:
             return refused.answer
 
@@ -60,32 +62,55 @@ class Flow:
         record.decode, record.mode = decode.name, "passed"
         return await self.legs.pass_on(path, body, decode)
 
+    async def _take(self, decode: Member, records: Sequence[Record]) -> None:
+        """A place at `decode` for each of these, until it ends."""
+        with telemetry.WAITING.track_inprogress():
+            await decode.room.take(len(records))
+        for record in records:
+            record.on_end.append(decode.room.leave)
+
+    async def _run(self, request: Admitted, decode: Member, record: Record, *, room: bool = True) -> Answer:
+        """One answer by `decode`, at which a place was taken if there is `room`. Raises EngineRefused too."""
+        record.decode = decode.name
+        pair, ticket = await self._prefill(request, decode, record, room)
+        answer = await self._decode(request, decode, pair, ticket, record)
+        if record.part and answer.events is None:  # it no longer runs, whatever the others do
+            record.end("split")
+        return answer
+
     async def _split(self, request: Admitted, record: Record) -> Answer:
+        """All parts at once, at one worker: their places are taken together, so no two requests wait for each other."""
         parts, per_prompt = split.split(request), split.answers_per_prompt(request)
         records = [record.for_part() for _ in parts]
-        running = [asyncio.create_task(self.run(part, its)) for part, its in zip(parts, records, strict=True)]
+        decode = self._pool.pick()
+        moved = [its for part, its in zip(parts, records, strict=True) if part.shape.how == "disaggregated"]
+        room = len(moved) <= decode.room.places
+        running: list[asyncio.Task[Answer]] = []
         answers: list[Answer] = []
-        opened = False
         try:
+            if moved and room:
+                await self._take(decode, moved)
+            running = [
+                asyncio.create_task(self._run(part, decode, its, room=room))
+                for part, its in zip(parts, records, strict=True)
+            ]
             await asyncio.wait(running, return_when="FIRST_EXCEPTION")
+            record.gather(records)
             failed = next((task.exception() for task in running if task.done() and task.exception()), None)
             if failed:
                 raise failed
             answers = [task.result() for task in running]
-            refused = next((answer for answer in answers if answer.status != 200), None)
-            record.gather(records)
-            if refused:
-                return refused
             if not request.stream:
                 whole = split.join([json.loads(answer.body) for answer in answers], per_prompt)
                 return Answer(200, "application/json", json.dumps(whole).encode())
-            opened = True
         finally:
-            if not opened:
-                for its, task in zip(records, running, strict=True):
+            if not (answers and request.stream):
+                for its in records:
                     its.end("split")
+                for task in running:
                     task.cancel()
                     task.add_done_callback(close_answer)
+                await asyncio.gather(*running, return_exceptions=True)
 
         def close() -> None:
             for answer in answers:
@@ -94,7 +119,9 @@ class Flow:
 
         return Answer(200, answers[0].content_type, b"", joined(answers, per_prompt, request.api, record), close)
 
-    async def _prefill(self, request: Admitted, decode: Member, record: Record) -> tuple[Pair | None, Ticket | None]:
+    async def _prefill(
+        self, request: Admitted, decode: Member, record: Record, room: bool
+    ) -> tuple[Pair | None, Ticket | None]:
         """A ticket for `decode`; None where decode has to compute the prompt itself."""
         record.mode = "pd" if self._pool.disaggregated else "aggregated"
         if not self._pool.disaggregated:
@@ -102,9 +129,9 @@ class Flow:
         if request.shape.how == "decode_only":
             record.mode = "decode_only"
             return None, None
-        with telemetry.WAITING.track_inprogress():
-            await decode.room.take()
-        record.on_end.append(decode.room.leave)
+        if not room:
+            record.recompute("no_room")
+            return None, None
         pair: Pair | None = None
         why = "no_proven_pair"
         for _ in range(2):
@@ -141,9 +168,10 @@ class Flow:
             try:
                 answer = await self._decode_with(ticket, request, decode, pair, record, sent)
             except (DecodeFailed, *NETWORK) as error:
-                late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError)
+                late = ticket.age_s(time.monotonic()) >= _FIRST_EVENT * pair.lease_s
                 telemetry.HANDOFFS.labels("late" if late else "failed").inc()
-                record.fault("first_event_late" if late else error_code(error), str(error))
+                unnamed = "first_event_late" if late else "decode_unreachable"
+                record.fault(error.code if isinstance(error, DecodeFailed) else unnamed, str(error))
                 pair.doubt(f"handoff failed: {error or type(error).__name__}")
                 record.recompute("handoff_failed")
                 asked = decode
@@ -165,10 +193,21 @@ class Flow:
                 telemetry.HANDOFFS.labels("decoded").inc()
                 decode.room.in_time()
                 return answer
-        try:
-            return await self.legs.decode(request, decode, None, record)
-        except NETWORK as error:
-            raise DecodeFailed(f"{decode.name}: {error or type(error).__name__}; try again") from error
+        return await self._decode_alone(request, decode, record)
+
+    async def _decode_alone(self, request: Admitted, decode: Member, record: Record) -> Answer:
+        """Without a ticket: where a worker cannot be reached, another may."""
+        for others in (True, False):
+            try:
+                return await self.legs.decode(request, decode, None, record)
+            except NETWORK as error:
+                why = f"{decode.name}: {error or type(error).__name__}"
+            asked, decode = decode, self._pool.another(decode)
+            if not others or decode is asked:
+                break
+            record.fault("decode_unreachable", why)
+            record.decode = decode.name
+        raise DecodeFailed(f"{why}; try again")
 
     async def _decode_with(
         self, ticket: Ticket, request: Admitted, decode: Member, pair: Pair, record: Record, sent: Sent
@@ -186,13 +225,13 @@ class Flow:
                 return running.result()
             before = await self.legs.expired_leases(pair.prefill)
             if ticket.age_s(time.monotonic()) >= pair.lease_s:  # it may have expired before that was counted
-                raise self._expired(decode)
+                raise DecodeFailed(_EXPIRED, code="lease_expired")
             while not done:
                 done, _ = await asyncio.wait({running}, timeout=1)
                 if not (pair.prefill.healthy and decode.healthy):
                     raise DecodeFailed("a worker of the pair was lost")
             if await self.legs.expired_leases(pair.prefill) != before:
-                raise self._expired(decode)
+                raise DecodeFailed(_EXPIRED, code="lease_expired")
             return running.result()
         except asyncio.CancelledError:
             self.legs.leave(running, sent)
@@ -212,10 +251,6 @@ class Flow:
                 self.legs.leave(running, {} if deadline.expired() else sent)
                 raise
 
-    def _expired(self, decode: Member) -> DecodeFailed:
-        self._hide_cache(decode)
-        return DecodeFailed("a lease expired before decode had answered", code="lease_expired")
-
     @staticmethod
     def _hide_cache(decode: Member) -> None:
         """A late read may have put wrong blocks into decode's prefix cache: a new salt hides them for good."""
@@ -233,13 +268,8 @@ class Flow:
                 ticket = await self.legs.prefill_or_let_go(COMPLETIONS, body, prefill, decode)
                 try:
                     await self.legs.decode(Admitted(body, COMPLETIONS, PLAIN), decode, ticket, record)
-                except (DecodeFailed, *NETWORK):
+                except (DecodeFailed, *NETWORK, asyncio.CancelledError):
                     self.legs.release(ticket, decode)
                     raise
         except EngineRefused as refused:
             raise DecodeFailed(f"canary refused with {refused.answer.status}") from None
-
-
-def error_code(error: Exception) -> str:
-    """A short word for what went wrong with decode."""
-    return error.code if isinstance(error, DecodeFailed) else "decode_unreachable"

@@ -44,22 +44,24 @@ TABLE = (
           "store, background, previous_response_id: answers are not kept here; send the whole input"),
     Shape("refused", "best_of", lambda ask: ask.body.get("best_of") not in (None, 1, ask.body.get("n")),
           "best_of: the engine has no such choice; ask for n answers and choose"),
-    Shape("refused", "too_many_prompts", lambda ask: ask.prompts() > 1 and _too_many(ask.prompts() * ask.answers()),
-          f"prompt: more than {MOST_PARTS} answers at once; send several requests"),
     Shape("decode_only", "beam_search", lambda ask: ask.body.get("use_beam_search"),
           "beams share one ticket: the first to end frees what the others still read"),
     Shape("decode_only", "prompt_logprobs", Ask.prompt_logprobs,
           "decode skips every cache for them and computes the prompt anyway"),
+    Shape("decode_only", "prompt_mixed", Ask.mixed_prompts,
+          "what is not all texts or all token ids may be several prompts, by the engine's reading, with one ticket"),
     Shape("decode_only", "one_token", Ask.one_token,
           "nothing is decoded that prefill did not compute, or the engine refuses it"),
     Shape("decode_only", "truncation", Ask.truncated,
           "what is cut off depends on the output limit, so the two legs could have different prompts"),
     Shape("decode_only", "builtin_tools", Ask.builtin_tools,
           "the engine may run a tool and ask the model again, with the ticket of the first prompt"),
+    Shape("decode_only", "media", Ask.media,
+          "no handoff of images, sound, video or files has been tested"),
     Shape("decode_only", "n_greedy", lambda ask: ask.answers() > 1 and ask.greedy(),
           "the engine refuses it, and says so itself"),
-    Shape("decode_only", "n_range", lambda ask: not 1 <= ask.answers() <= MOST_PARTS,
-          f"more than {MOST_PARTS} handoffs of one prompt cost more than computing it once"),
+    Shape("decode_only", "too_many", lambda ask: not 1 <= ask.prompts() * ask.answers() <= MOST_PARTS,
+          f"more than {MOST_PARTS} answers at once would fill both roles; or n is nothing that could be counted"),
     Shape("split", "prompt_list", lambda ask: ask.prompts() > 1,
           "the engine gives the first prompt's ticket to all of them: wrong text, or a dead engine"),
     Shape("split", "n", lambda ask: ask.answers() > 1,
@@ -71,10 +73,6 @@ TABLE = (
           " any API, streamed or not: decode samples everything from the KV cache of the prompt"),
 )  # fmt: skip
 PLAIN = TABLE[-1]
-
-
-def _too_many(parts: float) -> bool:
-    return MOST_PARTS < parts < float("inf")  # infinite: `n` is no number, which the engine will say
 
 
 @dataclass(frozen=True, slots=True)

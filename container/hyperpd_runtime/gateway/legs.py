@@ -6,12 +6,13 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiohttp
 
 from hyperpd.errors import DecodeFailed, PrefillFailed
+from hyperpd.recipe import Recipe
 from hyperpd_runtime.gateway import handoff, telemetry, usage
 from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.guard import Admitted
@@ -22,6 +23,7 @@ from hyperpd_runtime.gateway.telemetry import Record
 
 _STEP_TIMEOUT_S = 30
 _RELEASE_TIMEOUT_S = 10
+_OF_THE_FLEET = (401, 403, 404, 429)  # says nothing of the client's request, which decode may well answer
 # When the client leaves, a leg goes on for a moment.
 # - An engine looks for aborts between its steps only: a prefill whose last step runs (for a short prompt, the
 #   only one) pins its blocks all the same, for a whole lease unless its ticket is read and given back. One
@@ -38,37 +40,44 @@ Sent = dict[str, bool]  # not empty once the body of a request goes out
 class Legs:
     """Calls to engines. What outlives its request runs in the background, until `close`."""
 
-    def __init__(self, session: aiohttp.ClientSession, model: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, recipe: Recipe, another: Callable[[Member], Member]) -> None:
+        """another: decode worker than the one that failed to give a ticket back."""
         self._session = session
-        self._model = model
+        self._another = another
+        self._model = recipe.model.name
+        self._prefill_ranks = recipe.prefill.parallel.data if recipe.prefill else 1
         self._background: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Wait for the tickets that are being given back."""
-        await asyncio.gather(*self._background)
+        while self._background:  # what is let go of may begin another
+            await asyncio.gather(*self._background)
 
     async def prefill(self, api: Api, body: dict[str, Any], prefill: Member) -> Ticket:
         """Compute a prompt. Raises PrefillFailed, HandoffFailed, EngineRefused, or what aiohttp raises."""
         sent_s = time.monotonic()
         async with self._post(prefill, api.path, handoff.prefill_body(body, api)) as response:
             raw = await response.read()
-            if 400 <= response.status < 500:
+            if 400 <= response.status < 500 and response.status not in _OF_THE_FLEET:
                 raise EngineRefused(Answer(response.status, response.content_type, raw))
             if response.status != 200:
                 raise PrefillFailed(f"{prefill.name} answered {response.status}")
             try:
                 answer = json.loads(raw)
             except ValueError:
-                raise PrefillFailed(f"{prefill.name} answered no JSON") from None
+                answer = None
+            if not isinstance(answer, dict):
+                raise PrefillFailed(f"{prefill.name} answered no JSON object")
             prefill.prefill_s += _WEIGHT * (time.monotonic() - sent_s - prefill.prefill_s)
             return handoff.ticket(answer, sent_s, prefill.url)
 
     async def prefill_or_let_go(self, api: Api, body: dict[str, Any], prefill: Member, decode: Member) -> Ticket:
-        """As `prefill`; when it is cancelled, what it pins is freed."""
+        """As `prefill`; when it is cancelled, what it pins is freed. Until then it has its own place at `decode`."""
         running = asyncio.create_task(self.prefill(api, body, prefill))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
+            decode.room.keep()
             self._in_background(self._let_go(running, max(_GRACE_S, _GRACE * prefill.prefill_s), decode))
             raise
 
@@ -76,6 +85,7 @@ class Legs:
         await asyncio.wait({running}, timeout=grace_s)
         running.cancel()
         (ended,) = await asyncio.gather(running, return_exceptions=True)
+        decode.room.leave()
         if isinstance(ended, Ticket):
             self.release(ended, decode)
 
@@ -106,9 +116,14 @@ class Legs:
                 response.close()
                 record.end("client_left")
 
+            def failed() -> None:
+                if ticket:
+                    self.release(ticket, decode)
+
             told = ticket.usage if ticket else {}
             if stream:
-                answer = Answer(200, response.content_type, b"", relay(response, first, api, record, told), close)
+                events = relay(response, first, api, record, told, failed)
+                answer = Answer(200, response.content_type, b"", events, close)
             else:
                 answer = Answer(200, response.content_type, usage.correct(first, told) if told else first)
             return answer
@@ -132,42 +147,60 @@ class Legs:
         except NETWORK as error:
             raise DecodeFailed(f"{worker.name}: {error or type(error).__name__}; try again") from error
 
-    def _post(self, member: Member, path: str, body: dict[str, Any], sent: Sent | None = None) -> Any:
+    def _post(
+        self, member: Member, path: str, body: dict[str, Any], sent: Sent | None = None, rank: int | None = None
+    ) -> Any:
         # A new id for every attempt, ours: a comma in a client's id would stop lease renewal.
         headers = {"X-Request-Id": uuid.uuid4().hex, "Content-Type": "application/json"}
+        if rank is not None:
+            headers["X-data-parallel-rank"] = str(rank)
         return self._session.post(
             member.url + path, data=json.dumps(body).encode(), headers=headers, trace_request_ctx=sent
         )
 
     async def expired_leases(self, prefill: Member) -> float:
-        """How many leases have expired at `prefill`. It notices only when it steps, so it is given a step first.
+        """How many leases have expired at `prefill`. A rank notices only when it steps, so each is given a step first.
 
         Raises DecodeFailed when it does not say.
         """
-        body = {"model": self._model, "prompt": [1], "max_tokens": 3}
         async with asyncio.timeout(_STEP_TIMEOUT_S):
-            async with self._post(prefill, "/v1/completions", body) as step:
-                await step.read()
+            steps = await asyncio.gather(*(self._step(prefill, rank) for rank in range(self._prefill_ranks)))
             async with self._session.get(f"{prefill.url}/metrics") as response:
                 lines = (await response.text()).splitlines()
         counts = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(_EXPIRED_LEASES)]
-        if step.status != 200 or response.status != 200 or not counts:
+        if {*steps, response.status} != {200} or not counts:
             raise DecodeFailed(f"{prefill.name} does not say how many leases expired")
         return sum(counts)
+
+    async def _step(self, prefill: Member, rank: int) -> int:
+        """Let one data-parallel rank compute something; the HTTP status."""
+        body = {"model": self._model, "prompt": [1], "max_tokens": 3}
+        chosen = rank if self._prefill_ranks > 1 else None  # unverified with a real worker of several ranks
+        async with self._post(prefill, "/v1/completions", body, rank=chosen) as step:
+            await step.read()
+            return int(step.status)
 
     def release(self, ticket: Ticket, decode: Member) -> None:
         """Give a ticket back in the background: decode refuses the request and tells prefill to free the blocks."""
 
         async def send() -> None:
-            try:
-                async with asyncio.timeout(_RELEASE_TIMEOUT_S):
-                    async with self._post(decode, "/v1/completions", handoff.release_body(ticket)) as response:
-                        await response.read()
+            if await self._released(ticket, decode) or await self._released(ticket, self._another(decode)):
                 telemetry.RELEASED.inc()
-            except NETWORK as error:
-                telemetry.log.warning("event=release_failed worker=%s detail=%r", decode.name, str(error))
 
         self._in_background(send())
+
+    async def _released(self, ticket: Ticket, decode: Member) -> bool:
+        try:
+            async with asyncio.timeout(_RELEASE_TIMEOUT_S):
+                async with self._post(decode, "/v1/completions", handoff.release_body(ticket)) as response:
+                    await response.read()
+            if response.status == 404:  # there is no such model: it has told prefill
+                return True
+            why = f"it answered {response.status}"
+        except NETWORK as error:
+            why = str(error) or type(error).__name__
+        telemetry.log.warning("event=release_failed worker=%s detail=%r", decode.name, why)
+        return False
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -185,10 +185,12 @@ class Pool:
         """Whether no pair has been proven since the start; before that nothing is served."""
         return not self._was_ready and not any(pair.proven for pair in self.pairs)
 
-    async def watch(self, session: aiohttp.ClientSession, canary: Canary) -> None:
+    async def watch(self, canary: Canary) -> None:
         """Probe every worker and prove every pair, for ever, also those to come; one that hangs holds up no other."""
         running: dict[Member | Pair, asyncio.Task[None]] = {}
-        async with asyncio.TaskGroup() as tasks:
+        # Probes on the requests' connections would keep all of them young: each takes the one that is idle longest.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as tasks:
             while True:
                 self._changed.clear()
                 # One that left is probed as long as it lives: requests that it still runs learn of its end.

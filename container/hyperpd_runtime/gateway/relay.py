@@ -71,11 +71,17 @@ def is_error(begun: bytes, api: Api) -> bool:
 
 
 async def relay(
-    response: aiohttp.ClientResponse, first: bytes, api: Api, record: Record, told: Mapping[str, Any]
+    response: aiohttp.ClientResponse,
+    first: bytes,
+    api: Api,
+    record: Record,
+    told: Mapping[str, Any],
+    failed: Callable[[], None],
 ) -> AsyncIterator[bytes]:
     """A stream from its first event on, unparsed. One that ends without its last event is told as an error event.
 
     told: what prefill said of the prompt's tokens; where there is something, usage is put right.
+    failed: is called when decode ended without having said all.
     """
     watch = _Watch(api)
     cut, held = "", b""
@@ -91,12 +97,16 @@ async def relay(
     except NETWORK as error:
         cut = str(error) or type(error).__name__
     if cut or not watch.ended:
-        # The blank line ends whatever event was cut.
-        yield b"\n\n" + api.error_event(DecodeFailed("the stream was cut; ask again", code="stream_cut"))
+        yield b"\n\n"  # ends whatever event was cut
+        yield api.error_event(DecodeFailed("the stream was cut; ask again", code="stream_cut"))
         record.fault("error_event" if watch.error else "stream_cut", cut)
     elif watch.error:
         record.fault("error_event", "")
-    record.end("decode_failed" if cut or watch.error or not watch.ended else "ok")
+    if cut or watch.error or not watch.ended:
+        failed()
+        record.end("decode_failed")
+    else:
+        record.end("ok")
 
 
 async def _corrected(response: aiohttp.ClientResponse, held: bytes, told: Mapping[str, Any]) -> AsyncIterator[bytes]:

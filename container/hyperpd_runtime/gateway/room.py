@@ -20,29 +20,35 @@ class Room:
     def __init__(self, sequences: int) -> None:
         self.most = self.places = sequences + max(1, sequences // _AHEAD)
         self.taken = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
-    async def take(self) -> None:
-        """Return when there is a place, first come, first served."""
-        if self.taken < self.places and not self._waiting:
-            self.taken += 1
+    async def take(self, count: int = 1) -> None:
+        """Return when there are so many places, all at once; first come, first served."""
+        if not self._waiting and self._fits(count):
+            self.taken += count
             return
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.append((turn, count))
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it had its place already
-                self.leave()
-            else:
-                self._waiting.remove(turn)
+            if turn.done() and not turn.cancelled():  # it had its places already
+                self.taken -= count
+            elif (turn, count) in self._waiting:
+                self._waiting.remove((turn, count))
+            self._call()
             raise
 
+    def keep(self) -> None:
+        """Take a place for what goes on when its request has ended, also where there is none."""
+        self.taken += 1
+
     def leave(self) -> None:
+        """Give one place back."""
         self.taken -= 1
         self._call()
 
@@ -55,7 +61,12 @@ class Room:
         """It did not."""
         self.places = max(self.places // 2, 1)
 
+    def _fits(self, count: int) -> bool:
+        return self.taken + count <= self.places or not self.taken  # places may have gone since it came
+
     def _call(self) -> None:
-        while self._waiting and self.taken < self.places:
-            self.taken += 1
-            self._waiting.popleft().set_result(None)
+        while self._waiting and self._fits(self._waiting[0][1]):
+            turn, count = self._waiting.popleft()
+            if not turn.done():  # else who waited is leaving, and has not been told yet
+                self.taken += count
+                turn.set_result(None)

@@ -63,7 +63,7 @@ class Gateway:
         session = await self._resources.enter_async_context(pool.session())
         flow = Flow(session, self.pool, self._file.recipe)
         self._resources.push_async_callback(flow.close)
-        watching = [self.pool.watch(session, flow.canary), self._discovery.watch()]
+        watching = [self.pool.watch(flow.canary), self._discovery.watch()]
         watching += [self._keys.watch()] if self._keys else []
         self._watches = [asyncio.create_task(watch) for watch in watching]
         for watch in self._watches:

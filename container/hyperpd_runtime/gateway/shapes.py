@@ -10,6 +10,12 @@ from typing import Any
 from hyperpd_runtime.gateway.apis import MESSAGES, RESPONSES, Api
 
 _GREEDY_BELOW = 1e-5  # vLLM's own bound
+# Parts of a message that are no text, by their type, or by the field that the engine guesses it from.
+_MEDIA = {"image_pil", "document"} | {
+    form.format(kind)
+    for kind in ("image", "audio", "video", "file")
+    for form in ("{}", "{}_url", "{}_embeds", "input_{}")
+}
 _STATE = ("store", "background", "previous_response_id")
 
 
@@ -22,14 +28,14 @@ class Ask:
     threshold_tokens: int = 0
 
     def prompts(self) -> int:
-        """How many prompts a completion has: a text is one, and so is a list of token ids.
-
-        A list of anything else than either is one, too: the engine refuses it whole.
-        """
+        """How many prompts a completion has: a text is one, and so is a list of token ids."""
         prompt = self.body.get("prompt")
-        if isinstance(prompt, list) and (all(map(_text, prompt)) or all(map(_token_ids, prompt))):
-            return max(len(prompt), 1)
-        return 1
+        return len(prompt) if isinstance(prompt, list) and prompt and not _token_ids(prompt) else 1
+
+    def mixed_prompts(self) -> bool:
+        """Whether there may be several, and which they are is the engine's to say: it reads numbers in texts."""
+        prompt: Any = self.body.get("prompt")
+        return self.prompts() > 1 and not (all(map(_text, prompt)) or all(map(_token_ids, prompt)))
 
     def answers(self) -> float:
         """How many answers to each prompt. Infinite where `n` or the seed it counts from is no integer."""
@@ -65,6 +71,19 @@ class Ask:
         if self.api is not RESPONSES:
             return False
         return not isinstance(tools, list) or any(not _function(tool) for tool in tools)
+
+    def media(self) -> bool:
+        """Whether a message holds an image, sound, video or file."""
+        within = [self.body.get(self.api.prompt) if self.api.prompt != "prompt" else None]
+        while within:
+            part = within.pop()
+            if isinstance(part, list):
+                within += part
+            elif isinstance(part, dict):
+                if str(part.get("type")) in _MEDIA or part.keys() & _MEDIA:
+                    return True
+                within += [part.get("content"), part.get("output")]
+        return False
 
     def stored(self) -> bool:
         """Whether the answer is to be kept, or follows one that was."""
@@ -111,7 +130,7 @@ def _text(value: Any) -> bool:
 
 
 def _token_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, int) for one in value)
+    return isinstance(value, list) and all(map(_integer, value))
 
 
 def _integer(value: Any) -> bool:
@@ -119,4 +138,4 @@ def _integer(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _integer(value) or (isinstance(value, float) and math.isfinite(value))

@@ -27,7 +27,7 @@ def split(request: Admitted) -> list[Admitted]:
             part = {key: value for key, value in body.items() if key not in ("n", "best_of")}
             if prompt is not None:
                 part["prompt"] = prompt
-            if body.get("seed") is not None:
+            if number and body.get("seed") is not None:
                 part["seed"] = body["seed"] + number
             shape = decide(Ask(part, request.api, request.threshold_tokens))
             parts.append(replace(request, body=part, shape=shape))
@@ -79,13 +79,16 @@ class Joiner:
         return b"".join(self._events(part, data))
 
     def _events(self, part: int, data: bytes) -> Iterator[bytes]:
-        for payload in self._decoders[part].feed(data):
+        for payload in self._payloads(part, data):
             if payload == "[DONE]":
                 self._ended.add(part)
                 if len(self._ended) == self.parts:
                     yield from self._last()
                 continue
-            event = json.loads(payload)
+            try:
+                event = json.loads(payload)
+            except ValueError:  # the stream was cut here; an error event follows
+                continue
             if "error" in event:
                 yield encode(payload)
                 continue
@@ -98,6 +101,12 @@ class Joiner:
             for choice in event["choices"]:
                 choice["index"] = part
             yield _event(event)
+
+    def _payloads(self, part: int, data: bytes) -> list[str]:
+        try:
+            return self._decoders[part].feed(data)
+        except UnicodeDecodeError:  # cut inside a character; what ends such an event comes alone, so no other is lost
+            return []
 
     def _last(self) -> Iterator[bytes]:
         if len(self._usages) == self.parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -124,8 +125,9 @@ class Record:
         if self.ended:
             return
         self.ended = True
-        for leave in self.on_end:
-            leave()
+        with contextlib.ExitStack() as leaving:  # all of them, also where one breaks
+            for leave in self.on_end:
+                leaving.callback(leave)
         if self.part:
             return
         total_s = time.monotonic() - self.began_s

@@ -28,18 +28,23 @@ def of_prompt(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def correct(said: bytes, told: Mapping[str, Any]) -> bytes:
     """A document or an event, with the prompt's side of its usage as it was told."""
-    at = said.rfind(_KEY)
+    if _KEY not in said:
+        return said
+    text, key = said.decode(), _KEY.decode()
+    at = text.rfind(key)
     while at >= 0:
-        start = at + len(_KEY)
-        rest = said[start:].decode().lstrip(" ")
+        start = at + len(key)
+        start += text.startswith(" ", start)
         try:
-            usage, end = _decoder.raw_decode(rest)
+            usage, end = _decoder.raw_decode(text, start)
         except ValueError:
-            usage, end = None, 0
+            usage, end = {}, start
+        if usage is None:  # not said yet
+            break
         if isinstance(usage, dict) and usage.keys() & told.keys() & _DETAILS:
-            usage = {**usage, **{key: _merged(usage.get(key), value) for key, value in told.items()}}
-            return said[:start] + json.dumps(usage, separators=(",", ":")).encode() + rest[end:].encode()
-        at = said.rfind(_KEY, 0, at)  # a client's metadata may have such a key
+            usage = {**usage, **{name: _merged(usage.get(name), value) for name, value in told.items()}}
+            return (text[:start] + json.dumps(usage, separators=(",", ":")) + text[end:]).encode()
+        at = text.rfind(key, 0, at)  # a client's metadata may have such a key
     return said
 
 
