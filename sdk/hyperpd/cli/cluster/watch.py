@@ -6,7 +6,6 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
-    again,
     cluster_argument,
     json_option,
     named,
@@ -30,7 +29,7 @@ def watch(cluster: str, region: str | None, timeout_min: float, as_json: bool) -
     from hyperpd.cli.cluster import show
 
     found = named(cluster, region)
-    with remains(f"the cluster goes on without you: {again('watch', cluster, found)}"):
+    with remains(f"the cluster goes on without you: hyperpd cluster watch {cluster}"):
         status = found.wait(show.progress(as_json), timeout_s=timeout_min * 60)
     if as_json:
         output.document(show.document(status))
