@@ -16,6 +16,7 @@ import yaml
 
 from hyperpd.recipe import load
 from hyperpd_runtime.gateway import handoff
+from hyperpd_runtime.gateway.apis import COMPLETIONS
 from tests.real.fleet import Fleet, until
 from tests.real.prompts import complete, prompt
 
@@ -84,7 +85,7 @@ def test_only_workers_that_can_exchange_kv_are_paired(tmp_path: Path, http: http
         # A worker that is asked to drain is out of the pool before its engine is gone, and stays until the KV cache
         # that it computed has been read.
         body = {"model": "tiny-llama", "prompt": prompt(500, 2), "max_tokens": 4, "temperature": 0}
-        leg = http.post(f"{urls['prefill']}/v1/completions", json=handoff.prefill_body(body, chat=False)).json()
+        leg = http.post(f"{urls['prefill']}/v1/completions", json=handoff.prefill_body(body, COMPLETIONS)).json()
         at = httpx.URL(urls["prefill"])
         drained = http.post(f"http://{at.host}:{(at.port or 0) + 200}/drain")
         assert drained.status_code == 202
