@@ -39,7 +39,7 @@ def test_rights_are_those_of_the_consoles_stack(orchestrator, monkeypatch):
     monkeypatch.setattr(rights, "_repository", lambda _: f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/team/hyperpd")
     ours = by_sid(rights.policy(made)["Statement"])
     expected = by_sid(theirs["Policies"][0]["PolicyDocument"]["Statement"])
-    assert IMAGE.startswith(f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/team/hyperpd@")
+    assert IMAGE.startswith(f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/team/hyperpd")
     for sid in ("LifecycleRead", "LifecycleList"):  # the folder has another name, and that alone differs
         text = repr(ours.pop(sid)).replace("hyperpd/hyperpd/lifecycle", "FOLDER")
         assert text == repr(expected.pop(sid)).replace("hyperpd/lifecycle", "FOLDER")
