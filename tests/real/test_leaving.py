@@ -50,6 +50,15 @@ def send(fleet: Fleet, body: Body, part: float = 1.0) -> socket.socket:
     return connection
 
 
+def await_bytes(connection: socket.socket, wanted: bytes) -> None:
+    """Read until `wanted` has come: the head of an answer and its first event may come apart."""
+    found = b""
+    while wanted not in found:
+        more = connection.recv(1 << 16)
+        assert more, found
+        found += more
+
+
 @contextlib.contextmanager
 def frozen(fleet: Fleet, name: str) -> Iterator[None]:
     """One worker stands still: its API, its scheduler, its worker. For less than 3 s, or it counts as lost."""
@@ -84,11 +93,10 @@ def test_blocks_are_freed_whenever_a_client_leaves(pd: Fleet, moment: str, strea
             connection.close()
             until(lambda: in_flight(pd) == 0)
     else:
-        connection = send(pd, body)
-        if stream:
-            assert b"data: " in connection.recv(1 << 16)
-        until(lambda: usage(pd)["decode-0"] > 0)
-        connection.close()
+        with send(pd, body) as connection:
+            if stream:
+                await_bytes(connection, b"data: ")
+            until(lambda: usage(pd)["decode-0"] > 0)
     until(lambda: at_baseline(pd), FREED_S)
 
 
