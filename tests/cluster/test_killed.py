@@ -116,6 +116,23 @@ def test_delete_killed_at_any_call_goes_on(here, warm, tmp_path):
         assert state(here, name) == repr({"clusters": 0, "roles": [], "buckets": []}), f"{name}: call {at}, {after}"
 
 
+@pytest.mark.parametrize(("operation", "after"), [("DeleteCluster", True), ("DeleteObjects", False)])
+def test_delete_killed_leaves_no_files_in_a_bucket_that_the_file_names(here, warm, tmp_path, operation, after):
+    """By then the cluster is gone, and only the file tells of the bucket."""
+    s3 = here.aws.stage.client("s3")
+    s3.create_bucket(Bucket="sagemaker-ours", CreateBucketConfiguration={"LocationConstraint": REGION})
+    path = str(written(tmp_path, here.eks(bucket="sagemaker-ours")))
+    assert warm.run("cluster", "create", path, "--no-wait", "--no-preflight") == 0
+    here.gate.faults[:] = [Cut(1, operation, after_effect=after, do=warm.kill)]
+    assert warm.run("cluster", "delete", path, "--yes") == -9, warm.out.read_text()
+    here.gate.faults[:] = []
+    here.control.advance(7200)
+    assert here.made()["clusters"] == []
+    assert here.made()["keys"] != []
+    assert warm.run("cluster", "delete", path, "--yes") == 0, warm.out.read_text()
+    assert here.made() == {"clusters": [], "roles": [], "buckets": ["sagemaker-ours"], "keys": []}
+
+
 def test_a_process_started_anew(here, tmp_path):
     """As the others, and not forked: python -c, as the command is."""
     path = written(tmp_path, here.eks())

@@ -174,7 +174,7 @@ def watch(trial: Trial) -> None:
 
 def update(trial: Trial) -> None:
     here = failing(trial)
-    path = trial.file(here.eks(continuous=True, groups={"decode": {"count": 2}}))
+    path = trial.file(here.eks(continuous=True, tags={"team": "a"}, groups={"decode": {"count": 2}}))
     trial.run(here.aws, of(path), path, "--yes", code=4)
     # A bucket and a role are made where the file names none any more.
     here = trial.account()
@@ -221,12 +221,12 @@ def patch(trial: Trial) -> None:
     here = trial.account(LifecycleFailure("decode", nodes=(1,)))
     running(here)
     here.control.account.latest = "1.5.0"
-    trial.run(here.aws, NAMED, "pd", "--yes")
+    trial.run(here.aws, NAMED, "pd", "--yes", "--force")
     here = failing(trial)
     Cluster("pd").wait(poll_s=0)
     Cluster("pd").scale({"decode": 2})
     here.control.account.latest = "1.5.0"
-    trial.run(here.aws, NAMED, "pd", "--yes", code=4)
+    trial.run(here.aws, NAMED, "pd", "--yes", "--force", code=4)
 
 
 def delete(trial: Trial) -> None:

@@ -142,6 +142,7 @@ COMMANDS: dict[str, tuple[Grant, ...]] = {
         *_PREPARE,
         *_MAKE,
         Grant("sagemaker:UpdateCluster", "cluster", "the change"),
+        Grant("sagemaker:AddTags", "cluster", "tags that the file has, and the cluster has not"),
         *_PASS,
         *_WATCH,
     ),

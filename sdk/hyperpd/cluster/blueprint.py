@@ -66,6 +66,18 @@ class Blueprint:
         hook = _HOOKS[self.spec.orchestrator.kind]
         return found.model_copy(update={hook.removesuffix(".sh"): hook})
 
+    @property
+    def folders(self) -> list[tuple[str, str]]:
+        """(bucket, folder in it) of all lifecycle files that nodes read; "": the whole bucket."""
+        found: dict[tuple[str, str], None] = {}
+        for lifecycle in map(self.lifecycle, self.groups.values()):
+            if lifecycle.uploaded:
+                found[self.bucket, self.names.prefix] = None
+            elif lifecycle.source != "none":
+                bucket, _, folder = lifecycle.source.removeprefix("s3://").partition("/")
+                found[bucket, folder.strip("/")] = None
+        return list(found)
+
     def folder(self, lifecycle: Lifecycle) -> str:
         """SourceS3Uri: of uploaded files by their digest, so that a node never reads half of two versions."""
         if not lifecycle.uploaded:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from hyperpd.cluster import groups, rules
-from hyperpd.cluster.spec import ClusterSpec, InstanceGroup, Lifecycle
+from hyperpd.cluster.spec import SPELLED, ClusterSpec, InstanceGroup, Lifecycle
 from hyperpd.errors import RecipeError
 from hyperpd.problems import problems
 from hyperpd.recipe import read
@@ -35,7 +35,7 @@ def parse(document: Any, where: str) -> ClusterSpec:
     try:
         return ClusterSpec.model_validate(document)
     except ValidationError as error:
-        raise RecipeError(where, problems(error, ClusterSpec)) from None
+        raise RecipeError(where, problems(error, ClusterSpec, SPELLED)) from None
 
 
 def check(spec: ClusterSpec, where: str = "") -> dict[str, InstanceGroup]:
@@ -44,7 +44,9 @@ def check(spec: ClusterSpec, where: str = "") -> dict[str, InstanceGroup]:
     try:
         resolved = groups.resolve(spec)
     except ValidationError as error:
-        raise RecipeError(where, [f"groups: {problem}" for problem in problems(error, InstanceGroup)]) from None
+        raise RecipeError(
+            where, [f"groups: {problem}" for problem in problems(error, InstanceGroup, SPELLED)]
+        ) from None
     found = [*rules.problems(spec, resolved), *_folders(spec)]
     if found:
         raise RecipeError(where, found)

@@ -297,7 +297,7 @@ def test_whose_cluster_it_is() -> None:
     assert said(clusters.check(made, Clusters((described("pd"),), {}))) == [("problem", "name")]
     failed = Clusters((described("pd", ClusterStatus="Failed", FailureMessage="no capacity"),), ours)
     (one,) = clusters.check(made, failed)
-    assert ("no capacity" in one.what, one.fix) == (True, "hyperpd cluster delete pd")
+    assert ("no capacity" in one.what, one.fix) == (True, "hyperpd cluster delete pd --region us-east-1")
     (one,) = clusters.check(made, Clusters((described("pd"), described("pd-2")), None))
     assert one.fix == "set name: pd-3"
 
