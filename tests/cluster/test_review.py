@@ -81,7 +81,9 @@ def test_flows_are_those_of_the_network_policies(policies: list[dict[str, Any]])
 
 
 def test_what_is_not_encrypted_is_said_plainly(policies: list[dict[str, Any]]) -> None:
-    found = reviewed(ON_EKS, policies)
+    made = verdicts(reviewed(ON_EKS, policies))
+    assert made["TCP and UDP of gateway (ml.c6i.2xlarge) to other nodes"] == "encrypted"
+    found = reviewed(ON_EKS, policies, groups={"gateway": {"instance_type": "ml.c5.2xlarge"}})
     said = verdicts(found)
     assert said["TCP and UDP of prefill (ml.p5en.48xlarge) to other nodes"] == "encrypted"
     assert said["TCP and UDP of gateway (ml.c5.2xlarge) to other nodes"] == "NOT encrypted"

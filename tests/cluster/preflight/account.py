@@ -194,6 +194,13 @@ def healthy(aws: Account, **change: Any) -> Body:
     return document
 
 
+def allowed(aws: Account, document: Body) -> Body:
+    """The role may do what nodes of this document need."""
+    policy = json.dumps(rights.policy(aws.plan(document)))
+    aws.stage.client("iam").put_role_policy(RoleName="nodes", PolicyName="more", PolicyDocument=policy)
+    return document
+
+
 def make_subnet(aws: Account, vpc: str, block: str, zone: str) -> str:
     """A subnet; its id."""
     made = aws.stage.client("ec2").create_subnet(VpcId=vpc, CidrBlock=block, AvailabilityZoneId=zone)

@@ -146,7 +146,6 @@ CASES = (
         "begins with sagemaker-",
         in_s3("our-files", b"#!/bin/sh\n"),
         code=2,
-        also=frozenset({"role-policy"}),
     ),
     Broken("lifecycle file not in S3", "lifecycle-files", "own/on_create.sh is not there", in_s3(BUCKET, None), code=2),
     Broken("CRLF in S3", "lifecycle-files", "carriage return", in_s3(BUCKET, b"#!/bin/sh\r\n"), code=2),
