@@ -19,7 +19,7 @@ from hyperpd.cluster.file import parse
 from hyperpd.cluster.names import Place
 from hyperpd.cluster.permissions import Scope, permissions, policy
 from tests.cluster.files import SLURM, merged, written
-from tests.cluster.preflight.account import BUCKET, GPU, ZONE, healthy
+from tests.cluster.preflight.account import BUCKET, GPU, ZONE, accounted, healthy
 from tests.cluster.preflight.account import Account as Whole
 from tests.cluster.preflight.broken import READS
 from tests.fakes.aws import Aws
@@ -127,6 +127,8 @@ def plan(trial: Trial) -> None:
         path = trial.file(document, orchestrator={"eks": "prd"})
         trial.run(aws, of(path), path, code=2)  # no such EKS cluster: which there are
         aws.eks.addon("prod", "vpc-cni", "v1.20.4-eksbuild.2", enableNetworkPolicy="true")
+        path = trial.file(accounted(aws, document))
+        trial.run(aws, of(path), path)
         path = trial.file(document, role=None, bucket=None)
         made = Cluster.create(load(path))
         trial.run(aws, of(path), path)  # it is there

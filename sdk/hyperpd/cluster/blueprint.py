@@ -54,6 +54,12 @@ class Blueprint:
         return f"arn:{self.place.partition}:eks:{self.place.region}:{self.place.account}:cluster/{given}"
 
     @property
+    def accounting_secret(self) -> str | None:
+        """ARN of the secret of Slurm's accounting database."""
+        slurm = self.spec.orchestrator.slurm
+        return slurm.accounting.secret if slurm and slurm.accounting else None
+
+    @property
     def tags(self) -> dict[str, str]:
         """Of the cluster and of all that is made for it."""
         return {**self.spec.tags, OWNER_TAG: self.spec.name}

@@ -138,10 +138,9 @@ def _keys(plan: Blueprint) -> list[Object]:
 def _accounting(plan: Blueprint) -> list[Object]:
     """Reads the secret of Slurm's accounting database. AWS does not say who reads it: that nodes do, by their role, is
     unverified on a live account."""
-    slurm = plan.spec.orchestrator.slurm
-    if slurm is None or slurm.accounting is None:
+    if not plan.accounting_secret:
         return []
-    return [_allow("AccountingSecret", ["secretsmanager:GetSecretValue"], [slurm.accounting.secret])]
+    return [_allow("AccountingSecret", ["secretsmanager:GetSecretValue"], [plan.accounting_secret])]
 
 
 def _allow(sid: str, actions: list[str], resources: Any, condition: Object | None = None) -> Object:

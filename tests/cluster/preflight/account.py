@@ -201,6 +201,16 @@ def allowed(aws: Account, document: Body) -> Body:
     return document
 
 
+def accounted(aws: Account, document: Body) -> Body:
+    """`document` on Slurm, with an external accounting database, whose secret is there."""
+    secret = aws.stage.client("secretsmanager").create_secret(Name="slurm", SecretString="{}")["ARN"]
+    accounting = {"endpoint": "db.example.com", "secret": secret}
+    kinds = {name: {"slurm": {"node": "login" if name == "gateway" else "compute"}} for name in document["groups"]}
+    controller = {"instance_type": CPU, "count": 1, "slurm": {"node": "controller"}}
+    change = {"orchestrator": {"eks": None, "slurm": {"accounting": accounting}}, "continuous": True}
+    return allowed(aws, merged(document, {**change, "groups": {**kinds, "controller": controller}}))
+
+
 def make_subnet(aws: Account, vpc: str, block: str, zone: str) -> str:
     """A subnet; its id."""
     made = aws.stage.client("ec2").create_subnet(VpcId=vpc, CidrBlock=block, AvailabilityZoneId=zone)

@@ -23,6 +23,7 @@ from tests.cluster.preflight.account import (
     ZONE,
     Account,
     Document,
+    accounted,
     allowed,
     make_subnet,
 )
@@ -238,6 +239,25 @@ def narrow(aws: Account, document: Document, folder: Path) -> None:
     kept = [one for one in rights.policy(aws.plan(document))["Statement"] if "Interfaces" not in one["Sid"]]
     policy = json.dumps({"Version": "2012-10-17", "Statement": kept})
     aws.stage.client("iam").put_role_policy(RoleName="nodes", PolicyName="nodes", PolicyDocument=policy)
+
+
+def narrow_pass(aws: Account, document: Document, folder: Path) -> Document:
+    """A role for Karpenter. That it may be passed to one service alone is the caller's policy to say."""
+    iam, trusted = aws.stage.client("iam"), json.loads(json.dumps(rights.trust()))
+    trusted["Statement"][0]["Principal"]["Service"] = "hyperpod.sagemaker.amazonaws.com"
+    iam.create_role(RoleName="scaler", AssumeRolePolicyDocument=json.dumps(trusted))
+    scale = {"Effect": "Allow", "Action": "sagemaker:Batch*", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [scale]})
+    iam.put_role_policy(RoleName="scaler", PolicyName="scale", PolicyDocument=policy)
+    scaling = {"role": f"arn:aws:iam::{ACCOUNT}:role/scaler"}
+    return allowed(aws, merged(document, {"continuous": True, "autoscaling": scaling}))
+
+
+def forgotten(aws: Account, document: Document, folder: Path) -> Document:
+    document = accounted(aws, document)
+    secret = document["orchestrator"]["slurm"]["accounting"]["secret"]
+    aws.stage.client("secretsmanager").delete_secret(SecretId=secret)
+    return document
 
 
 def taken_role(aws: Account, document: Document, folder: Path) -> Document:

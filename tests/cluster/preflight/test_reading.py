@@ -14,7 +14,7 @@ from hyperpd.cluster.aws import Aws
 from hyperpd.cluster.preflight import Preflight, run
 from hyperpd.cluster.preflight.reading import action
 from tests.cluster.files import merged, spec
-from tests.cluster.preflight.account import BUCKET, GPU, ZONE, Account, Document, allowed, healthy
+from tests.cluster.preflight.account import BUCKET, GPU, ZONE, Account, Document, accounted, allowed, healthy
 from tests.fakes.gate import Cut, Throttle
 
 EVERYTHING = ["ec2:*", "eks:*", "iam:*", "pricing:*", "s3:*", "sagemaker:*", "servicequotas:*"]
@@ -49,6 +49,7 @@ def test_no_read_changes_anything_and_every_one_is_listed(aws: Account, document
     aws.eks.addons["prod", "vpc-cni"]["addonVersion"] = "v1.18.0-eksbuild.1"
     (old,) = planned(aws, document).of("problem")  # reads the versions that there are
     assert "--addon-version v9.0.0-eksbuild.1" in old.fix  # what EKS would install, not its newest
+    planned(aws, accounted(aws, document))
     client = aws.client("sagemaker")
     client.create_cluster(
         ClusterName="pd",
