@@ -68,9 +68,18 @@ def _anonymous(value: Any, words: dict[str, str]) -> Any:
     return text
 
 
-def test_create_killed_at_any_call_goes_on(here, warm, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("orchestrator", "given"),
+    [
+        pytest.param("eks", ("--no-preflight",), id="alone"),
+        # An EKS cluster takes one HyperPod cluster, says preflight; and here are many.
+        pytest.param("slurm", (), id="after a preflight", marks=pytest.mark.nightly),
+    ],
+)
+def test_create_killed_at_any_call_goes_on(here, warm, tmp_path, capsys, orchestrator, given):
     def create(name: str) -> int:
-        return warm.run("cluster", "create", str(written(tmp_path, here.eks(name=name))), "--no-wait", "--no-preflight")
+        file = written(tmp_path, getattr(here, orchestrator)(name=name))
+        return warm.run("cluster", "create", str(file), "--no-wait", *given)
 
     begin = len(here.gate.calls)
     assert create("clean-000") == 0, warm.out.read_text()
@@ -91,6 +100,7 @@ def test_create_killed_at_any_call_goes_on(here, warm, tmp_path, capsys):
         assert state(here, name) == wanted, where
         ever = [one.name for one in here.control.account.clusters]  # those that are gone, too
         assert ever.count(name) == 1, where
+        here.control.account.clusters.clear()  # a preflight looks at each
 
 
 def test_delete_killed_at_any_call_goes_on(here, warm, tmp_path):
