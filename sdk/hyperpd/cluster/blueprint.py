@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from hyperpd.cluster import file
 from hyperpd.cluster.lifecycle import Scripts, scripts
 from hyperpd.cluster.names import OWNER_TAG, Names, Place
-from hyperpd.cluster.spec import ClusterSpec, InstanceGroup, Lifecycle
-
-_HOOKS = {"eks": "on_create.sh", "slurm": "on_init_complete.sh"}
+from hyperpd.cluster.spec import HOOKS, ClusterSpec, InstanceGroup, Lifecycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class Blueprint:
         found = group.lifecycle or self.spec.lifecycle
         if found.source == "none" or found.on_create or found.on_init_complete:
             return found
-        hook = _HOOKS[self.spec.orchestrator.kind]
+        hook = HOOKS[self.spec.orchestrator.kind]
         return found.model_copy(update={hook.removesuffix(".sh"): hook})
 
     @property

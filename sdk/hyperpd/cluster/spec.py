@@ -21,6 +21,7 @@ _TYPE = r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$"
 _SUBNET = r"^subnet-[0-9a-f]{8,17}$"
 _SECURITY_GROUP = r"^sg-[0-9a-f]{8,17}$"
 _TAG = r"^[\w\s.:/=+@-]*$"
+HOOKS = {"eks": "on_create.sh", "slurm": "on_init_complete.sh"}  # what runs where a file names nothing
 OWN_TAGS = "hyperpd:"  # what hyperpd tags begins with this, and what others tag does not
 
 SPELLED = {  # pattern → an example, for who did not write it so

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hyperpd.cluster.groups import THREADS_PER_CORE, WORKERLESS, machines
+from hyperpd.cluster.spec import HOOKS
 from hyperpd.deploy.console.site import LIFECYCLE, Object, Site, chosen, ref, sub
 
 
@@ -46,7 +47,7 @@ def groups(site: Site, role: Any, folder: Any, plan: Object | None) -> list[Obje
 
 def _hook(site: Site) -> Object:
     """EKS runs OnCreate. With SlurmConfig in each group the image sets Slurm up itself where OnCreate is left out."""
-    return {"OnCreate": "on_create.sh"} if site.eks else {"OnInitComplete": "on_init_complete.sh"}
+    return {"OnCreate": HOOKS["eks"]} if site.eks else {"OnInitComplete": HOOKS["slurm"]}
 
 
 def templated(site: Site) -> list[Object]:
