@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import get_origin
 
 from pydantic import BaseModel, ValidationError
 
 
-def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """pydantic's findings as sentences: "path: what; what to try"."""
+def problems(error: ValidationError, root: type[BaseModel], spelled: Mapping[str, str] | None = None) -> list[str]:
+    """pydantic's findings as sentences: "path: what; what to try". spelled: pattern of a text → an example of it."""
     found = []
     for item in error.errors(include_url=False):
         location = item["loc"]
@@ -24,7 +24,11 @@ def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
             value = "" if isinstance(item["input"], dict | BaseModel) else f" (found {item['input']!r})"
             says = item["msg"].removeprefix("Value error, ")
             field = block.model_fields.get(str(location[-1])) if block and location else None
-            if item["type"] == "string_pattern_mismatch" and field and field.description:
+            if item["type"] == "tuple_type":
+                says = "a list is wanted, as in [a, b]"
+            elif example := (spelled or {}).get(str(item.get("ctx", {}).get("pattern", ""))):
+                says = f"not spelled as it has to be; as in {example}"
+            elif item["type"] == "string_pattern_mismatch" and field and field.description:
                 says = f"not spelled as it has to be: {field.description}"
             # What blocks demand of each other names its own fields.
             found.append(f"{path}: {says}{value}" if path else says)

@@ -6,9 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import boto3
+import botocore.loaders
+import botocore.session
 import pytest
 
 from hyperpd.cli.main import main
@@ -72,6 +76,27 @@ class Account:
         }
 
 
+class _Loader(botocore.loaders.Loader):
+    """S3's model anew each time: clients rewrite its paths, which the stand-ins read."""
+
+    def load_service_model(self, service_name: str, *given: Any, **named: Any) -> Any:
+        loader = botocore.loaders.Loader() if service_name == "s3" else super()
+        return loader.load_service_model(service_name, *given, **named)
+
+
+@cache
+def _loader() -> botocore.loaders.Loader:
+    return _Loader()
+
+
+@pytest.fixture(autouse=True)
+def _models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore reads eight services' models anew for each session: two seconds of each test."""
+    monkeypatch.setattr(botocore.session, "create_loader", lambda search_path_string=None: _loader())
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # as in a process of its own
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # a second of each test, and no image is asked for
+
+
 @pytest.fixture(autouse=True)
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cluster.create makes no preflight unless a test says check=True: it asks much, and has tests of its own."""
@@ -105,7 +130,6 @@ def hyperpd(
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs a command of hyperpd within this process; exit status, standard output, standard error."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
 
     def run(*argv: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hyperpd", *map(str, argv)])

@@ -84,7 +84,6 @@ def test_what_cannot_be_changed_is_named_and_nothing_is_sent():
         {
             "network": {"subnets": ["subnet-0fedcba9876543210"]},
             "orchestrator": {"eks": "other"},
-            "tags": {"team": "training"},
             "autoscaling": {"role": f"arn:aws:iam::{ACCOUNT}:role/other"},
             "groups": {"prefill": {"image_release": "1.2.4"}},
         },
@@ -94,7 +93,6 @@ def test_what_cannot_be_changed_is_named_and_nothing_is_sent():
         "network",
         "orchestrator",
         "autoscaling.role",
-        "tags",
         "groups.prefill.image_release",
     ]
     assert changes.request is None
@@ -153,9 +151,51 @@ def test_an_update_that_cannot_be_or_has_nothing_to_change(account):
     with pytest.raises(CloudError, match="hyperpd cluster create makes it"):
         Cluster("pd").update(parse(here.eks(), "c"))
     Cluster.create(parse(here.eks(), "c")).wait(poll_s=0, new=True)
-    with pytest.raises(RecipeError, match=r"tags: team; UpdateCluster has none"):
-        Cluster("pd").update(parse(here.eks(tags={"team": "a"}), "c"))
+    with pytest.raises(RecipeError, match=r"continuous|orchestrator"):
+        Cluster("pd").update(parse(here.eks(orchestrator={"eks": "other"}, tags={"team": "a"}), "c"))
+    assert here.gate.named("UpdateCluster") == here.gate.named("AddTags") == []
+
+
+def test_tags_of_others_stay_and_ones_own_are_added(account):
+    here = account()
+    cluster = Cluster.create(parse(here.eks(tags={"team": "a", "kind": "x"}), "c"))
+    arn = cluster.wait(poll_s=0, new=True).arn
+    here.control.account.tags[arn]["cost-centre"] = "of somebody else"
+    assert not Cluster.plan(parse(here.eks(tags={"team": "a"}), "c")).changes
+    spec = parse(here.eks(tags={"team": "b", "new": "c"}), "c")
+    planned = Cluster.plan(spec)
+    assert planned.changes.lines() == ["tags.team: a → b", "tags.new: none → c"]
+    assert [call.operation for call in planned.calls] == ["add_tags"]
+    cluster.update(spec)
+    owned = {"hyperpd:cluster": "pd", "cost-centre": "of somebody else"}
+    assert here.control.account.tags[arn] == {**owned, "team": "b", "kind": "x", "new": "c"}
     assert here.gate.named("UpdateCluster") == []
+
+
+def test_a_volume_keeps_its_key():
+    def volumes(*given: dict[str, Any]) -> dict[str, Any]:
+        return merged(EKS, {"continuous": True, "groups": {"prefill": {"volumes": list(given)}}})
+
+    said = "volumes.kms_key of the {} volume: {} to {}; HyperPod keeps a volume's key: add a group with the other one"
+    second, root = {"size_gb": 5, "kms_key": "a"}, {"root": True, "kms_key": "a"}
+    for before, after, what in (
+        (volumes(second), volumes({**second, "kms_key": "b"}), ("second", "a", "b")),
+        (volumes(second), volumes({"size_gb": 5}), ("second", "a", "none")),
+        (volumes(root), volumes(), ("root", "a", "none")),
+    ):
+        changes = diff(create(plan(after)), create(plan(before)))
+        assert changes.request is None
+        assert [said.format(*what) in one for one in changes.impossible] == [True]
+    assert diff(create(plan(volumes())), create(plan(volumes(second)))).impossible == ()
+    arn = "arn:aws:kms:us-east-1:123456789012:key/a"
+    assert diff(create(plan(volumes(second))), create(plan(volumes({**second, "kms_key": arn})))).impossible == ()
+
+
+def test_an_accounting_database_is_not_taken_out():
+    before = create(plan(SLURM_FULL))
+    after = create(plan(merged(SLURM_FULL, {"orchestrator": {"slurm": {"accounting": None}}})))
+    assert [one.split(":")[0] for one in diff(after, before).impossible] == ["orchestrator.slurm.accounting"]
+    assert diff(before, after).impossible == ()
 
 
 def test_scaling_touches_one_group_and_nothing_else_of_it(account):

@@ -8,7 +8,7 @@ import pytest
 
 from hyperpd.cluster import Cluster
 from hyperpd.cluster.file import parse
-from hyperpd.errors import CloudError, RecipeError
+from hyperpd.errors import CloudError, NotReady, RecipeError
 from tests.fakes.hyperpod import Cut, Fail, Unseen
 
 
@@ -82,6 +82,21 @@ def test_what_the_file_names_is_used_and_not_made(account):
     assert all(key.startswith("hyperpd/pd/lifecycle/") for key in made["keys"])
     group = here.control.cluster("pd").spec["InstanceGroups"][0]
     assert (group["ExecutionRole"], group["LifeCycleConfig"]["SourceS3Uri"][:17]) == (arn, "s3://sagemaker-ou")
+
+
+def test_files_that_are_in_s3_already_are_read_by_the_role_that_is_made(account):
+    here = account()
+    s3, iam = here.aws.stage.client("s3"), here.aws.stage.client("iam")
+    s3.create_bucket(Bucket="sagemaker-ours", CreateBucketConfiguration={"LocationConstraint": "us-east-2"})
+    s3.put_object(Bucket="sagemaker-ours", Key="own/on_create.sh", Body=b"#!/bin/sh\n")
+    own = {"source": "s3://sagemaker-ours/own/", "on_create": "on_create.sh"}
+    cluster = Cluster.create(parse(here.eks(lifecycle=own), "c"))
+    assert cluster.wait(poll_s=0, new=True).ready
+    # Without its policy it is a role like any other, and nodes that start with it fail.
+    iam.delete_role_policy(RoleName=cluster.names.role, PolicyName="hyperpd")
+    changes = cluster.scale({"decode": 2})
+    with pytest.raises(NotReady, match="the role may not s3:ListBucket and s3:GetObject"):
+        cluster.wait(poll_s=0, expect=changes.counts)
 
 
 def test_a_changed_file_says_use_update(account):

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from hyperpd.cluster import file, groups
+from hyperpd.cluster import file
 from hyperpd.cluster.blueprint import blueprint
+from hyperpd.cluster.encryption import in_transit
 from hyperpd.cluster.names import Place
 from hyperpd.cluster.requests import instance_groups
 from hyperpd.deploy.console import groups as console
@@ -35,7 +36,12 @@ def test_groups_are_those_of_the_console(name, orchestrator):
     theirs = console.groups(site, ROLE, folder, None)
     ours = [{k: v for k, v in group.items() if k != "KubernetesConfig"} for group in instance_groups(made)]
     assert ours == theirs
-    assert (console.THREADS_PER_CORE, console.GATEWAYS_MAX) == (groups.THREADS_PER_CORE, groups.GATEWAYS_MAX)
+
+
+def test_prompts_pass_no_machine_whose_network_is_not_encrypted():
+    for name in set(gpu_recipes()) - {"tiny-gpu-1p1d"}:
+        for group in file.check(from_recipe("slurm", name)).values():
+            assert in_transit(str(group.instance_type)), (name, group.instance_type)
 
 
 def test_on_eks_nodes_are_labelled_with_their_role():

@@ -68,9 +68,18 @@ def _anonymous(value: Any, words: dict[str, str]) -> Any:
     return text
 
 
-def test_create_killed_at_any_call_goes_on(here, warm, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("orchestrator", "given"),
+    [
+        pytest.param("eks", ("--no-preflight",), id="alone"),
+        # An EKS cluster takes one HyperPod cluster, says preflight; and here are many.
+        pytest.param("slurm", (), id="after a preflight", marks=pytest.mark.nightly),
+    ],
+)
+def test_create_killed_at_any_call_goes_on(here, warm, tmp_path, capsys, orchestrator, given):
     def create(name: str) -> int:
-        return warm.run("cluster", "create", str(written(tmp_path, here.eks(name=name))), "--no-wait", "--no-preflight")
+        file = written(tmp_path, getattr(here, orchestrator)(name=name))
+        return warm.run("cluster", "create", str(file), "--no-wait", *given)
 
     begin = len(here.gate.calls)
     assert create("clean-000") == 0, warm.out.read_text()
@@ -91,6 +100,7 @@ def test_create_killed_at_any_call_goes_on(here, warm, tmp_path, capsys):
         assert state(here, name) == wanted, where
         ever = [one.name for one in here.control.account.clusters]  # those that are gone, too
         assert ever.count(name) == 1, where
+        here.control.account.clusters.clear()  # a preflight looks at each
 
 
 def test_delete_killed_at_any_call_goes_on(here, warm, tmp_path):
@@ -114,6 +124,23 @@ def test_delete_killed_at_any_call_goes_on(here, warm, tmp_path):
         here.control.advance(600)
         assert (second, delete(name)) in ((0, 0), (4, 0)), warm.out.read_text()
         assert state(here, name) == repr({"clusters": 0, "roles": [], "buckets": []}), f"{name}: call {at}, {after}"
+
+
+@pytest.mark.parametrize(("operation", "after"), [("DeleteCluster", True), ("DeleteObjects", False)])
+def test_delete_killed_leaves_no_files_in_a_bucket_that_the_file_names(here, warm, tmp_path, operation, after):
+    """By then the cluster is gone, and only the file tells of the bucket."""
+    s3 = here.aws.stage.client("s3")
+    s3.create_bucket(Bucket="sagemaker-ours", CreateBucketConfiguration={"LocationConstraint": REGION})
+    path = str(written(tmp_path, here.eks(bucket="sagemaker-ours")))
+    assert warm.run("cluster", "create", path, "--no-wait", "--no-preflight") == 0
+    here.gate.faults[:] = [Cut(1, operation, after_effect=after, do=warm.kill)]
+    assert warm.run("cluster", "delete", path, "--yes") == -9, warm.out.read_text()
+    here.gate.faults[:] = []
+    here.control.advance(7200)
+    assert here.made()["clusters"] == []
+    assert here.made()["keys"] != []
+    assert warm.run("cluster", "delete", path, "--yes") == 0, warm.out.read_text()
+    assert here.made() == {"clusters": [], "roles": [], "buckets": ["sagemaker-ours"], "keys": []}
 
 
 def test_a_process_started_anew(here, tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hyperpd.cluster import causes, reader, repair, state, watch
+from hyperpd.cluster import causes, reader, state, watch
 from hyperpd.cluster.aws import Aws
 from hyperpd.cluster.names import Names, Place
 from hyperpd.cluster.state import Node, Status
@@ -77,6 +77,5 @@ def test_a_rebooted_node_is_back_after_it_was_away(says, monkeypatch):
         ]
 
     monkeypatch.setattr(reader, "nodes", nodes)
-    node = state.node({"InstanceGroupName": "decode", "InstanceId": "i-0"})
-    repair._wait(Aws("us-east-2"), NAMES, [node], "reboot", lambda _: None, 60, 0)
+    wait().whole({"decode"}, replaced=())
     assert list(looks) == []

@@ -10,7 +10,7 @@ import pytest
 from hyperpd.cluster import Cluster
 from hyperpd.cluster.file import parse
 from hyperpd.errors import CloudError, NotReady, RecipeError
-from tests.fakes.hyperpod import BatchFailure, SilentRollback
+from tests.fakes.hyperpod import BatchFailure, Expire, SilentRollback, Throttle
 
 NEWER = "1.5.0"
 
@@ -93,6 +93,17 @@ def test_many_nodes_go_in_batches_and_all_are_tried(account):
     assert sent == [25, 25, 9]
 
 
+def test_a_repair_survives_throttling_and_says_how_to_go_on_after_expired_credentials(account, hurried):
+    here = account()
+    cluster = running(here)
+    node = here.control.nodes("pd", "prefill")[0].instance_id
+    here.gate.faults.append(Throttle(9, "ListClusterNodes", at=2))  # boto3 itself tries eight times
+    assert len(cluster.repair([node], "reboot", poll_s=0)) == 1
+    here.gate.faults[:] = [Expire(2, "ListClusterNodes")]
+    with pytest.raises(CloudError, match="Then: hyperpd cluster watch pd --region us-east-2"):
+        cluster.repair([node], "reboot", poll_s=0)
+
+
 def test_nothing_is_repaired_where_aws_would_do_nothing(account):
     here = account()
     cluster = Cluster.create(parse(here.eks(), "c"))
@@ -113,7 +124,11 @@ def test_patching_goes_role_by_role_around_a_drain(account):
         yield
         order.append(f"back {nodes[0].group} {here.control.nodes('pd', nodes[0].group)[0].version}")
 
-    done = cluster.patch(drain=drain, poll_s=0)
+    with pytest.raises(RecipeError) as error:
+        cluster.patch(drain=drain, poll_s=0)
+    assert [one.partition(":")[0] for one in error.value.problems] == ["decode", "gateway"]
+    assert here.gate.named("UpdateClusterSoftware") == []
+    done = cluster.patch(drain=drain, force=True, poll_s=0)
     assert order == ["drain prefill 2", f"back prefill {NEWER}", "drain decode 1", f"back decode {NEWER}"]
     assert [(one.group, one.before, one.after) for one in done] == [
         (name, before, NEWER) for name in ("prefill", "decode", "gateway")
@@ -123,6 +138,27 @@ def test_patching_goes_role_by_role_around_a_drain(account):
     told: list[Any] = []
     assert cluster.patch((), told.append, poll_s=0) == []
     assert [one.text for one in told] == ["every group is up to date"]
+
+
+def test_patching_never_takes_a_whole_role_at_once(account):
+    here = account()
+    cluster = running(here)
+    here.control.account.latest = NEWER
+    with pytest.raises(RecipeError, match=r"prefill: i-\w+, i-\w+ is all that is healthy of it; scale the group up"):
+        cluster.patch(["prefill"], batch=2, poll_s=0)
+    here.control.sicken(here.control.nodes("pd", "prefill")[0])  # the batch of one may be the one that serves
+    with pytest.raises(RecipeError, match="prefill"):
+        cluster.patch(["prefill"], poll_s=0)
+    assert here.gate.named("UpdateClusterSoftware") == []
+
+
+def test_a_role_of_two_groups_goes_on_in_the_other(account):
+    here = account()
+    labels = {"labels": {"hyperpd.io/role": "decode"}}
+    spare = {"instance_type": "ml.p5.48xlarge", "count": 1, **labels}
+    cluster = running(here, groups={"decode": labels, "spare": spare})
+    here.control.account.latest = NEWER
+    assert [one.group for one in cluster.patch(["decode", "spare"], poll_s=0)] == ["decode", "spare"]
 
 
 def test_without_an_endpoint_the_drain_says_so(account):
@@ -140,7 +176,7 @@ def test_a_silent_rollback_is_noticed(account):
     cluster = running(here)
     before, here.control.account.latest = here.control.account.latest, NEWER
     with pytest.raises(NotReady) as error:
-        cluster.patch(poll_s=0)
+        cluster.patch(force=True, poll_s=0)
     assert f"decode was rolled back: its image's release was {before} and is {before}" in str(error.value)
     assert cluster.status().status == "InService"
     assert [node.version for node in here.control.nodes("pd")] == [NEWER, NEWER, before]
@@ -149,6 +185,6 @@ def test_a_silent_rollback_is_noticed(account):
 def test_a_release_that_is_named(account):
     here = account()
     cluster = running(here)
-    assert [one.after for one in cluster.patch(release="1.3.0", poll_s=0)] == ["1.3.0", "1.3.0"]
+    assert [one.after for one in cluster.patch(release="1.3.0", force=True, poll_s=0)] == ["1.3.0", "1.3.0"]
     with pytest.raises(RecipeError, match="nothing: no such group"):
         cluster.patch(["nothing"], poll_s=0)

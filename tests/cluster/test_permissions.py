@@ -19,7 +19,7 @@ from hyperpd.cluster.file import parse
 from hyperpd.cluster.names import Place
 from hyperpd.cluster.permissions import Scope, permissions, policy
 from tests.cluster.files import SLURM, merged, written
-from tests.cluster.preflight.account import BUCKET, GPU, ZONE, healthy
+from tests.cluster.preflight.account import BUCKET, GPU, ZONE, accounted, healthy
 from tests.cluster.preflight.account import Account as Whole
 from tests.cluster.preflight.broken import READS
 from tests.fakes.aws import Aws
@@ -127,6 +127,8 @@ def plan(trial: Trial) -> None:
         path = trial.file(document, orchestrator={"eks": "prd"})
         trial.run(aws, of(path), path, code=2)  # no such EKS cluster: which there are
         aws.eks.addon("prod", "vpc-cni", "v1.20.4-eksbuild.2", enableNetworkPolicy="true")
+        path = trial.file(accounted(aws, document))
+        trial.run(aws, of(path), path)
         path = trial.file(document, role=None, bucket=None)
         made = Cluster.create(load(path))
         trial.run(aws, of(path), path)  # it is there
@@ -174,7 +176,7 @@ def watch(trial: Trial) -> None:
 
 def update(trial: Trial) -> None:
     here = failing(trial)
-    path = trial.file(here.eks(continuous=True, groups={"decode": {"count": 2}}))
+    path = trial.file(here.eks(continuous=True, tags={"team": "a"}, groups={"decode": {"count": 2}}))
     trial.run(here.aws, of(path), path, "--yes", code=4)
     # A bucket and a role are made where the file names none any more.
     here = trial.account()
@@ -221,12 +223,12 @@ def patch(trial: Trial) -> None:
     here = trial.account(LifecycleFailure("decode", nodes=(1,)))
     running(here)
     here.control.account.latest = "1.5.0"
-    trial.run(here.aws, NAMED, "pd", "--yes")
+    trial.run(here.aws, NAMED, "pd", "--yes", "--force")
     here = failing(trial)
     Cluster("pd").wait(poll_s=0)
     Cluster("pd").scale({"decode": 2})
     here.control.account.latest = "1.5.0"
-    trial.run(here.aws, NAMED, "pd", "--yes", code=4)
+    trial.run(here.aws, NAMED, "pd", "--yes", "--force", code=4)
 
 
 def delete(trial: Trial) -> None:

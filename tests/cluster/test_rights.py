@@ -10,7 +10,7 @@ from hyperpd.cluster import rights
 from hyperpd.cluster.blueprint import blueprint
 from hyperpd.cluster.names import Place
 from hyperpd.deploy.console import access
-from tests.cluster.files import EKS, SLURM, merged, plan, spec
+from tests.cluster.files import EKS, PLACE, SLURM, SLURM_FULL, merged, plan, spec
 from tests.deploy.console_stacks import ACCOUNT, GIVEN, IMAGE, ORCHESTRATORS, REGION, Stack, templates
 
 RECIPE = "qwen3-32b-p5-4p2d"
@@ -62,6 +62,53 @@ def test_a_group_of_its_own_network_is_in_the_policy():
     text = str(rights.policy(plan(EKS, groups={"decode": {"network": own}})))
     for one in (*own["subnets"], *own["security_groups"], *EKS["network"]["subnets"]):
         assert one in text
+
+
+def test_every_source_of_lifecycle_files_in_use_may_be_read_and_no_other():
+    own = {"source": "s3://sagemaker-ours/team/a/", "on_create": "a.sh"}
+    other = {"source": "s3://sagemaker-ours/b", "on_create": "b.sh"}
+    whole = {"source": "s3://sagemaker-whole", "on_create": "c.sh"}
+    said = by_sid(rights.policy(plan(EKS, lifecycle=own))["Statement"])
+    assert said["LifecycleRead"]["Resource"] == ["arn:aws:s3:::sagemaker-ours/team/a/*"]
+    assert said["LifecycleList"]["Resource"] == ["arn:aws:s3:::sagemaker-ours"]
+    assert said["LifecycleList"]["Condition"]["StringLike"] == {"s3:prefix": ["team/a", "team/a/*"]}
+    assert "LifecycleRead" not in by_sid(rights.policy(plan(EKS, lifecycle={"source": "none"}))["Statement"])
+    more = {"instance_type": "ml.c5.2xlarge", "count": 1}
+    groups = {"prefill": {"lifecycle": own}, "decode": {"lifecycle": other}, "more": {**more, "lifecycle": whole}}
+    made = plan(EKS, groups={**groups, "last": more})
+    said = by_sid(rights.policy(made)["Statement"])
+    bucket = f"arn:aws:s3:::{made.bucket}"
+    assert said["LifecycleRead"]["Resource"] == sorted(
+        [
+            "arn:aws:s3:::sagemaker-ours/team/a/*",
+            "arn:aws:s3:::sagemaker-ours/b/*",
+            "arn:aws:s3:::sagemaker-whole/*",
+            f"{bucket}/{made.names.prefix}/*",
+        ]
+    )
+    ours, whole_bucket = "arn:aws:s3:::sagemaker-ours", "arn:aws:s3:::sagemaker-whole"
+    lists = [one for sid, one in said.items() if sid.startswith("LifecycleList")]
+    assert {one["Resource"][0] for one in lists} == {ours, whole_bucket, bucket}
+    assert [one["Resource"][0] for one in lists if "StringLike" not in one["Condition"]] == [whole_bucket]
+
+
+def test_the_secret_of_an_accounting_database_may_be_read():
+    said = by_sid(rights.policy(plan(SLURM_FULL))["Statement"])
+    accounting = SLURM_FULL["orchestrator"]["slurm"]["accounting"]
+    assert said["AccountingSecret"]["Resource"] == [accounting["secret"]]
+    assert "secretsmanager" not in str(rights.policy(plan(SLURM)))
+
+
+def test_keys_of_volumes_may_be_granted_on_and_no_others():
+    arn = "arn:aws:kms:us-east-1:210987654321:key/aaaa"
+    volumes = [{"size_gb": 5, "kms_key": arn}, {"root": True, "kms_key": "bbbb"}]
+    groups = {"prefill": {"volumes": volumes}, "decode": {"volumes": [{"size_gb": 5, "kms_key": "alias/nodes"}]}}
+    said = by_sid(rights.policy(plan(EKS, continuous=True, groups=groups))["Statement"])
+    assert said["VolumeKeys"]["Resource"] == [f"arn:aws:kms:us-east-1:{PLACE.account}:key/bbbb", arn]
+    assert said["VolumeKeys"]["Action"] == ["kms:CreateGrant", "kms:DescribeKey"]
+    aliases = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": ["alias/nodes"]}}
+    assert said["VolumeKeysByAlias"]["Condition"] == aliases
+    assert "kms:" not in str(rights.policy(plan(EKS)))
 
 
 def test_the_image_is_that_of_the_recipe_where_it_names_one_in_ecr(tmp_path):

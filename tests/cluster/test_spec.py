@@ -53,12 +53,13 @@ def test_every_problem_of_the_blocks_at_once():
         "tags": {"aws:x": "1"},
     }
     assert problems(EKS, **wrong) == [
-        "name: not spelled as it has to be: Name of the cluster (found 'p_d')",
+        "name: not spelled as it has to be; as in pd-1: letters, digits and hyphens between them (found 'p_d')",
         "orchestrator: give exactly one of eks and slurm",
         "groups.prefill.cout: unknown key; did you mean count?",
         "groups.decode: give instance_type or instance_types, not both; min_count (2) is above count (1); "
         "training_plan is the capacity; remove capacity: spot",
-        "groups.x_y.[key]: String should match pattern '^[a-zA-Z0-9](-*[a-zA-Z0-9])*$' (found 'x_y')",
+        "groups.x_y.[key]: not spelled as it has to be; as in pd-1: letters, digits and hyphens between them "
+        "(found 'x_y')",
         "nmae: unknown key; did you mean name?",
     ]
 
@@ -105,6 +106,27 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "groups.prefill.slurm: has no meaning with orchestrator.eks": (
         EKS,
         {"groups": {"prefill": {"slurm": {"node": "compute"}}}},
+    ),
+    "groups.prefill.volumes.kms_key: HyperPod takes keys of one's own with continuous: true alone": (
+        EKS,
+        {"groups": {"prefill": {"volumes": [{"root": True, "kms_key": "alias/nodes"}]}}},
+    ),
+    "network.security_groups: a list is wanted, as in [a, b] (found 'sg-0123456789abcdef0')": (
+        EKS,
+        {"network": {"security_groups": "sg-0123456789abcdef0"}},
+    ),
+    "network.subnets.0: not spelled as it has to be; as in subnet-0123456789abcdef0 (found 'x')": (
+        EKS,
+        {"network": {"subnets": ["x"]}},
+    ),
+    "role: not spelled as it has to be; as in arn:aws:iam::": (EKS, {"role": "nodes"}),
+    "groups.prefill.labels.a b.[key]: not spelled as it has to be; as in example.com/kind": (
+        EKS,
+        {"groups": {"prefill": {"labels": {"a b": "c"}}}},
+    ),
+    "groups.prefil.instance_type: missing; did you mean groups.prefill, which the recipe gives?": (
+        {**EKS, "recipe": "qwen3-32b-p5-4p2d", "groups": {}},
+        {"groups": {"prefil": {"count": 3}}},
     ),
     "spot needs continuous: true": (EKS, {"groups": {"prefill": {"capacity": "spot"}}}),
     "Karpenter needs continuous: true": (EKS, {"autoscaling": EKS_FULL["autoscaling"]}),

@@ -20,7 +20,8 @@ from cfnlint.config import ManualArgs
 from moto import mock_aws, settings
 from moto.awslambda.models import LambdaFunction
 
-from hyperpd.deploy.console import function, groups
+from hyperpd.cluster.groups import THREADS_PER_CORE
+from hyperpd.deploy.console import function
 from hyperpd.recipe import load
 from tests.deploy import botocore_shapes
 from tests.deploy.console_cluster import NATIVE, Server
@@ -134,7 +135,7 @@ def test_nodes_are_those_of_the_recipe(name, orchestrator):
         taken = capacity.check(file.recipe)
         assert made == {part.role: (part.instance.name, part.nodes) for part in taken.roles}
     for one in pasted:
-        assert one["ThreadsPerCore"] == groups.THREADS_PER_CORE
+        assert one["ThreadsPerCore"] == THREADS_PER_CORE
         assert ("SlurmConfig" in one) == (orchestrator == "slurm")
 
 

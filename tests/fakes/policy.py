@@ -15,6 +15,7 @@ from typing import Any
 Document = Mapping[str, Any]
 _CONDITIONS = {
     "StringEquals": lambda found, wanted: found == wanted,
+    "ForAnyValue:StringEquals": lambda found, wanted: found == wanted,  # of one value
     "StringNotEquals": lambda found, wanted: found != wanted,  # of one value, and a key that is there
     "StringLike": lambda found, wanted: bool(_pattern(wanted).fullmatch(found)),
     "ArnEquals": lambda found, wanted: bool(_pattern(wanted).fullmatch(found)),

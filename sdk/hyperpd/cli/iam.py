@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from hyperpd.cli import output
+from hyperpd.cli.cluster.options import written
 
 if TYPE_CHECKING:
     from hyperpd.cluster.names import Place
@@ -76,14 +76,12 @@ def iam(
 def _scope(
     cluster: str | None, cluster_id: str, s3: str, hub: str, role: str, account: str | None, region: str | None
 ) -> Scope:
-    from hyperpd.cluster import load
     from hyperpd.cluster.blueprint import blueprint
     from hyperpd.cluster.permissions import ANY, Scope
 
     if s3 and not s3.startswith("s3://"):
         raise click.BadParameter(f"{s3}: give s3://BUCKET/PREFIX", param_hint="--bucket")
-    is_file = bool(cluster) and (Path(str(cluster)).is_file() or str(cluster).endswith((".yaml", ".yml")))
-    spec = load(str(cluster)) if is_file else None
+    spec = written(cluster) if cluster else None
     where = place(account, region or (spec.region if spec else None))
     plan = blueprint(spec, where) if spec else None
     return Scope(where, spec.name if spec else cluster or ANY, plan, cluster_id, s3, hub, role)

@@ -17,6 +17,7 @@ Kind = Literal[
     "cluster",
     "clusters",  # all: what they use counts
     "training plans",
+    "secret",  # of Slurm's accounting database
     "eks",
     "eks clusters",  # everything, where nodes join EKS
     "add-ons",
@@ -128,6 +129,7 @@ _LOOKS = (  # plan's checks, which create begins with: each that is denied is sa
     Grant("sagemaker:ListClusters", "everything", "names that are taken"),
     Grant("sagemaker:DescribeCluster", "clusters", "what other clusters use of the quotas"),
     Grant("sagemaker:DescribeTrainingPlan", "training plans", "when it begins, where, and for how many"),
+    Grant("secretsmanager:DescribeSecret", "secret", "the accounting database's: there, and which key encrypts it"),
     Grant("servicequotas:ListAWSDefaultServiceQuotas", "everything", "quotas of HyperPod"),
     Grant("servicequotas:ListServiceQuotas", "everything", "quotas that were raised"),
 )
@@ -142,6 +144,7 @@ COMMANDS: dict[str, tuple[Grant, ...]] = {
         *_PREPARE,
         *_MAKE,
         Grant("sagemaker:UpdateCluster", "cluster", "the change"),
+        Grant("sagemaker:AddTags", "cluster", "tags that the file has, and the cluster has not"),
         *_PASS,
         *_WATCH,
     ),

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from hyperpd.cluster import file
 from hyperpd.cluster.lifecycle import Scripts, scripts
 from hyperpd.cluster.names import OWNER_TAG, Names, Place
-from hyperpd.cluster.spec import ClusterSpec, InstanceGroup, Lifecycle
-
-_HOOKS = {"eks": "on_create.sh", "slurm": "on_init_complete.sh"}
+from hyperpd.cluster.spec import HOOKS, ClusterSpec, InstanceGroup, Lifecycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +52,12 @@ class Blueprint:
         return f"arn:{self.place.partition}:eks:{self.place.region}:{self.place.account}:cluster/{given}"
 
     @property
+    def accounting_secret(self) -> str | None:
+        """ARN of the secret of Slurm's accounting database."""
+        slurm = self.spec.orchestrator.slurm
+        return slurm.accounting.secret if slurm and slurm.accounting else None
+
+    @property
     def tags(self) -> dict[str, str]:
         """Of the cluster and of all that is made for it."""
         return {**self.spec.tags, OWNER_TAG: self.spec.name}
@@ -63,8 +67,20 @@ class Blueprint:
         found = group.lifecycle or self.spec.lifecycle
         if found.source == "none" or found.on_create or found.on_init_complete:
             return found
-        hook = _HOOKS[self.spec.orchestrator.kind]
+        hook = HOOKS[self.spec.orchestrator.kind]
         return found.model_copy(update={hook.removesuffix(".sh"): hook})
+
+    @property
+    def folders(self) -> list[tuple[str, str]]:
+        """(bucket, folder in it) of all lifecycle files that nodes read; "": the whole bucket."""
+        found: dict[tuple[str, str], None] = {}
+        for lifecycle in map(self.lifecycle, self.groups.values()):
+            if lifecycle.uploaded:
+                found[self.bucket, self.names.prefix] = None
+            elif lifecycle.source != "none":
+                bucket, _, folder = lifecycle.source.removeprefix("s3://").partition("/")
+                found[bucket, folder.strip("/")] = None
+        return list(found)
 
     def folder(self, lifecycle: Lifecycle) -> str:
         """SourceS3Uri: of uploaded files by their digest, so that a node never reads half of two versions."""

@@ -6,6 +6,7 @@ import re
 
 from hyperpd.cluster import reader, stacks
 from hyperpd.cluster.aws import Aws, Object
+from hyperpd.cluster.command import command
 from hyperpd.cluster.names import Names
 from hyperpd.cluster.state import Event, Status
 from hyperpd.errors import CloudError
@@ -33,7 +34,8 @@ def explain(aws: Aws, names: Names, cluster: Status) -> list[str]:
     except CloudError as error:
         found.append(f"events cannot be read: {error}")
     if len(events) > _EVENTS:
-        found.append(f"… and {len(events) - _EVENTS} before: hyperpd cluster events {names.cluster} --level Error")
+        again = command("events", names.cluster, names.place.region, "--level", "Error")
+        found.append(f"… and {len(events) - _EVENTS} before: {again}")
     try:
         sick = [node for node in reader.nodes(aws, cluster) if node.status == "Failure"]
         found += [f"node {node.group}/{node.id or node.logical_id}: {node.status}: {node.message}" for node in sick]

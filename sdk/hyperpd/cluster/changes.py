@@ -1,7 +1,8 @@
-"""diff(wanted, have) → Changes: what an update would do, what it cannot, and the UpdateCluster request. Pure.
+"""diff(wanted, have) → Changes: what an update would do, what it cannot, the UpdateCluster request and tags. Pure.
 
 Both are requests of CreateCluster: the file's, and described.request of what is there. What the file does not say and
-AWS fills in (threads per core, minimum, interface, image) stays as it is, and so does what a file cannot say.
+AWS fills in (threads per core, minimum, interface, image) stays as it is, and so do what a file cannot say and tags of
+others.
 """
 
 from __future__ import annotations
@@ -58,12 +59,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs. `request` is None where nothing can or has to be sent."""
+    """What differs. `request` is None, and `tags` empty, where nothing of it can or has to be sent."""
 
     changes: tuple[Change, ...]
     impossible: tuple[str, ...]
     deleted: tuple[str, ...]  # groups that go, with their nodes
     request: Object | None
+    tags: Mapping[str, str]  # that the cluster lacks, or has with another value
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.impossible)
@@ -96,6 +98,7 @@ def diff(wanted: Object, have: Object) -> Changes:
             for one in found
             if one.path == "image_release"
         ]
+        impossible += [f"groups.{name}.{one}" for one in _other_keys(group, before[name])]
         found = [one for one in found if one.path != "image_release"]
         if found:
             changes += [Change(f"groups.{name}.{one.path}", one.was, one.becomes) for one in found]
@@ -108,10 +111,16 @@ def diff(wanted: Object, have: Object) -> Changes:
     if any(theirs.get(key, ours[key]) != ours[key] for key in ours):  # what AWS does not repeat is not compared
         changes.append(Change("orchestrator.slurm", theirs, ours))
         settings["Orchestrator"] = wanted["Orchestrator"]
+    mine, there = _tags(wanted), _tags(have)
+    tags = {key: value for key, value in mine.items() if there.get(key) != value}
+    updated = bool(changes)  # by UpdateCluster, which has no tags
+    changes += [Change(f"tags.{key}", there.get(key), value) for key, value in tags.items()]
     request |= {"InstanceGroups": groups} if groups else {}
     request |= settings
     request |= {"InstanceGroupsToDelete": deleted} if deleted else {}
-    return Changes(tuple(changes), tuple(impossible), tuple(deleted), request if changes and not impossible else None)
+    if impossible:
+        return Changes(tuple(changes), tuple(impossible), tuple(deleted), None, {})
+    return Changes(tuple(changes), (), tuple(deleted), request if updated else None, tags)
 
 
 def carried(group: Object) -> Object:
@@ -127,14 +136,33 @@ def _impossible(wanted: Object, have: Object) -> Iterator[str]:
     ours, theirs = wanted.get("Orchestrator", {}), have.get("Orchestrator", {})
     if set(ours) != set(theirs) or ours.get("Eks") != theirs.get("Eks"):
         yield f"orchestrator: {_text(theirs)} to {_text(ours)}; {other}"
+    if "AccountingDatabase" in theirs.get("Slurm", {}) and "AccountingDatabase" not in ours.get("Slurm", {}):
+        yield f"orchestrator.slurm.accounting: an update has no word for none; {other}"
     if "NodeProvisioningMode" in have and "NodeProvisioningMode" not in wanted:
         yield f"continuous: true to false; {other}"
     if {"AutoScaling"} <= have.keys() & wanted.keys() and have.get("ClusterRole") != wanted.get("ClusterRole"):
         yield "autoscaling.role: not while autoscaling is on; take autoscaling out, update, and put it in again"
-    mine, there = _tags(wanted), _tags(have)
-    if mine != there:
-        changed = sorted(key for key in mine.keys() | there.keys() if mine.get(key) != there.get(key))
-        yield f"tags: {', '.join(changed)}; UpdateCluster has none: aws sagemaker add-tags and delete-tags do it"
+
+
+def _other_keys(wanted: Object, have: Object) -> Iterator[str]:
+    """Keys of volumes that differ. AWS says of none whether it describes it as it was given; unverified."""
+    ours, theirs = _keys(wanted), _keys(have)
+    for volume in sorted(ours.keys() & theirs.keys()):
+        was, becomes = theirs[volume], ours[volume]
+        if was != becomes and not str(was).endswith(f":key/{becomes}") and not str(becomes).endswith(f":key/{was}"):
+            yield (
+                f"volumes.kms_key of the {volume} volume: {_text(was)} to {_text(becomes)}; HyperPod keeps a volume's"
+                " key: add a group with the other one, and take this group out"
+            )
+
+
+def _keys(group: Object) -> dict[str, str | None]:
+    """Key by volume; None: AWS' own, which the root volume has where nothing is said of it."""
+    found: dict[str, str | None] = {"root": None}
+    for one in group.get("InstanceStorageConfigs", ()):
+        if volume := one.get("EbsVolumeConfig"):
+            found["root" if volume.get("RootVolume") else "second"] = volume.get("VolumeKmsKeyId")
+    return found
 
 
 def _settings(wanted: Object, have: Object) -> Iterator[tuple[str, Any]]:

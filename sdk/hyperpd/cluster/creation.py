@@ -70,8 +70,12 @@ def seen(aws: Aws, plan: Blueprint) -> tuple[Status, Changes]:
         time.sleep(PAUSE_S)
 
 
-def update(aws: Aws, plan: Blueprint, changes: Changes, tell: Tell) -> None:
-    """Send what is missing and the update, if there is one. Raises CloudError."""
+def update(aws: Aws, plan: Blueprint, arn: str, changes: Changes, tell: Tell) -> None:
+    """Send what is missing, the update and the tags, as far as there are any. Raises CloudError."""
+    if changes.tags:  # first: whoever may not tag learns it before anything is changed
+        tags = [{"Key": key, "Value": value} for key, value in changes.tags.items()]
+        aws.call("sagemaker", "add_tags", ResourceArn=arn, Tags=tags)
+        tell(Step(f"cluster {plan.spec.name}: tags {', '.join(changes.tags)} set"))
     if changes.request:
         _prepare(aws, plan, tell)
         aws.call("sagemaker", "update_cluster", **changes.request)

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from hyperpd.cluster import groups, rules
-from hyperpd.cluster.spec import ClusterSpec, InstanceGroup, Lifecycle
+from hyperpd.cluster.spec import HOOKS, SPELLED, ClusterSpec, InstanceGroup, Lifecycle
 from hyperpd.errors import RecipeError
 from hyperpd.problems import problems
 from hyperpd.recipe import read
@@ -35,7 +35,7 @@ def parse(document: Any, where: str) -> ClusterSpec:
     try:
         return ClusterSpec.model_validate(document)
     except ValidationError as error:
-        raise RecipeError(where, problems(error, ClusterSpec)) from None
+        raise RecipeError(where, problems(error, ClusterSpec, SPELLED)) from None
 
 
 def check(spec: ClusterSpec, where: str = "") -> dict[str, InstanceGroup]:
@@ -44,7 +44,9 @@ def check(spec: ClusterSpec, where: str = "") -> dict[str, InstanceGroup]:
     try:
         resolved = groups.resolve(spec)
     except ValidationError as error:
-        raise RecipeError(where, [f"groups: {problem}" for problem in problems(error, InstanceGroup)]) from None
+        raise RecipeError(
+            where, [f"groups: {problem}" for problem in problems(error, InstanceGroup, SPELLED)]
+        ) from None
     found = [*rules.problems(spec, resolved), *_folders(spec)]
     if found:
         raise RecipeError(where, found)
@@ -95,7 +97,7 @@ def _folders(spec: ClusterSpec) -> list[str]:
         if not folder.is_dir():
             found.append(f"{path}.source: {folder} is no folder; give one, or hyperpd, none or s3://…")
             continue
-        default = {"eks": "on_create.sh", "slurm": "on_init_complete.sh"}[spec.orchestrator.kind]
-        hooks = [hook for hook in (lifecycle.on_create, lifecycle.on_init_complete) if hook] or [default]
+        named = [hook for hook in (lifecycle.on_create, lifecycle.on_init_complete) if hook]
+        hooks = named or [HOOKS[spec.orchestrator.kind]]
         found += [f"{path}: there is no {hook} in {folder}" for hook in hooks if not (folder / hook).is_file()]
     return found

@@ -1,7 +1,6 @@
 """groups(spec) → the instance groups of a cluster: those a recipe gives, those written out, or both.
 
-The sizes are capacity's, the gateway and the controller are the console's: tests/cluster/test_groups.py keeps the
-two alike.
+The sizes are capacity's. The console's templates have the same machines.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ ROLE_LABEL = "hyperpd.io/role"  # on nodes of EKS: the role whose workers the gr
 # Two threads a core: hyperpd counts CPUs as EC2 does, so with one a worker's share would not fit its machine.
 THREADS_PER_CORE = 2
 GATEWAYS_MAX = 2  # one that ends leaves one; more would relay no more than a large one
-GATEWAY_TYPE = "ml.c5.2xlarge"
+# Of the small types, one whose network is encrypted in transit between nodes: prompts pass the gateway.
+GATEWAY_TYPE = "ml.c6i.2xlarge"
 VOLUME_GB = 500  # for images and what has no NVMe
-_WORKERLESS = ("gateway", "controller")
+WORKERLESS = ("gateway", "controller")
 
 
 def resolve(spec: ClusterSpec) -> dict[str, InstanceGroup]:
@@ -39,7 +39,7 @@ def derived(recipe: Recipe, orchestrator: str) -> Iterator[tuple[str, InstanceGr
 
     Raises CapacityError.
     """
-    for name, instance_type, count in _machines(recipe, orchestrator):
+    for name, instance_type, count in machines(recipe, orchestrator):
         slurm = None
         if orchestrator == "slurm":
             worker = name != "controller"
@@ -50,15 +50,17 @@ def derived(recipe: Recipe, orchestrator: str) -> Iterator[tuple[str, InstanceGr
                 instance_type=instance_type,
                 count=count,
                 threads_per_core=THREADS_PER_CORE,
-                volumes=() if name in _WORKERLESS else (Volume(size_gb=VOLUME_GB),),
+                volumes=() if name in WORKERLESS else (Volume(size_gb=VOLUME_GB),),
                 labels={ROLE_LABEL: name} if orchestrator == "eks" else {},
                 slurm=slurm,
             ),
         )
 
 
-def _machines(recipe: Recipe, orchestrator: str) -> Iterator[tuple[str, str | None, int | None]]:
-    """(group, instance type, nodes)."""
+def machines(
+    recipe: Recipe, orchestrator: str, gateway_type: str = GATEWAY_TYPE
+) -> Iterator[tuple[str, str | None, int | None]]:
+    """(group, instance type, nodes), workers first; None where the recipe says none. Raises CapacityError."""
     taken = capacity.check(recipe)
     if recipe.fabric == "local" and not recipe.aggregated:  # everything, the gateway too, on one machine
         known = taken.roles[0].instance.name if taken.roles else None
@@ -68,9 +70,9 @@ def _machines(recipe: Recipe, orchestrator: str) -> Iterator[tuple[str, str | No
         for role in recipe.roles():
             part = parts.get(role)
             yield role, part.instance.name if part else None, part.nodes if part else None
-        yield "gateway", GATEWAY_TYPE, min(GATEWAYS_MAX, recipe.gateway.replicas)
+        yield "gateway", gateway_type, min(GATEWAYS_MAX, recipe.gateway.replicas)
     if orchestrator == "slurm":
-        yield "controller", GATEWAY_TYPE, 1
+        yield "controller", gateway_type, 1
 
 
 def _over(given: InstanceGroup, written: InstanceGroup) -> InstanceGroup:

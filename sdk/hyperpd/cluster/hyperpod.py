@@ -16,6 +16,7 @@ from hyperpd.cluster import preflight as preflight_
 from hyperpd.cluster.aws import Aws, Call
 from hyperpd.cluster.blueprint import Blueprint, blueprint
 from hyperpd.cluster.changes import Changes, diff
+from hyperpd.cluster.command import command
 from hyperpd.cluster.names import Names
 from hyperpd.cluster.patch import Drain
 from hyperpd.cluster.preflight import Preflight
@@ -57,10 +58,10 @@ class Cluster:
         plan = blueprint(spec, aws.place)
         creation.known(aws, plan)
         status, changes = creation.compare(aws, plan)
-        if changes is None:
+        if status is None or changes is None:
             creation.create(aws, plan, silent)
         else:
-            creation.update(aws, plan, changes, silent)
+            creation.update(aws, plan, status.arn, changes, silent)
         return Plan(plan, status, changes, tuple(aws.withheld), tuple(rules.notes(spec, plan.groups)))
 
     @classmethod
@@ -105,7 +106,7 @@ class Cluster:
         if status.status in ("Failed", "Deleting"):
             raise CloudError(
                 f"{spec.name} is there and {status.status}: {status.failure or 'AWS says no more'}. Delete it first:"
-                f" hyperpd cluster delete {spec.name}"
+                f" {command('delete', spec.name, aws.place.region)}"
             )
         if changes:
             told = "\n".join(f"  {line}" for line in changes.lines())
@@ -128,7 +129,7 @@ class Cluster:
             raise CloudError(f"there is no cluster {spec.name}; hyperpd cluster create makes it")
         if changes.impossible:
             raise RecipeError(f"cluster {spec.name}", [f"{one} (cannot be changed)" for one in changes.impossible])
-        creation.update(self.aws, plan, changes, progress)
+        creation.update(self.aws, plan, status.arn, changes, progress)
         return changes
 
     # ── by name ──
@@ -217,16 +218,24 @@ class Cluster:
         """Newer software, group by group; see patch.patch."""
         return patch.patch(self.aws, self.names, groups, progress, drain=drain, **given)
 
-    def removal(self) -> removal.Removal:
+    def removal(self, bucket: str = "") -> removal.Removal:
         """What delete would remove, and what it would keep. Raises CloudError."""
-        return removal.find(self.aws, self.names)
+        return removal.find(self.aws, self.names, bucket)
 
-    def delete(self, progress: Tell = silent, *, timeout_s: float = TIMEOUT_S, poll_s: float = POLL_S) -> None:
+    def delete(
+        self,
+        progress: Tell = silent,
+        *,
+        bucket: str = "",
+        timeout_s: float = TIMEOUT_S,
+        poll_s: float = POLL_S,
+    ) -> None:
         """The cluster, then role, bucket and files that were made for it. Run again, it goes on where it was.
 
-        Raises NotReady, CloudError.
+        bucket: the one that the cluster's file names; nothing else tells of it when the cluster is gone. Raises
+        NotReady, CloudError.
         """
-        removal.remove(self.aws, self.names, progress, timeout_s=timeout_s, poll_s=poll_s)
+        removal.remove(self.aws, self.names, progress, given=bucket, timeout_s=timeout_s, poll_s=poll_s)
 
 
 def _spec(spec: ClusterSpec | str | Path) -> ClusterSpec:

@@ -34,6 +34,12 @@ def last_of_a_role(cluster: Status, nodes: Sequence[Node], taken: Sequence[Node]
             yield f"{name}: {', '.join(node.id for node in healthy)} is all that is healthy of it"
 
 
+def taken_at_once(nodes: Sequence[Node], group: str, size: int) -> list[Node]:
+    """A group's nodes, where `size` of them at once may be all that are healthy; else none."""
+    own = [node for node in nodes if node.group == group]
+    return own if sum(node.healthy for node in own) <= size else []
+
+
 def batch(aws: Aws, operation: str, cluster: str, nodes: Sequence[Node]) -> None:
     """`operation` (batch_reboot_cluster_nodes) for all nodes. Raises CloudError with every node that failed, after
     all were tried: the answer's status says nothing of them."""

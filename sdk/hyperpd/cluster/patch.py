@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hyperpd.cluster import reader
 from hyperpd.cluster.aws import Aws
 from hyperpd.cluster.names import Names
+from hyperpd.cluster.nodes import last_of_a_role, taken_at_once
 from hyperpd.cluster.progress import Step, Tell
 from hyperpd.cluster.state import GroupState, Node, Status
 from hyperpd.cluster.watch import POLL_S, TIMEOUT_S, Wait
@@ -21,6 +22,7 @@ from hyperpd.errors import CloudError, NotReady, RecipeError
 # Takes a role's nodes out of traffic while its context lasts. Which endpoint runs on them, `hyperpd.deploy` knows.
 Drain = Callable[[Sequence[Node], Tell], AbstractContextManager[None]]
 _FIRST = ("prefill", "decode", "aggregated", "node")  # workers, in this order; a pair is never patched at once
+_SERVE = (*_FIRST, "gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,15 @@ def patch(
     drain: Drain = no_endpoint,
     release: str | None = None,
     batch: int = 1,
+    force: bool = False,
     timeout_s: float = TIMEOUT_S,
     poll_s: float = POLL_S,
 ) -> list[Patched]:
     """Patch `groups`, or all that have an update; what became of each.
 
-    release: of the image, as in 1.2.3; default: the newest. batch: nodes of a group at once. Raises RecipeError for
-    groups that are not there, NotReady where a group was rolled back, CloudError.
+    release: of the image, as in 1.2.3; default: the newest. batch: nodes of a group at once. A role never loses its
+    last healthy node, unless by `force`. Raises RecipeError for that and for groups that are not there, NotReady where
+    a group was rolled back, CloudError.
     """
     cluster = _status(aws, names)
     if unknown := [name for name in groups if cluster.group(name) is None]:
@@ -71,12 +75,22 @@ def patch(
     if not chosen:
         tell(Step("every group is up to date"))
     chosen.sort(key=lambda group: _FIRST.index(group.role) if group.role in _FIRST else len(_FIRST))
+    if not force and (problems := list(_ends_a_role(cluster, reader.nodes(aws, cluster), chosen, batch))):
+        raise RecipeError("patch", problems)
     found = []
     for group in chosen:
         nodes = [node for node in reader.nodes(aws, cluster) if node.group == group.name]
         with drain(nodes, tell) if group.role in _FIRST else nullcontext():
             found.append(_patch(aws, names, group, release, batch, tell, timeout_s, poll_s))
     return found
+
+
+def _ends_a_role(cluster: Status, nodes: Sequence[Node], chosen: Sequence[GroupState], batch: int) -> Iterator[str]:
+    """Roles that serve, and would have no healthy node meanwhile. Slurm's controller is one node by its nature."""
+    for group in chosen:
+        if group.role in _SERVE:
+            for one in last_of_a_role(cluster, nodes, taken_at_once(nodes, group.name, batch)):
+                yield f"{one}; scale the group up first, give a smaller --batch, or --force and lose its requests"
 
 
 def _patch(

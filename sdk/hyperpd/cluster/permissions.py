@@ -53,6 +53,10 @@ class Scope:
                 if plan is None:
                     return [self._arn("sagemaker", "training-plan/*")]
                 return [group.training_plan for group in plan.groups.values() if group.training_plan]
+            case "secret":
+                if plan is None:
+                    return [self._arn("secretsmanager", "secret:*")]
+                return [plan.accounting_secret] if plan.accounting_secret else []
             case "eks":
                 return [plan.eks_arn if plan else self._arn("eks", "cluster/*")] if on_eks else []
             case "eks clusters":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyperpd.cluster import reader, resources
-from hyperpd.cluster.aws import Aws
+from hyperpd.cluster.aws import MISSING, Aws
 from hyperpd.cluster.names import Names
 from hyperpd.cluster.progress import Step, Tell
 from hyperpd.cluster.upload import objects
@@ -36,15 +36,17 @@ class Removal:
         return bool(self.lines())
 
 
-def find(aws: Aws, names: Names) -> Removal:
-    """What delete would remove, and keep. Raises CloudError."""
+def find(aws: Aws, names: Names, given: str = "") -> Removal:
+    """What delete would remove, and keep. `given`: the bucket that the cluster's file names; without it a bucket that
+    is not ours is known from the cluster alone, while there is one. Raises CloudError."""
     answer = reader.described(aws, names.cluster) or {}
     role = resources.role(aws, names)
     made = role is not None and resources.owned(role, names.cluster)
     bucket = names.bucket if resources.owned_bucket(aws, names) else ""
     folders = _folders(answer)
     # A bucket that somebody gave has our files in our folder.
-    buckets = dict.fromkeys([*([bucket] if bucket else []), *_own_folders(folders, names)])
+    own = [one for one in (bucket, given) if one]
+    buckets = dict.fromkeys([*own, *_own_folders(folders, names)])
     kept = [f"role {one}" for one in _roles(answer) if not (made and one == names.role_arn)]
     kept += [f"files in {one}" for one in folders if f"/{names.prefix}/" not in one]
     kept += [f"bucket {one}" for one in buckets if one != bucket]
@@ -57,14 +59,14 @@ def find(aws: Aws, names: Names) -> Removal:
         nodes=sum(group.get("CurrentCount", 0) for group in answer.get("InstanceGroups", ())),
         role=names.role if made else "",
         bucket=bucket,
-        files={one: len(objects(aws, one, names.prefix + "/")) for one in buckets},
+        files={one: _count(aws, one, names) for one in buckets},
         kept=tuple(kept),
     )
 
 
-def remove(aws: Aws, names: Names, tell: Tell, *, timeout_s: float, poll_s: float) -> None:
+def remove(aws: Aws, names: Names, tell: Tell, *, given: str = "", timeout_s: float, poll_s: float) -> None:
     """Remove what find finds. The role stays until the nodes are gone, which use it. Raises NotReady, CloudError."""
-    found = find(aws, names)
+    found = find(aws, names, given)
     if found.cluster:
         _delete_cluster(aws, names, tell, timeout_s, poll_s)
     for bucket, count in found.files.items():
@@ -101,6 +103,16 @@ def _delete_cluster(aws: Aws, names: Names, tell: Tell, timeout_s: float, poll_s
             continue
         tell(Step(f"cluster {names.cluster}: deletion sent"))
         return
+
+
+def _count(aws: Aws, bucket: str, names: Names) -> int:
+    """Our files in a bucket; none where it is gone, too."""
+    try:
+        return len(objects(aws, bucket, names.prefix + "/"))
+    except CloudError as error:
+        if error.code in MISSING:
+            return 0
+        raise
 
 
 def _folders(answer: Mapping[str, Any]) -> list[str]:

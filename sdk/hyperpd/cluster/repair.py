@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,10 +9,10 @@ from hyperpd.cluster import reader
 from hyperpd.cluster.aws import Aws
 from hyperpd.cluster.names import Names
 from hyperpd.cluster.nodes import batch, choose, last_of_a_role
-from hyperpd.cluster.progress import Seen, Step, Tell
+from hyperpd.cluster.progress import Step, Tell
 from hyperpd.cluster.state import Node
-from hyperpd.cluster.watch import POLL_S, TIMEOUT_S, UNSEEN_S, duration
-from hyperpd.errors import CloudError, NotReady, RecipeError
+from hyperpd.cluster.watch import POLL_S, TIMEOUT_S, Wait
+from hyperpd.errors import CloudError, RecipeError
 
 Action = Literal["reboot", "replace"]
 _SICK = ("Failure", "NotFound")  # not Pending or DeepHealthCheckInProgress, which pass by themselves
@@ -53,30 +52,6 @@ def repair(
     tell(Step(f"{action}: {', '.join(node.id or node.logical_id for node in chosen)}"))
     batch(aws, f"batch_{action}_cluster_nodes", names.cluster, chosen)
     if wait:
-        _wait(aws, names, chosen, action, tell, timeout_s, poll_s)
+        replaced = {node.id for node in chosen if node.id} if action == "replace" else set()
+        Wait(aws, names, tell, timeout_s, poll_s).whole({node.group for node in chosen}, replaced)
     return chosen
-
-
-def _wait(
-    aws: Aws, names: Names, chosen: Sequence[Node], action: Action, tell: Tell, timeout_s: float, poll_s: float
-) -> None:
-    began, line, moved = time.monotonic(), "", False
-    groups = {node.group for node in chosen}
-    gone = {node.id for node in chosen if node.id} if action == "replace" else set()
-    while True:
-        cluster = reader.status(aws, names.cluster)
-        if cluster is None:
-            raise NotReady(f"{names.cluster} is gone")
-        nodes = [node for node in reader.nodes(aws, cluster) if node.group in groups]
-        if cluster.line() != line:
-            line = cluster.line()
-            tell(Seen(cluster, time.monotonic() - began))
-        healthy = sum(node.healthy for node in nodes)
-        wanted = sum(group.target for group in cluster.groups if group.name in groups)
-        moved = moved or healthy < wanted or time.monotonic() - began > UNSEEN_S
-        if moved and healthy >= wanted and not gone & {node.id for node in nodes}:
-            return
-        if time.monotonic() - began + poll_s > timeout_s:
-            sick = [f"{node.group}/{node.id}: {node.status} {node.message}" for node in nodes if not node.healthy]
-            raise NotReady("\n".join([f"not whole after {duration(time.monotonic() - began)}:", line, *sick]))
-        time.sleep(poll_s)

@@ -214,9 +214,6 @@ def endpoints(plan: Blueprint, statements: Sequence[Object]) -> Iterator[Endpoin
     yield Endpoint("sts", "Interface", "nodes: the credentials of their role")
     if plan.spec.orchestrator.kind == "eks":
         yield Endpoint("eks", "Interface", "nodes: joining the EKS cluster")
-    slurm = plan.spec.orchestrator.slurm
-    if slurm and slurm.accounting:
-        yield Endpoint("secretsmanager", "Interface", "controller: the accounting database's password")
 
 
 def _networks(plan: Blueprint) -> list[Any]:

@@ -2,8 +2,8 @@
 
 Sources: the managed policy AmazonSageMakerClusterInstanceRolePolicy, and what "Prerequisites for using SageMaker
 HyperPod" and its EKS page add for a VPC and for EKS; each is narrowed here to the cluster's own bucket folder, subnets,
-security groups and logs where AWS takes a resource. Unverified on a live account. tests/cluster/test_rights.py keeps
-it and the console's stack alike.
+security groups and logs where AWS takes a resource; for keys, "Customer managed AWS KMS key encryption for SageMaker
+HyperPod". Unverified on a live account. tests/cluster/test_rights.py keeps it and the console's stack alike.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def policy(plan: Blueprint) -> Object:
     logs = f"{arn}logs:{here}:log-group:{plan.names.logs}*"
     own = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Clusters"}}
     statements = [
-        *(_files(plan) if plan.scripts else []),
+        *_files(plan),
+        *_keys(plan),
+        *_accounting(plan),
         _allow(
             "Logs",
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
@@ -104,15 +106,41 @@ def _repository(plan: Blueprint) -> str:
 
 
 def _files(plan: Blueprint) -> list[Object]:
-    """Reads one folder of a bucket, and lists that only; one of this account: were it deleted, somebody else's of the
-    same name would not be read."""
-    arn, folder = f"arn:{plan.place.partition}:s3:::{plan.bucket}", plan.names.prefix
+    """Reads the folders of lifecycle files that are in use, and lists these only; of buckets of this account: were one
+    deleted, somebody else's of the same name would not be read."""
     own: Object = {"StringEquals": {"aws:ResourceAccount": plan.place.account}}
-    listed = {"StringLike": {"s3:prefix": [folder, f"{folder}/*"]}}
-    return [
-        _allow("LifecycleRead", ["s3:GetObject"], [f"{arn}/{folder}/*"], own),
-        _allow("LifecycleList", ["s3:ListBucket"], [arn], own | listed),
-    ]
+    folders = [(f"arn:{plan.place.partition}:s3:::{bucket}", folder) for bucket, folder in plan.folders]
+    if not folders:
+        return []
+    files = [f"{arn}/{folder}/*" if folder else f"{arn}/*" for arn, folder in folders]
+    found = [_allow("LifecycleRead", ["s3:GetObject"], files, own)]
+    for number, arn in enumerate(dict.fromkeys(arn for arn, _ in folders), 1):
+        inside = [folder for bucket, folder in folders if bucket == arn]
+        listed = {"StringLike": {"s3:prefix": [text for one in inside for text in (one, f"{one}/*")]}}
+        sid = f"LifecycleList{number if number > 1 else ''}"
+        found.append(_allow(sid, ["s3:ListBucket"], [arn], own | (listed if all(inside) else {})))
+    return found
+
+
+def _keys(plan: Blueprint) -> list[Object]:
+    """HyperPod makes grants on the keys of volumes in the role's name. An alias is no resource of IAM: a condition
+    names it. The key's own policy has to let the role do so, too."""
+    here = f"arn:{plan.place.partition}:kms:{plan.place.region}:{plan.place.account}:key/"
+    named = sorted({one.kms_key for group in plan.groups.values() for one in group.volumes if one.kms_key})
+    aliases = [f"alias/{name}" for key in named if (name := key.partition("alias/")[2])]
+    keys = [key if key.startswith("arn:") else here + key for key in named if "alias/" not in key]
+    actions = ["kms:CreateGrant", "kms:DescribeKey"]
+    by_alias = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": aliases}}
+    found = [_allow("VolumeKeys", actions, keys)] if keys else []
+    return found + ([_allow("VolumeKeysByAlias", actions, [f"{here}*"], by_alias)] if aliases else [])
+
+
+def _accounting(plan: Blueprint) -> list[Object]:
+    """Reads the secret of Slurm's accounting database. AWS does not say who reads it: that nodes do, by their role, is
+    unverified on a live account."""
+    if not plan.accounting_secret:
+        return []
+    return [_allow("AccountingSecret", ["secretsmanager:GetSecretValue"], [plan.accounting_secret])]
 
 
 def _allow(sid: str, actions: list[str], resources: Any, condition: Object | None = None) -> Object:

@@ -1,11 +1,13 @@
 """What the blocks of a cluster file demand of each other, once its groups are complete. Offline.
 
 Source of each rule: the texts of botocore's model of SageMaker, and AWS' HyperPod guide (pages on Spot, autoscaling,
-continuous provisioning, Slurm). Where the two differ, the rule lets pass what one of them takes, and `notes` says so.
+continuous provisioning, customer managed keys, Slurm). Where the two differ, the rule lets pass what one of them takes,
+and `notes` says so.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 
 from hyperpd import instances
@@ -22,7 +24,8 @@ def problems(spec: ClusterSpec, groups: Groups) -> Iterator[str]:
     if len(groups) > 100:
         yield f"groups: {len(groups)} of them; a cluster has at most 100"
     for name, group in groups.items():
-        yield from (f"groups.{name}.{problem}" for problem in _group(spec, group))
+        near = difflib.get_close_matches(name, groups.keys() - spec.groups.keys(), 1) if name in spec.groups else []
+        yield from (f"groups.{name}.{problem}" for problem in _group(spec, group, near))
     yield from _eks(spec, groups) if spec.orchestrator.eks else _slurm(spec, groups)
     yield from _continuous(spec, groups)
     yield from _network(spec, groups)
@@ -43,10 +46,11 @@ def notes(spec: ClusterSpec, groups: Groups) -> Iterator[str]:
             yield f"groups.{name}.min_count: 0: the group is in service with no node"
 
 
-def _group(spec: ClusterSpec, group: InstanceGroup) -> Iterator[str]:
+def _group(spec: ClusterSpec, group: InstanceGroup, near: list[str]) -> Iterator[str]:
     types = (group.instance_type,) if group.instance_type else group.instance_types
     if not types:
-        yield "instance_type: missing; write it here, or in the recipe's role of this name"
+        hint = f"did you mean groups.{near[0]}, which the recipe gives? Else " if near else ""
+        yield f"instance_type: missing; {hint}write it here, or in the recipe's role of this name"
     if group.count is None:
         yield "count: missing; the recipe gives none for this group"
     if group.interface:
@@ -113,6 +117,8 @@ def _continuous(spec: ClusterSpec, groups: Groups) -> Iterator[str]:
     for name, group in groups.items():
         if group.capacity == "spot" and not spec.continuous:
             yield f"groups.{name}.capacity: spot needs continuous: true, which puts nodes back that are taken away"
+        if any(volume.kms_key for volume in group.volumes) and not spec.continuous:
+            yield f"groups.{name}.volumes.kms_key: HyperPod takes keys of one's own with continuous: true alone; add it"
 
 
 def _network(spec: ClusterSpec, groups: Groups) -> Iterator[str]:

@@ -16,16 +16,32 @@ from hyperpd.recipe import Block
 _NAME = r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*$"
 _ROLE = r"^arn:aws[a-z-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@/_-]+$"
 _KEY = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+_TYPE = r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$"
+_SUBNET = r"^subnet-[0-9a-f]{8,17}$"
+_SECURITY_GROUP = r"^sg-[0-9a-f]{8,17}$"
 _TAG = r"^[\w\s.:/=+@-]*$"
+HOOKS = {"eks": "on_create.sh", "slurm": "on_init_complete.sh"}  # what runs where a file names nothing
 OWN_TAGS = "hyperpd:"  # what hyperpd tags begins with this, and what others tag does not
 
+SPELLED = {  # pattern → an example, for who did not write it so
+    _NAME: "pd-1: letters, digits and hyphens between them",
+    _ROLE: "arn:aws:iam::111122223333:role/nodes, its ARN",
+    _TYPE: "ml.p5en.48xlarge",
+    _SUBNET: "subnet-0123456789abcdef0",
+    _SECURITY_GROUP: "sg-0123456789abcdef0",
+    _KEY: "example.com/kind: Kubernetes takes letters, digits and - _ . between them, and a domain before a slash",
+    _VALUE: "a-1: Kubernetes takes letters, digits and - _ . between them; quote numbers",
+    _TAG: "team: letters, digits, blanks and _ . : / = + - @",
+}
+
 GroupName = Annotated[str, StringConstraints(pattern=_NAME, max_length=63)]
-MachineType = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
-RoleArn = Annotated[str, StringConstraints(pattern=_ROLE, min_length=20, max_length=2048)]
-Subnet = Annotated[str, StringConstraints(pattern=r"^subnet-[0-9a-f]{8,17}$")]
-SecurityGroup = Annotated[str, StringConstraints(pattern=r"^sg-[0-9a-f]{8,17}$")]
+MachineType = Annotated[str, StringConstraints(pattern=_TYPE)]
+RoleArn = Annotated[str, StringConstraints(pattern=_ROLE, max_length=2048)]
+Subnet = Annotated[str, StringConstraints(pattern=_SUBNET)]
+SecurityGroup = Annotated[str, StringConstraints(pattern=_SECURITY_GROUP)]
 LabelKey = Annotated[str, StringConstraints(pattern=_KEY, max_length=317)]
-LabelValue = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)]
+LabelValue = Annotated[str, StringConstraints(pattern=_VALUE, max_length=63)]
 TagKey = Annotated[str, StringConstraints(pattern=_TAG, min_length=1, max_length=128)]
 TagValue = Annotated[str, StringConstraints(pattern=_TAG, max_length=256)]
 Dns = Annotated[str, StringConstraints(pattern=r"^(fs|fc)i?-[0-9a-f]{8,}\..{4,253}$", min_length=16, max_length=275)]
@@ -226,6 +242,8 @@ class Orchestrator(Block):
 
     @model_validator(mode="after")
     def _one(self) -> Orchestrator:
+        if self.eks is None and self.slurm is None and "slurm" in self.model_fields_set:
+            raise ValueError("slurm is empty; write slurm: {}")
         if (self.eks is None) == (self.slurm is None):
             raise ValueError("give exactly one of eks and slurm")
         return self

@@ -10,7 +10,6 @@ from typing import Any
 from hyperpd.cluster.groups import ROLE_LABEL
 
 Object = Mapping[str, Any]
-MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,6 @@ class GroupState:
     minimum: int
     instance_types: tuple[str, ...]
     release: str  # of the image its nodes run; "" where AWS says none
-    wanted_release: str
     image_status: str  # UpToDate, UpdateAvailable, …
     update: str  # of the last software update: Succeeded, RollbackComplete, …
 
@@ -87,7 +85,6 @@ class Node:
     status: str
     message: str
     release: str
-    launched: datetime | None
 
     @property
     def healthy(self) -> bool:
@@ -138,7 +135,6 @@ def _group(group: Object) -> GroupState:
         minimum=int(group.get("MinCount", 0)),
         instance_types=tuple(types) or (str(group.get("InstanceType", "")),),
         release=str(group.get("CurrentImageReleaseVersion", "")),
-        wanted_release=str(group.get("DesiredImageReleaseVersion", "")),
         image_status=str(group.get("ImageVersionStatus", "")),
         update=str(group.get("SoftwareUpdateStatus", "")),
     )
@@ -155,7 +151,6 @@ def node(summary: Object) -> Node:
         status=str(said.get("Status", "")),
         message=str(said.get("Message", "")),
         release=str(summary.get("CurrentImageReleaseVersion", "")),
-        launched=summary.get("LaunchTime"),
     )
 
 

@@ -7,7 +7,7 @@ InService without any is not. Events are shown as they come where the cluster ha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from typing import TypeVar
 from hyperpd.cluster import reader
 from hyperpd.cluster.aws import EXPIRED, THROTTLED, Aws
 from hyperpd.cluster.causes import explain
+from hyperpd.cluster.command import command
 from hyperpd.cluster.names import Names
 from hyperpd.cluster.progress import Happened, Seen, Step, Tell
 from hyperpd.cluster.state import Event, Status
@@ -89,6 +90,24 @@ class Wait:
             self._show(status)
             self._pause()
 
+    def whole(self, groups: Collection[str], replaced: Collection[str]) -> None:
+        """These groups have all their nodes, healthy, and nodes of ids `replaced` are away; or nothing began in AWS'
+        time for it. Raises NotReady, CloudError."""
+        moved = False
+        while True:
+            status = self._look(self._read)
+            if status is None:
+                raise NotReady(f"{self.names.cluster} is gone")
+            self._show(status)
+            found = self._look(partial(reader.nodes, self.aws, status)) or []
+            nodes = [node for node in found if node.group in groups]
+            healthy = sum(node.healthy for node in nodes)
+            wanted = sum(group.target for group in status.groups if group.name in groups)
+            moved = moved or healthy < wanted or self._elapsed_s > UNSEEN_S
+            if moved and healthy >= wanted and not any(node.id in replaced for node in nodes):
+                return
+            self._pause()
+
     def gone(self) -> None:
         """Deleted. Raises NotReady, also where AWS gave the deletion up, CloudError."""
         while status := self._look(self._read):
@@ -115,8 +134,7 @@ class Wait:
                     continue
                 if error.code in EXPIRED:
                     raise CloudError(
-                        f"{error}\nThe cluster goes on without you; {self._where()}.\n"
-                        f"Then: hyperpd cluster watch {self.names.cluster} --region {self.names.place.region}",
+                        f"{error}\nThe cluster goes on without you; {self._where()}.\nThen: {self._again()}",
                         operation=error.operation,
                         code=error.code,
                     ) from None
@@ -190,9 +208,12 @@ class Wait:
         if self._elapsed_s + self.poll_s > self.timeout_s:
             lines = [f"{self.names.cluster} is not ready after {duration(self._elapsed_s)}: {self._where()}"]
             lines += self._causes(self._status) if self._status else []
-            lines.append(f"Nothing was undone; go on with hyperpd cluster watch {self.names.cluster}")
+            lines.append(f"Nothing was undone; go on with {self._again()}")
             raise NotReady("\n".join(lines))
         time.sleep(self.poll_s)
+
+    def _again(self) -> str:
+        return command("watch", self.names.cluster, self.names.place.region)
 
     def _where(self) -> str:
         return f"last seen: {self._status.line()}" if self._status else "it was not seen yet"

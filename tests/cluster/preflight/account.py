@@ -194,6 +194,23 @@ def healthy(aws: Account, **change: Any) -> Body:
     return document
 
 
+def allowed(aws: Account, document: Body) -> Body:
+    """The role may do what nodes of this document need."""
+    policy = json.dumps(rights.policy(aws.plan(document)))
+    aws.stage.client("iam").put_role_policy(RoleName="nodes", PolicyName="more", PolicyDocument=policy)
+    return document
+
+
+def accounted(aws: Account, document: Body) -> Body:
+    """`document` on Slurm, with an external accounting database, whose secret is there."""
+    secret = aws.stage.client("secretsmanager").create_secret(Name="slurm", SecretString="{}")["ARN"]
+    accounting = {"endpoint": "db.example.com", "secret": secret}
+    kinds = {name: {"slurm": {"node": "login" if name == "gateway" else "compute"}} for name in document["groups"]}
+    controller = {"instance_type": CPU, "count": 1, "slurm": {"node": "controller"}}
+    change = {"orchestrator": {"eks": None, "slurm": {"accounting": accounting}}, "continuous": True}
+    return allowed(aws, merged(document, {**change, "groups": {**kinds, "controller": controller}}))
+
+
 def make_subnet(aws: Account, vpc: str, block: str, zone: str) -> str:
     """A subnet; its id."""
     made = aws.stage.client("ec2").create_subnet(VpcId=vpc, CidrBlock=block, AvailabilityZoneId=zone)

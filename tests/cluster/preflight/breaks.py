@@ -23,6 +23,8 @@ from tests.cluster.preflight.account import (
     ZONE,
     Account,
     Document,
+    accounted,
+    allowed,
     make_subnet,
 )
 from tests.fakes.aws.stage import KEY
@@ -83,29 +85,22 @@ def far_zone(aws: Account, document: Document, folder: Path) -> Document:
     aws.prices.hourly["ml.g7e.8xlarge"] = 7.5
     types = {"instance_type": "ml.g7e.8xlarge"}
     change = {"network": {"subnets": [far]}, "groups": {"prefill": types, "decode": types}}
-    return _allowed(aws, merged(document, change))
-
-
-def _allowed(aws: Account, document: Document) -> Document:
-    """The role may do what nodes of this document need."""
-    policy = json.dumps(rights.policy(aws.plan(document)))
-    aws.stage.client("iam").put_role_policy(RoleName="nodes", PolicyName="more", PolicyDocument=policy)
-    return document
+    return allowed(aws, merged(document, change))
 
 
 def apart(aws: Account, document: Document, folder: Path) -> Document:
     far = make_subnet(aws, _vpc(aws, document), "10.0.64.0/20", OTHER_ZONE)
-    return _allowed(aws, merged(document, {"groups": {"decode": {"network": {"subnets": [far]}}}}))
+    return allowed(aws, merged(document, {"groups": {"decode": {"network": {"subnets": [far]}}}}))
 
 
 def spread(aws: Account, document: Document, folder: Path) -> Document:
     far = make_subnet(aws, _vpc(aws, document), "10.0.64.0/20", OTHER_ZONE)
-    return _allowed(aws, merged(document, {"network": {"subnets": [_subnet(document), far]}}))
+    return allowed(aws, merged(document, {"network": {"subnets": [_subnet(document), far]}}))
 
 
 def small(aws: Account, document: Document, folder: Path) -> Document:
     small = make_subnet(aws, _vpc(aws, document), "10.0.16.0/24", ZONE)
-    return _allowed(aws, merged(document, {"network": {"subnets": [small]}}))
+    return allowed(aws, merged(document, {"network": {"subnets": [small]}}))
 
 
 def training(kind: str = GPU, count: int = 2, zone: str = ZONE, **given: Any) -> Break:
@@ -148,12 +143,12 @@ def opened(aws: Account, document: Document, folder: Path) -> None:
 
 
 def no_group(aws: Account, document: Document, folder: Path) -> Document:
-    return _allowed(aws, merged(document, {"network": {"security_groups": ["sg-0123456789abcdef0"]}}))
+    return allowed(aws, merged(document, {"network": {"security_groups": ["sg-0123456789abcdef0"]}}))
 
 
 def no_subnet(aws: Account, document: Document, folder: Path) -> Document:
     gone = [_subnet(document), "subnet-0123456789abcdef0"]
-    return _allowed(aws, merged(document, {"network": {"subnets": gone}}))
+    return allowed(aws, merged(document, {"network": {"subnets": gone}}))
 
 
 def _endpoint(aws: Account) -> str:
@@ -190,7 +185,7 @@ def other_vpc(aws: Account, document: Document, folder: Path) -> Document:
     _ec2(aws).create_vpc_endpoint(
         VpcId=vpc, ServiceName=f"com.amazonaws.{REGION}.s3", RouteTableIds=[table["RouteTableId"]]
     )
-    return _allowed(aws, merged(document, {"network": {"subnets": [subnet], "security_groups": [group]}}))
+    return allowed(aws, merged(document, {"network": {"subnets": [subnet], "security_groups": [group]}}))
 
 
 # ── storage and roles ──
@@ -204,7 +199,7 @@ def elsewhere(aws: Account, document: Document, folder: Path) -> Document:
     ireland = boto3.client("s3", "eu-west-1", endpoint_url=aws.url, aws_access_key_id=KEY, aws_secret_access_key=KEY)
     where: Any = {"LocationConstraint": "eu-west-1"}
     ireland.create_bucket(Bucket="sagemaker-ireland", CreateBucketConfiguration=where)
-    return _allowed(aws, merged(document, {"bucket": "sagemaker-ireland"}))
+    return allowed(aws, merged(document, {"bucket": "sagemaker-ireland"}))
 
 
 def in_s3(bucket: str, content: bytes | None) -> Break:
@@ -214,7 +209,8 @@ def in_s3(bucket: str, content: bytes | None) -> Break:
             s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
         if content is not None:
             s3.put_object(Bucket=bucket, Key="own/on_create.sh", Body=content)
-        return merged(document, {"lifecycle": {"source": f"s3://{bucket}/own/", "on_create": "on_create.sh"}})
+        own = {"source": f"s3://{bucket}/own/", "on_create": "on_create.sh"}
+        return allowed(aws, merged(document, {"lifecycle": own}))
 
     return breaks
 
@@ -245,6 +241,25 @@ def narrow(aws: Account, document: Document, folder: Path) -> None:
     aws.stage.client("iam").put_role_policy(RoleName="nodes", PolicyName="nodes", PolicyDocument=policy)
 
 
+def narrow_pass(aws: Account, document: Document, folder: Path) -> Document:
+    """A role for Karpenter. That it may be passed to one service alone is the caller's policy to say."""
+    iam, trusted = aws.stage.client("iam"), json.loads(json.dumps(rights.trust()))
+    trusted["Statement"][0]["Principal"]["Service"] = "hyperpod.sagemaker.amazonaws.com"
+    iam.create_role(RoleName="scaler", AssumeRolePolicyDocument=json.dumps(trusted))
+    scale = {"Effect": "Allow", "Action": "sagemaker:Batch*", "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [scale]})
+    iam.put_role_policy(RoleName="scaler", PolicyName="scale", PolicyDocument=policy)
+    scaling = {"role": f"arn:aws:iam::{ACCOUNT}:role/scaler"}
+    return allowed(aws, merged(document, {"continuous": True, "autoscaling": scaling}))
+
+
+def forgotten(aws: Account, document: Document, folder: Path) -> Document:
+    document = accounted(aws, document)
+    secret = document["orchestrator"]["slurm"]["accounting"]["secret"]
+    aws.stage.client("secretsmanager").delete_secret(SecretId=secret)
+    return document
+
+
 def taken_role(aws: Account, document: Document, folder: Path) -> Document:
     change = merged(document, {"role": None})
     name = aws.plan(change).names.role
@@ -260,7 +275,7 @@ def taken_name(aws: Account, document: Document, folder: Path) -> Document:
     controller = example.group("compute", 1, InstanceType=CPU, SlurmConfig=COMPUTE)
     aws.client("sagemaker").create_cluster(**example.slurm("pd", controller))
     # The files of the new name are below another prefix.
-    _allowed(aws, merged(document, {"name": "pd-2"}))
+    allowed(aws, merged(document, {"name": "pd-2"}))
     return document
 
 
@@ -268,7 +283,7 @@ def taken_name(aws: Account, document: Document, folder: Path) -> Document:
 
 
 def typo(aws: Account, document: Document, folder: Path) -> Document:
-    return _allowed(aws, merged(document, {"orchestrator": {"eks": "prd"}}))
+    return allowed(aws, merged(document, {"orchestrator": {"eks": "prd"}}))
 
 
 def on_eks(**differs: Any) -> Break:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hyperpd.cluster.preflight.quotas import ALL, ONE
-from tests.cluster.preflight.account import BUCKET, GPU, OTHER_ZONE, ZONE
+from tests.cluster.preflight.account import ACCOUNT, BUCKET, GPU, OTHER_ZONE, ZONE
 from tests.cluster.preflight.breaks import (
     Break,
     addon,
@@ -14,8 +14,10 @@ from tests.cluster.preflight.breaks import (
     elsewhere,
     far_zone,
     folder,
+    forgotten,
     in_s3,
     narrow,
+    narrow_pass,
     nat,
     no_bucket,
     no_endpoint,
@@ -50,6 +52,17 @@ READS = [
     *("ec2:Describe*", "eks:Describe*", "eks:List*", "iam:Get*", "iam:Simulate*", "iam:PutUserPolicy"),
     *("pricing:*", "s3:Get*", "s3:List*", "sagemaker:Describe*", "sagemaker:List*", "servicequotas:*"),
 ]
+# All that creates, but to pass roles.
+CREATES = [*READS, "eks:*", "iam:Create*", "iam:Put*", "iam:Tag*", "logs:*", "s3:*", "sagemaker:*"]
+SCALER = "hyperpod.sagemaker.amazonaws.com"
+
+
+def passes(role: str, service: str) -> dict[str, Any]:
+    """A policy: may pass this role to this service."""
+    condition = {"StringEquals": {"iam:PassedToService": service}}
+    arn = f"arn:aws:iam::{ACCOUNT}:role/{role}"
+    allow = {"Effect": "Allow", "Action": "iam:PassRole", "Resource": arn, "Condition": condition}
+    return {"Version": "2012-10-17", "Statement": [allow]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,13 @@ CASES = (
         also=frozenset({"offline", "price"}),
     ),
     Broken("the caller may not create", "permissions", "sagemaker:CreateCluster", nothing, allow=READS),
+    Broken(
+        "the caller may pass Karpenter's role to one service alone",
+        "permissions",
+        "may not: iam:PassRole",
+        narrow_pass,
+        allow=[*CREATES, passes("scaler", SCALER), passes("nodes", "sagemaker.amazonaws.com")],
+    ),
     Broken(
         "the caller may not read quotas",
         "permission",
@@ -146,7 +166,6 @@ CASES = (
         "begins with sagemaker-",
         in_s3("our-files", b"#!/bin/sh\n"),
         code=2,
-        also=frozenset({"role-policy"}),
     ),
     Broken("lifecycle file not in S3", "lifecycle-files", "own/on_create.sh is not there", in_s3(BUCKET, None), code=2),
     Broken("CRLF in S3", "lifecycle-files", "carriage return", in_s3(BUCKET, b"#!/bin/sh\r\n"), code=2),
@@ -161,6 +180,7 @@ CASES = (
     Broken("no such role", "role", "there is no role nobody", no_role, code=2),
     Broken("role that SageMaker cannot take on", "role-trust", "does not let sagemaker.amazonaws.com", trust),
     Broken("role without network interfaces", "role-policy", "ec2:CreateNetworkInterface", narrow),
+    Broken("accounting secret that is being deleted", "accounting-secret", "scheduled for deletion", forgotten),
     Broken("role of the name that would be made", "role", "was not made for this cluster", taken_role),
     Broken("name of a cluster that is taken", "name", "a cluster pd is there", taken_name, code=2),
     Broken("no such EKS cluster", "eks", "there is no EKS cluster prd", typo, code=2),

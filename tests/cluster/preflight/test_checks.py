@@ -22,6 +22,7 @@ from hyperpd.cluster.preflight import (
     nodes,
     plans,
     routes,
+    secret,
     security,
 )
 from hyperpd.cluster.preflight.addons import Installed
@@ -31,7 +32,7 @@ from hyperpd.cluster.preflight.clusters import Clusters
 from hyperpd.cluster.preflight.daemonsets import DaemonSets
 from hyperpd.cluster.preflight.finding import Finding
 from hyperpd.cluster.preflight.vpc import Vpc
-from tests.cluster.files import EKS, NETWORK, PLACE, SLURM, plan
+from tests.cluster.files import EKS, NETWORK, PLACE, SLURM, SLURM_FULL, plan
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
@@ -297,7 +298,7 @@ def test_whose_cluster_it_is() -> None:
     assert said(clusters.check(made, Clusters((described("pd"),), {}))) == [("problem", "name")]
     failed = Clusters((described("pd", ClusterStatus="Failed", FailureMessage="no capacity"),), ours)
     (one,) = clusters.check(made, failed)
-    assert ("no capacity" in one.what, one.fix) == (True, "hyperpd cluster delete pd")
+    assert ("no capacity" in one.what, one.fix) == (True, "hyperpd cluster delete pd --region us-east-1")
     (one,) = clusters.check(made, Clusters((described("pd"), described("pd-2")), None))
     assert one.fix == "set name: pd-3"
 
@@ -387,6 +388,21 @@ def test_the_policy_of_each_key_is_named_as_unknown() -> None:
     assert f"kms:CreateGrant and kms:DescribeKey to {made.names.role_arn}, {role}" in one.what
     assert one.where == "KMS console, Customer managed keys, abc, Key policy"
     assert list(keys.check(plan(EKS))) == []
+
+
+def test_the_secret_of_the_accounting_database() -> None:
+    made, key = plan(SLURM_FULL), "arn:aws:kms:us-east-1:123456789012:key/abc"
+    named = made.accounting_secret
+    assert named
+    assert plan(SLURM).accounting_secret is plan(EKS).accounting_secret is None
+    assert list(secret.check(made, named, {"ARN": named})) == []
+    assert list(secret.check(made, named, {"ARN": named, "KmsKeyId": "alias/aws/secretsmanager"})) == []
+    (one,) = secret.check(made, named, {})
+    assert (one.level, one.check) == ("problem", "accounting-secret")
+    assert "there is no secret slurm-AbCdEf in us-east-1" in one.what
+    (one,) = secret.check(made, named, {"ARN": named, "KmsKeyId": key})
+    assert (one.level, one.check) == ("unknown", "key-policy")
+    assert f"whether it lets {made.names.role_arn} kms:Decrypt" in one.what
 
 
 def test_classic_slurm_lists_its_groups_in_a_file() -> None:

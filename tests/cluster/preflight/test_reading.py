@@ -14,7 +14,7 @@ from hyperpd.cluster.aws import Aws
 from hyperpd.cluster.preflight import Preflight, run
 from hyperpd.cluster.preflight.reading import action
 from tests.cluster.files import merged, spec
-from tests.cluster.preflight.account import BUCKET, GPU, ZONE, Account, Document, healthy
+from tests.cluster.preflight.account import BUCKET, GPU, ZONE, Account, Document, accounted, allowed, healthy
 from tests.fakes.gate import Cut, Throttle
 
 EVERYTHING = ["ec2:*", "eks:*", "iam:*", "pricing:*", "s3:*", "sagemaker:*", "servicequotas:*"]
@@ -39,7 +39,8 @@ def document(aws: Account) -> Document:
     arn = aws.control.training_plan("may", GPU, 2, ("us-east-2a", ZONE))
     aws.stage.client("s3").put_object(Bucket=BUCKET, Key="own/on_create.sh", Body=b"#!/bin/sh\n")
     own = {"source": f"s3://{BUCKET}/own/", "on_create": "on_create.sh"}
-    return merged(document, {"groups": {"prefill": {"training_plan": arn}, "gateway": {"lifecycle": own}}})
+    more = {"groups": {"prefill": {"training_plan": arn}, "gateway": {"lifecycle": own}}}
+    return allowed(aws, merged(document, more))
 
 
 def test_no_read_changes_anything_and_every_one_is_listed(aws: Account, document: Document) -> None:
@@ -48,6 +49,7 @@ def test_no_read_changes_anything_and_every_one_is_listed(aws: Account, document
     aws.eks.addons["prod", "vpc-cni"]["addonVersion"] = "v1.18.0-eksbuild.1"
     (old,) = planned(aws, document).of("problem")  # reads the versions that there are
     assert "--addon-version v9.0.0-eksbuild.1" in old.fix  # what EKS would install, not its newest
+    planned(aws, accounted(aws, document))
     client = aws.client("sagemaker")
     client.create_cluster(
         ClusterName="pd",

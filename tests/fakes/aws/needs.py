@@ -64,6 +64,8 @@ def _needs(call: Identified) -> Iterator[Need]:
         yield Need(action, _arn("logs", f"log-group:{group}:log-stream:{stream}" if stream else f"log-group:{group}:*"))
     elif call.service == "cloudformation" and (stack := given.get("StackName")):
         yield Need(action, stack if stack.startswith("arn:") else _arn("cloudformation", f"stack/{stack}/*"))
+    elif call.service == "secretsmanager" and (secret := given.get("SecretId")):
+        yield Need(action, secret if secret.startswith("arn:") else _arn("secretsmanager", f"secret:{secret}-*"))
     elif call.service == "servicequotas" and given.get("QuotaCode"):
         yield Need(action, _arn("servicequotas", f"{given.get('ServiceCode')}/{given['QuotaCode']}"))
     else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import http.client
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from typing import Any, Self
 from unittest import mock
 from urllib.parse import urlsplit
@@ -72,12 +74,8 @@ class Aws:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        moto = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-        moto.start()
-        self._open.callback(moto.stop)
-        host, port = moto.get_host_and_port()
-        self.moto_url = f"http://{host}:{port}"
-        self._open.callback(self._reset)  # moto's state is the process's
+        self.moto_url = _moto()
+        self._open.callback(self._reset)
         # moto reads a bucket's policy without its conditions; who may do what is the gate's to say.
         self._open.enter_context(mock.patch.object(FakeBucket, "get_permission", return_value=PermissionResult.NEUTRAL))
         self._open.enter_context(mock.patch.dict(default_user_config, iam={"load_aws_managed_policies": True}))
@@ -193,6 +191,16 @@ class Aws:
         connection.request("POST", "/moto-api/reset")
         connection.getresponse().read()
         connection.close()
+
+
+@cache
+def _moto() -> str:
+    """Its server's address. Started once: moto's state is the process's, and each start and end takes a second."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    atexit.register(server.stop)
+    host, port = server.get_host_and_port()
+    return f"http://{host}:{port}"
 
 
 def _typed(found: Identified) -> Body:

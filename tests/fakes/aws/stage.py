@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.exceptions
 
-from tests.fakes.gate import REGION
+from tests.fakes.gate import ACCOUNT, REGION
 from tests.fakes.hyperpod.nodes import Zones
 from tests.fakes.hyperpod.scenario import Scenario, Trouble
+from tests.fakes.policy import Policy
 
 KEY = "stage"  # the access key that goes behind the gate
 
@@ -57,13 +58,30 @@ class Stage(Scenario):
         if eks and not self._found("eks", "describe_cluster", name=eks):
             yield f"No EKS cluster found for name: {eks}"
 
-    def lifecycle(self, source: str, script: str) -> Trouble | None:
-        """What ends a node's start when its script is not in the bucket."""
-        where = urlsplit(source)
+    def lifecycle(self, source: str, script: str, role: str) -> Trouble | None:
+        """What ends a node's start when its script is not in the bucket, or its role may not list and read it."""
+        where, said = urlsplit(source), f"Failed to download lifecycle scripts from {source}"
         key = f"{where.path.strip('/')}/{script}".lstrip("/")
-        if self._found("s3", "head_object", Bucket=where.netloc, Key=key):
-            return None
-        return Trouble("lifecycle", f"Failed to download lifecycle scripts from {source}: {script} is not there.")
+        if not self._found("s3", "head_object", Bucket=where.netloc, Key=key):
+            return Trouble("lifecycle", f"{said}: {script} is not there.")
+        bucket, own = f"arn:aws:s3:::{where.netloc}", {"aws:ResourceAccount": ACCOUNT}
+        rights, listed = self._policy(role.rpartition("/")[2]), own | {"s3:prefix": where.path.lstrip("/")}
+        lacking = [] if rights.allows("s3:ListBucket", bucket, listed) else ["s3:ListBucket"]
+        lacking += [] if rights.allows("s3:GetObject", f"{bucket}/{key}", own) else ["s3:GetObject"]
+        if lacking:
+            return Trouble("lifecycle", f"{said}: the role may not {' and '.join(lacking)}.")
+        return None
+
+    def _policy(self, role: str) -> Policy:
+        """All that a role is allowed: by its own policies, and by those attached to it."""
+        iam, found = self.client("iam"), []
+        for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+            found.append(iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"])
+        for one in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
+            version = iam.get_policy(PolicyArn=one["PolicyArn"])["Policy"]["DefaultVersionId"]
+            answer = iam.get_policy_version(PolicyArn=one["PolicyArn"], VersionId=version)
+            found.append(answer["PolicyVersion"]["Document"])
+        return Policy.of(found)
 
     def script_ended(self, cluster_arn: str, cluster: str, group: str, instance: str, log: tuple[str, ...]) -> None:
         """To CloudWatch's log group of the cluster, in a stream per instance; nothing of a script that never ran."""

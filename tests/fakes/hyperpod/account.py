@@ -69,7 +69,8 @@ class Account:
             return cast(Trouble, trouble)
         lifecycle = group.get("LifeCycleConfig", {})
         scripts = [lifecycle[kind] for kind in ("OnCreate", "OnInitComplete") if kind in lifecycle]
-        found = (each.lifecycle(lifecycle["SourceS3Uri"], script) for script in scripts for each in self.scenarios)
+        source, role = lifecycle.get("SourceS3Uri", ""), group["ExecutionRole"]
+        found = (each.lifecycle(source, script, role) for script in scripts for each in self.scenarios)
         return next((one for one in found if one), None)
 
     def printed(self, cluster: Cluster, node: Node, log: tuple[str, ...]) -> None:

@@ -31,8 +31,8 @@ class Scenario:
         """What CreateCluster or UpdateCluster names, and the account does not have."""
         return ()
 
-    def lifecycle(self, source: str, script: str) -> Trouble | None:
-        """What ends a node's start by the script of its group: an S3 folder, and a file within."""
+    def lifecycle(self, source: str, script: str, role: str) -> Trouble | None:
+        """What ends a node's start by the script of its group: an S3 folder, a file within, and who reads them."""
         return None
 
     def script_ended(self, cluster_arn: str, cluster: str, group: str, instance: str, log: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hyperpd.cli import output
-from hyperpd.cli.cluster.options import dry_run_option, file_argument, json_option, remains, wait_options
+from hyperpd.cli.cluster.options import again, dry_run_option, file_argument, json_option, remains, wait_options
 
 
 @click.command()
@@ -39,11 +39,11 @@ def create(file: Path, dry_run: bool, no_preflight: bool, no_wait: bool, timeout
     if no_wait:
         status = None
     else:
-        with remains(f"the cluster goes on without you: hyperpd cluster watch {spec.name}"):
+        with remains(f"the cluster goes on without you: {again('watch', spec.name, cluster)}"):
             status = cluster.wait(tell, timeout_s=timeout_min * 60, new=True)
     if as_json:
         output.document({"sent": True, "cluster": show.document(status) if status else {"name": spec.name}})
     elif status:
         output.line(f"{spec.name} is in service with its nodes")
     else:
-        output.line(f"go on with: hyperpd cluster watch {spec.name}")
+        output.line(f"go on with: {again('watch', spec.name, cluster)}")

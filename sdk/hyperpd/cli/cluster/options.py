@@ -13,6 +13,7 @@ from hyperpd.cli import output
 
 if TYPE_CHECKING:
     from hyperpd.cluster import Cluster
+    from hyperpd.cluster.spec import ClusterSpec
 
 _Command = Callable[..., Any]
 
@@ -42,12 +43,24 @@ def timeout_option(command: _Command) -> _Command:
 
 def named(cluster: str, region: str | None) -> Cluster:
     """The cluster of a name or a file."""
-    from hyperpd.cluster import Cluster, load
+    from hyperpd.cluster import Cluster
 
-    if Path(cluster).is_file() or cluster.endswith((".yaml", ".yml")):
-        spec = load(cluster)
-        return Cluster(spec.name, region=region or spec.region)
-    return Cluster(cluster, region=region)
+    spec = written(cluster)
+    return Cluster(spec.name, region=region or spec.region) if spec else Cluster(cluster, region=region)
+
+
+def written(cluster: str) -> ClusterSpec | None:
+    """What the file says; None where a name is given."""
+    from hyperpd.cluster import load
+
+    return load(cluster) if Path(cluster).is_file() or cluster.endswith((".yaml", ".yml")) else None
+
+
+def again(verb: str, cluster: str, found: Cluster) -> str:
+    """The command that goes on with a cluster, as it was named, in its Region."""
+    from hyperpd.cluster.command import command
+
+    return command(verb, cluster, found.names.place.region)
 
 
 @contextmanager

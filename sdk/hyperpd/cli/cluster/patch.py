@@ -8,6 +8,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     cluster_argument,
     confirm,
     json_option,
@@ -24,6 +25,7 @@ from hyperpd.cli.cluster.options import (
 @click.option("--group", "groups", multiple=True, help="This group; may be repeated. Default: all with an update.")
 @click.option("--release", help="Release of HyperPod's image, as in 1.2.3; default: the newest.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Nodes of a group at once.")
+@click.option("--force", is_flag=True, help="Also all nodes of a role at once: its requests fail meanwhile.")
 @region_option
 @yes_option
 @timeout_option
@@ -33,12 +35,14 @@ def patch(
     groups: tuple[str, ...],
     release: str | None,
     batch: int,
+    force: bool,
     region: str | None,
     yes: bool,
     timeout_min: float,
     as_json: bool,
 ) -> None:
     """Bring the software of CLUSTER up to date: prefill, then decode, then the rest, and never two groups at once.
+    Never all healthy nodes of a role at once (a group of one, or --batch as large as it), unless by --force.
 
     Nodes are set up anew, and what is on their root volumes is lost. HyperPod takes an update back without a word
     where nodes do not come up: the release before and after tells, and then this fails.
@@ -47,7 +51,14 @@ def patch(
 
     found = named(cluster, region)
     confirm(f"Patch {found.name}, {batch} nodes of a group at once?", yes, as_json)
-    with remains(f"what was sent goes on: hyperpd cluster watch {cluster}"):
-        done = found.patch(groups, show.progress(as_json), release=release, batch=batch, timeout_s=timeout_min * 60)
+    with remains(f"what was sent goes on: {again('watch', cluster, found)}"):
+        done = found.patch(
+            groups,
+            show.progress(as_json),
+            release=release,
+            batch=batch,
+            force=force,
+            timeout_s=timeout_min * 60,
+        )
     if as_json:
         output.document([asdict(one) for one in done])

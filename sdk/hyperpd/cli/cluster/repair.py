@@ -9,6 +9,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     cluster_argument,
     dry_run_option,
     json_option,
@@ -57,7 +58,7 @@ def repair(
         raise click.UsageError("name nodes (hyperpd cluster nodes lists them), or give --unhealthy")
     found, tell = named(cluster, region), show.progress(as_json)
     found.aws.dry = dry_run
-    with remains(f"what was sent goes on: hyperpd cluster nodes {cluster}"):
+    with remains(f"what was sent goes on: {again('nodes', cluster, found)}"):
         done = found.repair(
             nodes,
             cast("Action", action),

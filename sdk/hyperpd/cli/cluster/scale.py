@@ -6,6 +6,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     cluster_argument,
     dry_run_option,
     json_option,
@@ -50,7 +51,7 @@ def scale(
         return
     status = None
     if changes.request and not no_wait:
-        with remains(f"the cluster goes on without you: hyperpd cluster watch {found.name}"):
+        with remains(f"the cluster goes on without you: {again('watch', found.name, found)}"):
             status = found.wait(tell, expect=wanted, timeout_s=timeout_min * 60)
     if as_json:
         sent = changes.request is not None

@@ -37,6 +37,8 @@ def progress(as_json: bool) -> Tell:
 
 def status(found: Status) -> None:
     """A cluster and its groups."""
+    from hyperpd.cluster.command import command
+
     output.line(f"{found.name}: {found.status}  {found.orchestrator}{', continuous' if found.continuous else ''}")
     output.line(f"  {found.arn}")
     if found.failure:
@@ -56,7 +58,8 @@ def status(found: Status) -> None:
     ]
     output.table(["GROUP", "ROLE", "TYPE", "NODES", "MIN", "STATUS", "RELEASE", "IMAGE"], rows)
     if found.status == "InService" and not found.ready:
-        output.note(f"in service without all its nodes: hyperpd cluster events {found.name}")
+        again = command("events", found.name, found.arn.split(":")[3])
+        output.note(f"in service without all its nodes: {again}")
 
 
 def calls(withheld: Iterable[Call]) -> None:

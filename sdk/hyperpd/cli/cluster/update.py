@@ -8,6 +8,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     confirm,
     dry_run_option,
     file_argument,
@@ -26,7 +27,8 @@ from hyperpd.cli.cluster.options import (
 @json_option
 def update(file: Path, dry_run: bool, yes: bool, no_wait: bool, timeout_min: float, as_json: bool) -> None:
     """Make the cluster what FILE says; shows the difference first. What cannot be changed is named, and then nothing
-    is. What the file is silent on stays as it is."""
+    is. Tags that FILE does not have stay, and so do threads per core, minimum, interface and image where it is silent
+    on them. All else is as in FILE: groups, labels, taints, volumes and health checks that it does not have go."""
     from hyperpd.cli.cluster import show
     from hyperpd.cli.cluster.plan import change_of
     from hyperpd.cluster import Cluster, load
@@ -45,7 +47,7 @@ def update(file: Path, dry_run: bool, yes: bool, no_wait: bool, timeout_min: flo
         else:
             show.calls(planned.calls)
         return
-    if changes.request:
+    if changes.request or changes.tags:
         question = f"Change {spec.name} so?"
         if changes.deleted:
             question = f"Delete {', '.join(changes.deleted)} with all on their nodes, and change {spec.name} so?"
@@ -55,11 +57,11 @@ def update(file: Path, dry_run: bool, yes: bool, no_wait: bool, timeout_min: flo
         changes = cluster.update(spec, tell)
     status = None
     if changes.request and not no_wait:
-        with remains(f"the cluster goes on without you: hyperpd cluster watch {spec.name}"):
+        with remains(f"the cluster goes on without you: {again('watch', spec.name, cluster)}"):
             status = cluster.wait(tell, expect=changes.counts, timeout_s=timeout_min * 60)
     if as_json:
         told = show.plain([change_of(one) for one in changes.changes])
-        sent = changes.request is not None
+        sent = changes.request is not None or bool(changes.tags)
         output.document({"sent": sent, "changes": told, "cluster": show.document(status) if status else None})
     elif status:
         output.line(f"{spec.name} is in service with its nodes")

@@ -6,6 +6,7 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
+    again,
     cluster_argument,
     json_option,
     named,
@@ -29,7 +30,7 @@ def watch(cluster: str, region: str | None, timeout_min: float, as_json: bool) -
     from hyperpd.cli.cluster import show
 
     found = named(cluster, region)
-    with remains(f"the cluster goes on without you: hyperpd cluster watch {cluster}"):
+    with remains(f"the cluster goes on without you: {again('watch', cluster, found)}"):
         status = found.wait(show.progress(as_json), timeout_s=timeout_min * 60)
     if as_json:
         output.document(show.document(status))

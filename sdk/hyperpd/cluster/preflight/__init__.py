@@ -31,6 +31,7 @@ from hyperpd.cluster.preflight import (
     quotas,
     roles,
     routes,
+    secret,
     security,
     vpc,
     zones,
@@ -63,6 +64,7 @@ _ASKED = (
     "way to S3",
 )
 _ASKED_EKS = ("EKS version and access", "add-ons", "network policies")
+_ASKED_ACCOUNTING = ("accounting secret",)
 
 
 def run(
@@ -89,7 +91,11 @@ def run(
     found += instance_types.check(nodes, boto.instance_types(known))
     nodes = instance_types.real(nodes, boto.instance_types(known))
     found += boto.check(plan, known)
-    asked = (*_ASKED, *(_ASKED_EKS if spec.orchestrator.eks else ()))
+    asked = (
+        *_ASKED,
+        *(_ASKED_EKS if spec.orchestrator.eks else ()),
+        *(_ASKED_ACCOUNTING if plan.accounting_secret else ()),
+    )
     training: dict[str, Object] = {}
     live: dict[str, Price] = {}
     if aws and isinstance(caller, Caller):
@@ -130,6 +136,8 @@ def _account(
     yield from permissions.check(reading, plan, permissions.read(reading, plan))
     yield from roles.check(plan, list(roles.read(reading, plan)))
     yield from keys.check(plan)
+    if (named := plan.accounting_secret) and (described := secret.read(reading, named)) is not None:
+        yield from secret.check(plan, named, described)
     yield from bucket.check(plan, list(bucket.read(reading, plan, nodes)))
     others = clusters.read(reading, plan)
     coming = nodes

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from hyperpd.cluster.blueprint import Blueprint
+from hyperpd.cluster.command import command
 from hyperpd.cluster.names import OWNER_TAG
 from hyperpd.cluster.preflight.finding import Finding, refused, warning, written
 from hyperpd.cluster.preflight.nodes import Nodes
@@ -79,7 +80,7 @@ def check(plan: Blueprint, clusters: Clusters) -> Iterator[Finding]:
             if (clusters.tags or {}).get(OWNER_TAG) == name:
                 if status == "Failed":
                     what = f"{name} was begun and is Failed: {one.get('FailureMessage', 'no message')}"
-                    yield refused("name", what, place, f"hyperpd cluster delete {name}")
+                    yield refused("name", what, place, command("delete", name, plan.place.region))
                 else:
                     what = f"{name} is there already ({status}), made by hyperpd: create goes on with it"
                     yield warning("name", what, place, "hyperpd cluster update changes it")
@@ -88,9 +89,8 @@ def check(plan: Blueprint, clusters: Clusters) -> Iterator[Finding]:
                 yield written("name", what, "name", f"set name: {_other(name, clusters)}")
         elif eks and plan.spec.orchestrator.eks and eks == plan.eks_arn and status != "Deleting":
             what = f"the EKS cluster {eks} has the HyperPod cluster {one['ClusterName']}; it takes one"
-            fix = (
-                f"hyperpd cluster import {one['ClusterName']}: add the groups to that one, or name another EKS cluster"
-            )
+            import_ = command("import", one["ClusterName"], plan.place.region)
+            fix = f"{import_}: add the groups to that one, or name another EKS cluster"
             yield refused("eks-taken", what, place, fix)
 
 

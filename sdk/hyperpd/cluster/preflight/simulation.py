@@ -3,6 +3,7 @@ policies of buckets and keys do not. Unverified on a live account."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,19 +19,22 @@ def lacking(reading: Reading, purpose: str, principal: str, statements: Sequence
     for statement in statements:
         actions, resources = _several(statement["Action"]), _several(statement["Resource"])
         for resource in resources:
-            denied = _denied(reading, purpose, principal, actions, resource, statement.get("Condition", {}))
-            if denied is None:
-                return None
+            denied: dict[str, None] = {}
+            for context in _contexts(statement.get("Condition", {})):
+                one = _denied(reading, purpose, principal, actions, resource, context)
+                if one is None:
+                    return None
+                denied |= dict.fromkeys(one)
             if denied:
                 rest = {key: value for key, value in statement.items() if key not in ("Action", "Resource")}
-                found.append({**rest, "Action": denied, "Resource": resource})
+                found.append({**rest, "Action": list(denied), "Resource": resource})
     return list(_merged(found))
 
 
 def _denied(
-    reading: Reading, purpose: str, principal: str, actions: list[str], resource: str, condition: Object
+    reading: Reading, purpose: str, principal: str, actions: list[str], resource: str, context: list[Object]
 ) -> list[str] | None:
-    given: Object = {"ContextEntries": entries} if (entries := list(_context(condition))) else {}
+    given: Object = {"ContextEntries": context} if context else {}
     if resource != "*":
         given["ResourceArns"] = [resource]
     results = reading.pages(
@@ -47,14 +51,22 @@ def _denied(
     return [one["EvalActionName"] for one in results if one["EvalDecision"] != "allowed"]
 
 
-def _context(condition: Object) -> Iterator[Object]:
-    """Values with which a statement's conditions hold."""
-    for operator, keys in condition.items():
-        for key, values in keys.items():
-            value = str(_several(values)[0])
-            value = "000000000000" if "Not" in operator else value
-            kind = "stringList" if operator.startswith("For") else "string"
-            yield {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": kind}
+def _contexts(condition: Object) -> Iterator[list[Object]]:
+    """Values with which a statement's conditions hold: each that it names, since each is used (iam:PassRole, to two
+    services)."""
+    choices = [
+        [
+            {
+                "ContextKeyName": key,
+                "ContextKeyValues": ["000000000000" if "Not" in operator else str(value)],
+                "ContextKeyType": "stringList" if operator.startswith("For") else "string",
+            }
+            for value in (_several(values)[:1] if "Not" in operator else _several(values))
+        ]
+        for operator, keys in condition.items()
+        for key, values in keys.items()
+    ]
+    yield from map(list, itertools.product(*choices))
 
 
 def _merged(statements: Sequence[Object]) -> Iterator[Object]:

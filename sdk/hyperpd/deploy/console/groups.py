@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from hyperpd.cluster.groups import THREADS_PER_CORE, WORKERLESS, machines
+from hyperpd.cluster.spec import HOOKS
 from hyperpd.deploy.console.site import LIFECYCLE, Object, Site, chosen, ref, sub
-
-# Two threads a core: hyperpd counts CPUs as EC2 does, so with one a pod's share would not fit its node.
-THREADS_PER_CORE = 2
-GATEWAYS_MAX = 2  # one that ends leaves one; more would relay no more than a large one
 
 
 def nodes(site: Site) -> Iterator[tuple[str, str, int]]:
     """(group, instance type, nodes), workers first."""
-    parts = site.capacity.roles
-    if site.local:
-        yield "node", parts[0].instance.name, 1
-    else:
-        for part in parts:
-            yield part.role, part.instance.name, part.nodes
-        yield "gateway", site.options.gateway_instance_type, min(GATEWAYS_MAX, site.recipe.gateway.replicas)
-    if not site.eks:
-        yield "controller", site.options.gateway_instance_type, 1
+    options = site.options
+    for name, kind, count in machines(site.recipe, options.orchestrator, options.gateway_instance_type):
+        if kind and count:  # else refused before: refusals.py
+            yield name, kind, count
 
 
 def groups(site: Site, role: Any, folder: Any, plan: Object | None) -> list[Object]:
@@ -33,7 +26,6 @@ def groups(site: Site, role: Any, folder: Any, plan: Object | None) -> list[Obje
     """
     made = []
     for name, instance_type, count in nodes(site):
-        worker = name not in ("gateway", "controller")
         group: Object = {
             "InstanceGroupName": name,
             "InstanceType": instance_type,
@@ -42,7 +34,7 @@ def groups(site: Site, role: Any, folder: Any, plan: Object | None) -> list[Obje
             "ThreadsPerCore": THREADS_PER_CORE,
             "LifeCycleConfig": {"SourceS3Uri": folder, **_hook(site)},
         }
-        if worker:
+        if name not in WORKERLESS:
             group["InstanceStorageConfigs"] = [{"EbsVolumeConfig": {"VolumeSizeInGB": site.options.volume_gb}}]
             group |= plan or {}
         if name == "controller":
@@ -55,7 +47,7 @@ def groups(site: Site, role: Any, folder: Any, plan: Object | None) -> list[Obje
 
 def _hook(site: Site) -> Object:
     """EKS runs OnCreate. With SlurmConfig in each group the image sets Slurm up itself where OnCreate is left out."""
-    return {"OnCreate": "on_create.sh"} if site.eks else {"OnInitComplete": "on_init_complete.sh"}
+    return {"OnCreate": HOOKS["eks"]} if site.eks else {"OnInitComplete": HOOKS["slurm"]}
 
 
 def templated(site: Site) -> list[Object]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from hyperpd.cluster.groups import GATEWAY_TYPE, VOLUME_GB
 from hyperpd.deploy.kubernetes.options import ENGINES_SUFFIX, Label
 from hyperpd.recipe import Block
 
@@ -60,12 +61,12 @@ class Options(Block):
         None, pattern=r"^ml\.\S+$", description="Nodes of roles for which the recipe names none"
     )
     gateway_instance_type: str = Field(
-        "ml.c5.2xlarge",
+        GATEWAY_TYPE,
         pattern=r"^ml\.[a-z0-9]+\.\S+$",
         description="Nodes of the gateway, and of the controller with Slurm",
     )
     volume_gb: int = Field(
-        500, ge=1, le=16384, description="EBS volume of a worker's node, in GB, for images and what has no NVMe"
+        VOLUME_GB, ge=1, le=16384, description="EBS volume of a worker's node, in GB, for images and what has no NVMe"
     )
     training_plan_arn: str | None = Field(
         None,
