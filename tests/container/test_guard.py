@@ -74,8 +74,16 @@ async def stack() -> AsyncIterator[Stack]:
         (COMPLETIONS, {"prompt": "x", "max_tokens": -5}, "one_token"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": "1"}, "one_token"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": float("inf")}, "one_token"),
-        (COMPLETIONS, {"prompt": "x", "max_tokens": 10**9}, "plain"),
-        (COMPLETIONS, {"prompt": "x", "max_tokens": 10**400}, "plain"),  # more than a float holds
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 2048}, "plain"),  # cut to what the prompt leaves
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 2049}, "beyond_length"),
+        (COMPLETIONS, {"prompt": ["x", "y"], "max_tokens": 2049}, "beyond_length"),
+        (COMPLETIONS, {"prompt": "x", "n": 2, "max_tokens": 2049}, "beyond_length"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 10**400}, "beyond_length"),  # more than a float holds
+        (CHAT, {**MESSAGE, "max_tokens": 2049}, "beyond_length"),
+        (CHAT, {**MESSAGE, "max_tokens": 9, "max_completion_tokens": 2049}, "beyond_length"),
+        (CHAT, {**MESSAGE, "max_tokens": 2049, "max_completion_tokens": 9}, "plain"),  # the latter counts
+        (RESPONSES, {"input": "x", "max_output_tokens": 2049}, "beyond_length"),
+        (MESSAGES, {**MESSAGE, "max_tokens": 2049}, "beyond_length"),
         (COMPLETIONS, {"prompt": "x", "temperature": 10**400, "n": 2}, "n"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": None}, "plain"),
         (COMPLETIONS, {"prompt": "x", "truncate_prompt_tokens": -1}, "truncation"),
@@ -105,7 +113,7 @@ async def stack() -> AsyncIterator[Stack]:
     ],
 )
 def test_a_shape_and_its_line(api: Api, body: dict[str, Any], why: str) -> None:
-    assert decide(Ask(body, api)).why == why
+    assert decide(Ask(body, api, length_tokens=2048)).why == why
 
 
 def test_every_line_has_a_test_and_a_reason() -> None:
@@ -205,6 +213,16 @@ async def test_no_api_shows_the_client_a_failed_load(
     assert ("error" in answer.text, "hello" in answer.text) == (False, True)
     await stack.settled()
     assert stack.leases == {}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("prompt", ["hello", ["one", "two"]])
+async def test_more_than_the_model_has_room_for_costs_no_prefill(stack: Stack, prompt: Any, stream: bool) -> None:
+    answer = await stack.ask(prompt=prompt, max_tokens=2049, stream=stream)
+    assert (answer.status_code, "cannot be greater than" in answer.text) == (400, True)
+    assert (len(stack.prefill.bodies), len(stack.decode.bodies)) == (0, 1)
+    assert (await stack.ask(max_tokens=2048)).status_code == 200
+    assert len(stack.prefill.bodies) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.guard import admit
 from hyperpd_runtime.gateway.telemetry import Record
 from tests.container.stack import Stack, counted, running, tiny, until
-from tests.fakes.engine import FakeEngine, pinned
+from tests.fakes.engine import FakeEngine
 
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "whole": ("/v1/completions", {"prompt": "hello"}),
@@ -63,7 +63,7 @@ async def test_at_every_step_of_the_event_loop(stack: Stack, name: str) -> None:
         record.end("client_left")
         await stack.settled()
         # What was sent is let go of by decode, when it sees the connection close.
-        await until(lambda: not pinned(stack.leases))
+        await until(lambda: not stack.leases.pinned())
         assert stack.pool.members[1].room.taken == 0
         await until(lambda: not stack.flow.legs._session.connector._acquired)  # connections in use
         if ended:

@@ -57,6 +57,11 @@ class Api:
         wrong += ["n"] if self.has_n and body.get("n") != 1 else []
         return wrong + (["prompt: a list"] if len(self.prompts(body)) > 1 else [])
 
+    def beyond(self, body: dict[str, Any], length: int) -> str:
+        """The limit that asks for more tokens than the model has room for, with its value."""
+        limit = self.limit if body.get(self.limit) is not None else "max_tokens"
+        return f"{limit}={body[limit]}" if (body.get(limit) or 0) > length else ""
+
     def error(self, message: str, status: int) -> dict[str, Any]:
         return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,8 @@ async def first_event(response: aiohttp.ClientResponse, api: Api, deadline: asyn
         read += chunk
         events += len(decoder.feed(chunk))
         if deadline and events > api.preamble:
-            deadline.reschedule(None)
+            with contextlib.suppress(RuntimeError):  # it has just passed, or who waited left: that ends this leg
+                deadline.reschedule(None)
             deadline = None
         if events > api.preamble + api.opening:
             break
