@@ -249,9 +249,12 @@ async def test_the_decision_is_counted_and_said_to_who_asks(
     assert "x-hyperpd-decision" not in (await stack.http.post("/v1/completions", json=body)).headers
 
 
-async def test_an_answer_says_nothing_it_does_not_know(stack: Stack) -> None:
-    answer = await stack.ask(headers={"x-request-id": "mine"})
+async def test_an_answer_says_nothing_it_does_not_know(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hyperpd.gateway")
+    answer = await stack.ask(prompt="a secret", headers={"x-request-id": "mine"})
     assert answer.headers["x-request-id"] == "mine"
+    assert f"request_id={answer.headers['x-hyperpd-request-id']} client_id='mine'" in caplog.text
+    assert "secret" not in caplog.text
     assert answer.headers["x-hyperpd-request-id"] not in ("mine", *stack.prefill.ids, *stack.decode.ids)
     refused = await stack.ask(priority=1, headers={"x-request-id": "mine"})
     assert refused.headers["x-request-id"] == "mine"
@@ -305,6 +308,17 @@ async def test_what_has_no_second_leg_is_passed(stack: Stack) -> None:
     assert (refused.status_code, "cache_salt" in refused.text) == (400, True)
     unknown = await stack.http.post("/tokenize", json={"prompt": "hi", "model": "x"})
     assert unknown.status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/chat/completions"])
+async def test_what_the_model_does_not_do_is_an_error_as_any_other(stack: Stack, path: str) -> None:
+    """An engine has no such path then, and says so in FastAPI's words."""
+    stack.prefill.fault = stack.decode.fault = "no_path"
+    answer = await stack.http.post(path, json={"input": "x"} if "embed" in path else MESSAGE)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert answer.json()["error"]["message"] == f"{path}: the model that is served here does not do that"
+    await stack.settled()
+    assert (stack.pool.in_flight, stack.leases) == (0, {})
 
 
 async def test_adapters_are_fixed(stack: Stack) -> None:

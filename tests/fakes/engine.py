@@ -27,8 +27,8 @@ class FakeEngine:
     """One worker.
 
     `fault` is one of: "", "404", "429", "500", "no_ticket", "list", "busy", "error_event", "cut", "cut_inside", "hang",
-    "frozen", "slow", "late_error". Up to `proceed`, one that hangs has a request in its queue: decode renews its lease,
-    and lets go of it when the client leaves. One that is frozen does nothing, and sees later who has left.
+    "frozen", "slow", "late_error", "no_path". Up to `proceed`, one that hangs has a request in its queue: decode renews
+    its lease, and lets go of it when the client leaves. One that is frozen does nothing, and sees later who has left.
     """
 
     def __init__(self, leases: Leases, *models: str) -> None:
@@ -68,6 +68,7 @@ class FakeEngine:
         for path in wire.APIS:
             app.router.add_post(path, self._infer)
         app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_route("*", "/{path:.*}", self._no_path)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, address, port)
@@ -84,6 +85,9 @@ class FakeEngine:
         self.probed += 1
         self.probes_kept += request.keep_alive
         return web.Response(status=200 if self.well else 503)
+
+    async def _no_path(self, _: web.Request) -> web.Response:
+        return web.Response(status=404, content_type="application/json", body=b'{"detail":"Not Found"}')
 
     async def _ready(self, _: web.Request) -> web.Response:
         return web.json_response(self.ready, status=503)
@@ -121,8 +125,13 @@ class FakeEngine:
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         api, params = wire.APIS[request.path], body.get("kv_transfer_params")
+        if self.fault == "no_path":
+            return await self._no_path(request)
         if self.fault == "busy":
             return web.json_response(api.error("Service unavailable", 503), status=503)
+        if wrong := api.malformed(body):  # before anything else, and in one form for all APIs; prefill is told nothing
+            error = {"message": f"1 validation error: {wrong}", "type": "Bad Request", "param": wrong, "code": 400}
+            return web.json_response({"error": error}, status=400)
         if body["model"] not in self.models:
             self._let_go(params)
             message = f"The model `{body['model']}` does not exist."

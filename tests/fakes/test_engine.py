@@ -96,22 +96,24 @@ async def test_a_read_in_time_is_right(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "request_id", "left_out", "held"),
+    ("faults", "request_id", "left_out", "held"),
     [
-        ("hang", "1", "", True),
-        ("frozen", "1", "", False),  # sends nothing while it stands still
-        ("hang", "1,2", "", False),  # is taken for two ids, which prefill does not know
-        ("hang", "1", "tp_size", False),  # one of those without which decode renews nothing
+        (["hang"], "1", "", True),
+        (["frozen"], "1", "", False),  # the scheduler does not know of it
+        (["hang", "frozen"], "1", "", False),  # it does, and sends nothing while it stands still
+        (["hang"], "1,2", "", False),  # is taken for two ids, which prefill does not know
+        (["hang"], "1", "tp_size", False),  # one of those without which decode renews nothing
     ],
 )
 async def test_heartbeats_hold_the_lease_of_a_request_that_waits_at_decode(
-    workers: Workers, fault: str, request_id: str, left_out: str, held: bool
+    workers: Workers, faults: list[str], request_id: str, left_out: str, held: bool
 ) -> None:
     ticket = await workers.ticket("hello", request_id)
     ticket = {key: value for key, value in ticket.items() if key != left_out}
-    workers.decode.fault = fault
+    workers.decode.fault = faults[0]
     asking = asyncio.create_task(workers.said("hello", ticket))
     await workers.decode.arrived.wait()
+    workers.decode.fault = faults[-1]
     workers.leases.forward(100)
     assert workers.leases.pinned() == held
     workers.decode.proceed.set()

@@ -24,7 +24,7 @@ FORBIDDEN = {
     "priority": "it would reorder other requests",
     "prompt_embeds": "it reaches engine memory",
     "vllm_xargs": "it reaches the connector",
-    "cache_salt": "it is set per tenant by the gateway",
+    "cache_salt": "cache keys are the gateway's",
 }
 MOST_PARTS = 128  # of a split request; each is a request to both roles
 

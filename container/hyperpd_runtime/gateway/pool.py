@@ -303,7 +303,7 @@ def _some(reasons: list[str]) -> str:
 async def _sent(_: Any, context: Any, __: Any) -> None:
     """Note in a request's own dictionary that its body goes out: from here on closing it tells the worker."""
     if context.trace_request_ctx is not None:
-        context.trace_request_ctx["sent"] = True
+        context.trace_request_ctx["at_s"] = time.monotonic()
 
 
 async def _forever(step: Callable[[], Awaitable[None]]) -> None:

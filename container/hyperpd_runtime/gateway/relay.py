@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from hyperpd_runtime.gateway.telemetry import Record
 from hyperpd_runtime.gateway.usage import correct_events
 
 NETWORK = (aiohttp.ClientError, TimeoutError, ConnectionError)
+_BY_FORM = (
+    "Bad Request"  # vllm/entrypoints/serve/exception_handling, 0.32; what the engine refuses later has other names
+)
 _KEPT = 64  # bytes that are looked at again with the next ones; longer than any marker
 
 
@@ -47,6 +51,17 @@ class EngineRefused(Exception):
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
         self.answer = answer
+
+    @property
+    def by_form(self) -> bool:
+        """Whether the body was refused before anyone looked at its ticket, of which prefill is told nothing then.
+
+        So it is where prefill was not shown what is wrong: stream_options without a stream, messages without a limit.
+        """
+        try:
+            return bool(json.loads(self.answer.body)["error"]["type"] == _BY_FORM)
+        except (ValueError, LookupError, TypeError):
+            return False
 
 
 async def first_event(response: aiohttp.ClientResponse, api: Api, deadline: asyncio.Timeout | None) -> bytes:
