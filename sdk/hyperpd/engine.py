@@ -126,6 +126,8 @@ def launch(
         # Engines share the cores of one machine here; binding would pin them all to the first ones.
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         env["OMP_NUM_THREADS"] = "1"
+        if model.adapters and "max-loras" not in spec.engine:  # see Recipe: one more place than adapters
+            argv += ["--max-loras", str(len(model.adapters) + 1)]
         if "kv-cache-memory-bytes" not in spec.engine:  # vLLM would take 92 % of the memory, for each engine
             argv += ["--kv-cache-memory-bytes", str(CPU_KV_CACHE_BYTES)]
     else:

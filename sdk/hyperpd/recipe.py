@@ -297,6 +297,15 @@ class Recipe(Block):
         found = []
         if self.fabric != "tcp":
             found.append(f"kv_transfer.fabric: {self.fabric} needs GPUs; on a CPU it is tcp")
+        # vLLM 0.32's CPU kernels give requests of the base model the weights in the last place for adapters, where
+        # they share a batch with an adapter's: that place has to stay empty.
+        least = len(self.model.adapters) + 1
+        for role, spec in self.roles().items():
+            places = spec.engine.get("max-loras", least)
+            if self.model.adapters and not (isinstance(places, int) and places >= least):
+                found.append(
+                    f"{role}.engine.max-loras: {places} gives wrong text on a CPU; give {least} or more, or none"
+                )
         if self.model.s3:
             found.append("model.s3: the CPU engine cannot stream from S3; copy the files and give path")
         for name, spec in self.roles().items():

@@ -160,6 +160,15 @@ def test_adapters_are_loaded_by_every_worker() -> None:
         at = argv.index("--lora-modules")
         assert [json.loads(word)["path"] for word in argv[at + 1 : at + 3]] == ["/models/law", "o/b"]
         assert "--enable-lora" in argv
+        assert "--max-loras" not in argv
+
+
+def test_on_a_cpu_one_place_for_adapters_stays_empty() -> None:
+    model = {"path": "/models/m", "adapters": [{"name": "law", "path": "/models/law"}]}
+    recipe = parse({"version": 1, "name": "a", "accelerator": "cpu", "model": model, "aggregated": {}}, "test")
+    (worker,) = place(recipe, (Machine("10.0.0.1"),)).workers
+    argv = launch(recipe, worker, model_path="/models/m").argv
+    assert argv[argv.index("--max-loras") + 1] == "2"
 
 
 def test_the_managed_tier_is_a_child_beside_nixl_on_prefill_alone() -> None:

@@ -80,6 +80,14 @@ def test_an_owned_flag_is_refused_by_name_however_it_is_spelled(key: str) -> Non
         ({"prefill": {"kv_tiers": {}}}, "give memory_gib, disk or managed"),
         ({"placement": {"same_zone": False}}, "EFA does not leave an availability zone"),
         ({"accelerator": "cpu", "prefill": {"kv_tiers": {"managed": True}}}, "kv_tiers.managed needs GPUs"),
+        (
+            {
+                "accelerator": "cpu",
+                "model": {"path": "/m", "adapters": [{"name": "a", "path": "/a"}]},
+                "decode": {"engine": {"max-loras": 1}},
+            },
+            "decode.engine.max-loras: 1 gives wrong text on a CPU; give 2",
+        ),
         ({"accelerator": "cpu", "model": {"s3": "s3://bucket/m"}}, "the CPU engine cannot stream from S3"),
         ({"accelerator": "cpu", "decode": {"parallel": {"expert": True}}}, "kills vLLM's CPU engine"),
     ],
