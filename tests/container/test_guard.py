@@ -86,6 +86,10 @@ async def stack() -> AsyncIterator[Stack]:
         (MESSAGES, {**MESSAGE, "max_tokens": 2049}, "beyond_length"),
         (COMPLETIONS, {"prompt": "x", "temperature": 10**400, "n": 2}, "n"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": None}, "plain"),
+        (COMPLETIONS, {"prompt": "x", "stream_options": {"include_usage": True}}, "stream_options"),
+        (COMPLETIONS, {"prompt": ["x", "y"], "stream_options": {"include_usage": True}}, "stream_options"),
+        (COMPLETIONS, {"prompt": "x", "stream_options": {"include_usage": True}, "stream": True}, "plain"),
+        (CHAT, {**MESSAGE, "stream_options": {}}, "plain"),
         (COMPLETIONS, {"prompt": "x", "truncate_prompt_tokens": -1}, "truncation"),
         (CHAT, {**MESSAGE, "max_tokens": 9, "max_completion_tokens": 1}, "one_token"),
         (CHAT, {**MESSAGE, "n": 3}, "n"),
@@ -223,6 +227,13 @@ async def test_more_than_the_model_has_room_for_costs_no_prefill(stack: Stack, p
     assert (len(stack.prefill.bodies), len(stack.decode.bodies)) == (0, 1)
     assert (await stack.ask(max_tokens=2048)).status_code == 200
     assert len(stack.prefill.bodies) == 1
+
+
+async def test_a_streams_options_without_a_stream_pin_nothing(stack: Stack) -> None:
+    """The engine refuses them as it does what it has read, but tells prefill nothing."""
+    answer = await stack.ask(stream_options={"include_usage": True})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "BadRequestError")
+    assert (stack.prefill.bodies, stack.leases) == ([], {})
 
 
 @pytest.mark.parametrize(

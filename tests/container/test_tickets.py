@@ -137,8 +137,8 @@ async def test_what_fails_after_its_first_event_gives_its_ticket_back(stack: Sta
 @pytest.mark.parametrize(
     ("path", "body", "says"),
     [
-        ("/v1/completions", {"prompt": "hello", "stream_options": {"include_usage": True}}, "stream_options"),
-        ("/v1/completions", {"prompt": ["a", "b"], "stream_options": {"include_usage": True}}, "stream_options"),
+        ("/v1/completions", {"prompt": "hello", "seed": "seven"}, "seed"),
+        ("/v1/completions", {"prompt": ["a", "b"], "seed": "seven"}, "seed"),
         ("/v1/messages", {"messages": [{"role": "user", "content": "hello"}]}, "max_tokens"),
         ("/v1/messages", {"messages": [{"role": "user", "content": "hello"}], "stream": True}, "max_tokens"),
     ],

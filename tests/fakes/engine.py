@@ -130,7 +130,8 @@ class FakeEngine:
         if self.fault == "busy":
             return web.json_response(api.error("Service unavailable", 503), status=503)
         if wrong := api.malformed(body):  # before anything else, and in one form for all APIs; prefill is told nothing
-            error = {"message": f"1 validation error: {wrong}", "type": "Bad Request", "param": wrong, "code": 400}
+            kind = "BadRequestError" if wrong == "stream_options" else "Bad Request"
+            error = {"message": f"1 validation error: {wrong}", "type": kind, "param": wrong, "code": 400}
             return web.json_response({"error": error}, status=400)
         if body["model"] not in self.models:
             self._let_go(params)

@@ -60,7 +60,7 @@ class Api:
     def malformed(self, body: dict[str, Any]) -> str:
         """What is wrong with a body's form, of that which the tests get wrong."""
         wrong = ["stream_options"] if body.get("stream_options") and not body.get("stream") else []
-        wrong += ["temperature"] if isinstance(body.get("temperature"), str) else []
+        wrong += [name for name in ("temperature", "seed") if isinstance(body.get(name), str)]
         return ", ".join(wrong)
 
     def beyond(self, body: dict[str, Any], length: int) -> str:

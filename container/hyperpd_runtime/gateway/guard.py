@@ -55,6 +55,8 @@ TABLE = (
           "nothing is decoded that prefill did not compute, or the engine refuses it"),
     Shape("decode_only", "beyond_length", Ask.beyond_length,
           "more output than the model's length: the engine refuses it, and prefill, asked for one token, would not"),
+    Shape("decode_only", "stream_options", lambda ask: ask.body.get("stream_options") and not ask.body.get("stream"),
+          "without a stream the engine refuses them, too early to give a ticket back, and prefill is not shown them"),
     Shape("decode_only", "truncation", Ask.truncated,
           "what is cut off depends on the output limit, so the two legs could have different prompts"),
     Shape("decode_only", "builtin_tools", Ask.builtin_tools,

@@ -56,7 +56,7 @@ class EngineRefused(Exception):
     def by_form(self) -> bool:
         """Whether the body was refused before anyone looked at its ticket, of which prefill is told nothing then.
 
-        So it is where prefill was not shown what is wrong: stream_options without a stream, messages without a limit.
+        So it is where prefill was not shown what is wrong: a seed that is no number, messages without a limit.
         """
         try:
             return bool(json.loads(self.answer.body)["error"]["type"] == _BY_FORM)
