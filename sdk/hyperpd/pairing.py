@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What two engines must have in common; the connector's handshake compares a hash of the like."""
+    """What two engines must have in common; but for adapters, the connector's handshake compares a hash of the like."""
 
     engine: str  # distribution and version; "" where nothing is installed yet
     model: str
@@ -27,6 +27,7 @@ class Identity:
     attention_backend: str
     hybrid_kv_cache: str
     speculative: str
+    adapters: str  # names and sources: of one name with other weights, decode would go on from the wrong KV
 
     @property
     def digest(self) -> str:

@@ -377,6 +377,7 @@ class Recipe(Block):
                 attention_backend=str(options.get("attention-backend", "auto")),
                 hybrid_kv_cache=str(self.hybrid_kv_cache(role)),
                 speculative=json.dumps(speculative, sort_keys=True) if speculative else "",
+                adapters=", ".join(sorted(f"{a.name}={a.path or a.huggingface}" for a in self.model.adapters)),
             ),
             direction="producer" if role == "prefill" else "consumer",
             tensor=spec.parallel.tensor,

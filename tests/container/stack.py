@@ -16,7 +16,8 @@ from hyperpd_runtime.gateway import app, flow, pool, telemetry
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.keys import Keys
 from hyperpd_runtime.listen import Listener
-from tests.fakes.engine import FakeEngine, Leases
+from tests.fakes.engine import FakeEngine
+from tests.fakes.leases import Leases
 
 
 @dataclass
@@ -83,7 +84,7 @@ def counted(name: str, **labels: str) -> float:
 @contextlib.asynccontextmanager
 async def running(file: RecipeFile, keys: Keys | None = None, sequences: int = 32) -> AsyncIterator[Stack]:
     """The stack, proven and asked for nothing yet."""
-    leases: Leases = {}
+    leases = Leases()
     served = [file.recipe.model.name, *(adapter.name for adapter in file.recipe.model.adapters)]
     prefill, decode = FakeEngine(leases, *served), FakeEngine(leases, *served)
     await prefill.start()

@@ -12,7 +12,6 @@ from hyperpd_runtime.gateway import app, flow, guard, legs
 from hyperpd_runtime.gateway.guard import TABLE
 from hyperpd_runtime.gateway.handoff import Ticket
 from tests.container.stack import Stack, counted, running, tiny, until
-from tests.fakes.engine import expire
 
 Break = Callable[[], None]
 
@@ -39,14 +38,13 @@ async def test_a_list_of_prompts_forwarded_unsplit(stack: Stack, monkeypatch: py
 
 async def _frozen(stack: Stack, *, stream: bool) -> str:
     """Decode takes a request, and goes on with it when the lease has ended."""
-    stack.decode.fault = "hang"
+    stack.decode.fault = "frozen"
     stack.decode.arrived.clear()
     asking = asyncio.create_task(stack.ask(stream=stream))
     await stack.decode.arrived.wait()
     if flow._FIRST_EVENT < 1:  # the guard: a stream is asked for again; for a whole answer leases are counted
         await until(lambda: len(stack.decode.bodies) > 1 if stream else stack.prefill.metrics_read)
-    expire(stack.leases)
-    stack.prefill.expired += 1
+    stack.leases.forward(stack.leases.lease_s)
     stack.decode.proceed.set()
     return (await asking).text
 
@@ -70,7 +68,7 @@ async def test_no_look_at_a_tickets_age(stack: Stack, monkeypatch: pytest.Monkey
     make = legs.handoff.ticket
 
     def long_ago(answer: object, sent_s: float, url: str) -> Ticket:
-        expire(stack.leases)
+        stack.leases.forward(stack.leases.lease_s)
         return replace(make(answer, sent_s, url), sent_s=sent_s - 1000)  # type: ignore[arg-type]
 
     monkeypatch.setattr(legs.handoff, "ticket", long_ago)

@@ -20,6 +20,7 @@ from hyperpd_runtime.gateway.discovery import Discovery, Endpoint, Name, Sources
 from hyperpd_runtime.gateway.server import Gateway
 from tests.container.stack import counted, free_port, tiny, until
 from tests.fakes.engine import FakeEngine
+from tests.fakes.leases import Leases
 
 PREFILL = Name("prefill", "prefill.default.svc", 8100)
 DECODE = Name("decode", "decode.default.svc", 8101)
@@ -178,7 +179,7 @@ async def test_a_lone_gateway_waits_for_workers_that_come_go_and_come_again(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(discovery, "_RESOLVE_EVERY_S", 0.01)
     monkeypatch.setattr(server, "_SAY_EVERY_S", 0.05)
-    leases: dict[str, str] = {}
+    leases = Leases()
     engines = {address: (FakeEngine(leases), FakeEngine(leases)) for address in ("127.0.0.1", "127.0.0.2")}
     ports = [0, 0]
     for address, pair in engines.items():

@@ -24,6 +24,7 @@ from hyperpd_runtime.gateway.server import Gateway
 from tests.container.stack import counted, free_port, tiny, until
 from tests.container.test_discovery import NOWHERE, Told, gateway_settings
 from tests.fakes.engine import FakeEngine
+from tests.fakes.leases import Leases
 
 PREFILL = Endpoint("prefill", "prefill-0", "http://10.0.0.1:8100")
 DECODE = Endpoint("decode", "decode-0", "http://10.0.0.2:8101")
@@ -119,7 +120,7 @@ async def test_a_file_that_others_may_write_is_not_believed(mode: int, tmp_path:
 async def test_a_gateway_follows_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From no workers to two, to others, to none."""
     monkeypatch.setattr(discovery, "_READ_EVERY_S", 0.01)
-    leases: dict[str, str] = {}
+    leases = Leases()
     engines = [FakeEngine(leases) for _ in range(4)]
     for engine in engines:
         await engine.start("127.0.0.1", 0)

@@ -74,10 +74,22 @@ async def stack() -> AsyncIterator[Stack]:
         (COMPLETIONS, {"prompt": "x", "max_tokens": -5}, "one_token"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": "1"}, "one_token"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": float("inf")}, "one_token"),
-        (COMPLETIONS, {"prompt": "x", "max_tokens": 10**9}, "plain"),
-        (COMPLETIONS, {"prompt": "x", "max_tokens": 10**400}, "plain"),  # more than a float holds
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 2048}, "plain"),  # cut to what the prompt leaves
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 2049}, "beyond_length"),
+        (COMPLETIONS, {"prompt": ["x", "y"], "max_tokens": 2049}, "beyond_length"),
+        (COMPLETIONS, {"prompt": "x", "n": 2, "max_tokens": 2049}, "beyond_length"),
+        (COMPLETIONS, {"prompt": "x", "max_tokens": 10**400}, "beyond_length"),  # more than a float holds
+        (CHAT, {**MESSAGE, "max_tokens": 2049}, "beyond_length"),
+        (CHAT, {**MESSAGE, "max_tokens": 9, "max_completion_tokens": 2049}, "beyond_length"),
+        (CHAT, {**MESSAGE, "max_tokens": 2049, "max_completion_tokens": 9}, "plain"),  # the latter counts
+        (RESPONSES, {"input": "x", "max_output_tokens": 2049}, "beyond_length"),
+        (MESSAGES, {**MESSAGE, "max_tokens": 2049}, "beyond_length"),
         (COMPLETIONS, {"prompt": "x", "temperature": 10**400, "n": 2}, "n"),
         (COMPLETIONS, {"prompt": "x", "max_tokens": None}, "plain"),
+        (COMPLETIONS, {"prompt": "x", "stream_options": {"include_usage": True}}, "stream_options"),
+        (COMPLETIONS, {"prompt": ["x", "y"], "stream_options": {"include_usage": True}}, "stream_options"),
+        (COMPLETIONS, {"prompt": "x", "stream_options": {"include_usage": True}, "stream": True}, "plain"),
+        (CHAT, {**MESSAGE, "stream_options": {}}, "plain"),
         (COMPLETIONS, {"prompt": "x", "truncate_prompt_tokens": -1}, "truncation"),
         (CHAT, {**MESSAGE, "max_tokens": 9, "max_completion_tokens": 1}, "one_token"),
         (CHAT, {**MESSAGE, "n": 3}, "n"),
@@ -105,7 +117,7 @@ async def stack() -> AsyncIterator[Stack]:
     ],
 )
 def test_a_shape_and_its_line(api: Api, body: dict[str, Any], why: str) -> None:
-    assert decide(Ask(body, api)).why == why
+    assert decide(Ask(body, api, length_tokens=2048)).why == why
 
 
 def test_every_line_has_a_test_and_a_reason() -> None:
@@ -207,6 +219,23 @@ async def test_no_api_shows_the_client_a_failed_load(
     assert stack.leases == {}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("prompt", ["hello", ["one", "two"]])
+async def test_more_than_the_model_has_room_for_costs_no_prefill(stack: Stack, prompt: Any, stream: bool) -> None:
+    answer = await stack.ask(prompt=prompt, max_tokens=2049, stream=stream)
+    assert (answer.status_code, "cannot be greater than" in answer.text) == (400, True)
+    assert (len(stack.prefill.bodies), len(stack.decode.bodies)) == (0, 1)
+    assert (await stack.ask(max_tokens=2048)).status_code == 200
+    assert len(stack.prefill.bodies) == 1
+
+
+async def test_a_streams_options_without_a_stream_pin_nothing(stack: Stack) -> None:
+    """The engine refuses them as it does what it has read, but tells prefill nothing."""
+    answer = await stack.ask(stream_options={"include_usage": True})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "BadRequestError")
+    assert (stack.prefill.bodies, stack.leases) == ([], {})
+
+
 @pytest.mark.parametrize(
     ("body", "explanation"),
     [
@@ -231,9 +260,12 @@ async def test_the_decision_is_counted_and_said_to_who_asks(
     assert "x-hyperpd-decision" not in (await stack.http.post("/v1/completions", json=body)).headers
 
 
-async def test_an_answer_says_nothing_it_does_not_know(stack: Stack) -> None:
-    answer = await stack.ask(headers={"x-request-id": "mine"})
+async def test_an_answer_says_nothing_it_does_not_know(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "hyperpd.gateway")
+    answer = await stack.ask(prompt="a secret", headers={"x-request-id": "mine"})
     assert answer.headers["x-request-id"] == "mine"
+    assert f"request_id={answer.headers['x-hyperpd-request-id']} client_id='mine'" in caplog.text
+    assert "secret" not in caplog.text
     assert answer.headers["x-hyperpd-request-id"] not in ("mine", *stack.prefill.ids, *stack.decode.ids)
     refused = await stack.ask(priority=1, headers={"x-request-id": "mine"})
     assert refused.headers["x-request-id"] == "mine"
@@ -287,6 +319,17 @@ async def test_what_has_no_second_leg_is_passed(stack: Stack) -> None:
     assert (refused.status_code, "cache_salt" in refused.text) == (400, True)
     unknown = await stack.http.post("/tokenize", json={"prompt": "hi", "model": "x"})
     assert unknown.status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/chat/completions"])
+async def test_what_the_model_does_not_do_is_an_error_as_any_other(stack: Stack, path: str) -> None:
+    """An engine has no such path then, and says so in FastAPI's words."""
+    stack.prefill.fault = stack.decode.fault = "no_path"
+    answer = await stack.http.post(path, json={"input": "x"} if "embed" in path else MESSAGE)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert answer.json()["error"]["message"] == f"{path}: the model that is served here does not do that"
+    await stack.settled()
+    assert (stack.pool.in_flight, stack.leases) == (0, {})
 
 
 async def test_adapters_are_fixed(stack: Stack) -> None:

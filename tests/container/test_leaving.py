@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.guard import admit
 from hyperpd_runtime.gateway.telemetry import Record
 from tests.container.stack import Stack, counted, running, tiny, until
-from tests.fakes.engine import FakeEngine, pinned
+from tests.fakes.engine import FakeEngine
 
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "whole": ("/v1/completions", {"prompt": "hello"}),
@@ -63,7 +65,7 @@ async def test_at_every_step_of_the_event_loop(stack: Stack, name: str) -> None:
         record.end("client_left")
         await stack.settled()
         # What was sent is let go of by decode, when it sees the connection close.
-        await until(lambda: not pinned(stack.leases))
+        await until(lambda: not stack.leases.pinned())
         assert stack.pool.members[1].room.taken == 0
         await until(lambda: not stack.flow.legs._session.connector._acquired)  # connections in use
         if ended:
@@ -159,6 +161,20 @@ async def test_decode_is_let_read_what_it_was_sent(stack: Stack, stream: bool) -
     await until(lambda: stack.pool.in_flight == 0)
     await stack.settled()
     await until(lambda: not stack.leases)
+
+
+async def test_a_whole_answer_that_decode_has_worked_at_for_long_is_closed_at_once(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack.decode.fault = "hang"
+    asking = asyncio.create_task(stack.ask())
+    await stack.decode.arrived.wait()
+    monkeypatch.setattr(legs, "_GRACE_S", 1000)
+    monkeypatch.setattr(legs, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 2000))
+    asking.cancel()
+    await asyncio.wait_for(stack.decode.aborted.wait(), 20)
+    await stack.settled()
+    assert stack.leases == {}
 
 
 @pytest.mark.parametrize("stream", [False, True])

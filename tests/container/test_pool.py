@@ -11,10 +11,12 @@ import pytest
 
 from hyperpd import pairing
 from hyperpd.errors import NoWorkerAvailable
+from hyperpd.placement import Placement
 from hyperpd.recipe import load
 from hyperpd_runtime.gateway import pool
-from hyperpd_runtime.gateway.discovery import Endpoint
-from hyperpd_runtime.gateway.pool import Member, Pool
+from hyperpd_runtime.gateway.discovery import Endpoint, Sources
+from hyperpd_runtime.gateway.pool import Member, Pair, Pool
+from hyperpd_runtime.gateway.server import Gateway
 from tests.container.stack import Stack, running, tiny, until
 from tests.fakes.engine import FakeEngine
 
@@ -40,7 +42,7 @@ async def watched(members: Pool, canary: pool.Canary) -> AsyncIterator[None]:
         await asyncio.gather(watching, return_exceptions=True)
 
 
-async def passes(_: Member, __: Member) -> None:
+async def passes(_: Pair) -> None:
     """A canary that comes through."""
 
 
@@ -77,6 +79,18 @@ def test_a_decode_worker_that_joins_is_tried_before_it_is_used() -> None:
     first.proven = second.proven = False
     members._was_ready = True  # there were pairs: decode answers alone, counted
     assert {members.pick().name for _ in range(4)} == {"decode-0", "decode-1"}
+
+
+@pytest.mark.parametrize(("planned_s", "taken_s"), [(10, 10), (120, 30)])
+def test_a_prefill_worker_that_has_not_said_its_lease(planned_s: int, taken_s: int) -> None:
+    """One that has just come back, or a plain engine: the shorter of the recipe's and vLLM's own."""
+    file = tiny(kv_transfer={"lease_s": planned_s})
+    sources = Sources((P0, D0))
+    members = Gateway(file, sources, "127.0.0.1", Placement((), 1, 2), lambda: None).pool
+    members.update(sources.fixed)
+    assert members.pairs[0].lease_s == taken_s
+    members.identify(members.members[0], replace(RECIPE.fingerprint("prefill"), lease_s=7))
+    assert members.pairs[0].lease_s == 7
 
 
 def test_nobody_is_there() -> None:
@@ -203,8 +217,8 @@ async def test_one_that_hangs_holds_up_no_other(stack: Stack, monkeypatch: pytes
     deaf = await asyncio.start_server(never, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{deaf.sockets[0].getsockname()[1]}"
 
-    async def canary(prefill: Member, decode: Member) -> None:
-        if prefill.name == "prefill-0":
+    async def canary(pair: Pair) -> None:
+        if pair.prefill.name == "prefill-0":
             await asyncio.Event().wait()
 
     good = stack.prefill.url
@@ -217,10 +231,31 @@ async def test_one_that_hangs_holds_up_no_other(stack: Stack, monkeypatch: pytes
         assert [(p.prefill.name, p.decode.name) for p in members.pairs if p.proven] == [("prefill-1", "decode-0")]
 
 
+@pytest.mark.parametrize("becomes", ["restarted", "of another model"])
+async def test_a_canary_proves_nothing_of_what_the_workers_became_meanwhile(becomes: str) -> None:
+    members = Pool([P0, D0], disaggregated=True)
+    (pair,) = members.pairs
+    for member in members.members:
+        member.healthy = True
+        members.identify(member, RECIPE.fingerprint("prefill" if member.role == "prefill" else "decode"))
+
+    async def canary(tried: Pair) -> None:
+        if becomes == "restarted":
+            members.identify(tried.prefill, None)
+        else:
+            members.identify(tried.prefill, RECIPE.fingerprint("prefill", model_path="/other"))
+
+    await members._prove(pair, canary)
+    assert not pair.proven
+    if becomes == "restarted":
+        await members._prove(pair, passes)  # at once: nothing failed
+    assert pair.proven == (becomes == "restarted")
+
+
 async def test_the_canary_of_a_pair_that_vanished_is_given_up(stack: Stack) -> None:
     begun, given_up = asyncio.Event(), asyncio.Event()
 
-    async def canary(_: Member, __: Member) -> None:
+    async def canary(_: Pair) -> None:
         begun.set()
         try:
             await asyncio.Event().wait()

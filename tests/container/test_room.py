@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 
+from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.room import Room
 from hyperpd_runtime.gateway.telemetry import Record
-from tests.container.stack import counted, running, tiny, until
+from tests.container.stack import Stack, counted, running, tiny, until
+from tests.fakes.engine import FakeEngine
 
 
 async def test_first_come_first_served() -> None:
@@ -158,3 +162,63 @@ async def test_no_more_is_prefilled_than_decode_takes() -> None:
         assert len(stack.prefill.bodies) == 10
         assert counted("hyperpd_waiting_handoffs") == 0
         assert stack.pool.members[1].room.taken == 0
+
+
+@contextlib.asynccontextmanager
+async def two_decode_workers(sequences: int = 32) -> AsyncIterator[tuple[Stack, FakeEngine]]:
+    async with running(tiny(), sequences=sequences) as stack:
+        other = FakeEngine(stack.leases)
+        await other.start()
+        try:
+            stack.pool.update([*(m.endpoint for m in stack.pool.members), Endpoint("decode", "decode-1", other.url)])
+            stack.pool.members[2].healthy = True
+            stack.pool.pairs[1].proven = True
+            yield stack, other
+        finally:
+            other.proceed.set()
+            await other.stop()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_prompts_go_to_all_decode_workers_and_the_answers_to_one_stay_together(stream: bool) -> None:
+    async with two_decode_workers() as (stack, other):
+        answer = await stack.ask(prompt=["one", "two", "three", "four"], n=2, temperature=1, stream=stream)
+        assert answer.status_code == 200
+        asked = [sorted(body["prompt"] for body in engine.bodies) for engine in (stack.decode, other)]
+        assert sorted(asked) == [["four", "four", "two", "two"], ["one", "one", "three", "three"]]
+        if not stream:
+            texts = [choice["text"] for choice in answer.json()["choices"]]
+            assert texts == [f"after {prompt}" for prompt in ("one", "two", "three", "four") for _ in range(2)]
+        await until(lambda: stack.pool.in_flight == 0)
+        assert [member.room.taken for member in stack.pool.members] == [0, 0, 0]
+
+
+async def test_two_requests_do_not_wait_for_each_others_places() -> None:
+    """Each worker has two. The one begins at the first worker, the other at the second, and both need three."""
+    async with two_decode_workers(sequences=1) as (stack, other):
+        rooms = [member.room for member in stack.pool.members[1:]]
+        for room in rooms:
+            await room.take(2)
+        asking = []
+        for waiting in (1, 2):
+            asking.append(asyncio.create_task(stack.ask(prompt=["one", "two", "three"])))
+            await until(lambda waiting=waiting: sum(room.waiting for room in rooms) == waiting)  # type: ignore[misc]
+        for room in (*rooms, *rooms):
+            room.leave()
+        async with asyncio.timeout(20):
+            assert [(await one).status_code for one in asking] == [200, 200]
+        assert len(stack.decode.bodies) + len(other.bodies) == 6
+        assert [room.taken for room in rooms] == [0, 0]
+
+
+async def test_a_request_that_leaves_while_it_waits_for_the_second_worker_has_no_place_at_the_first() -> None:
+    async with two_decode_workers(sequences=1) as (stack, _):
+        first, second = (member.room for member in stack.pool.members[1:])
+        await second.take(2)
+        asking = asyncio.create_task(stack.ask(prompt=["one", "two", "three"]))
+        await until(lambda: second.waiting == 1)
+        assert first.taken
+        asking.cancel()
+        await until(lambda: stack.pool.in_flight == 0)
+        assert (first.taken, second.taken, second.waiting) == (0, 2, 0)
+        assert stack.prefill.bodies == []

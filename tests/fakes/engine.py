@@ -4,50 +4,31 @@ It refuses a prefill leg whose fields are wrong, so a failing test points at the
 answers is a function of the prompt, and, when a ticket is used, of the prompt that was prefilled:
 a ticket given to the wrong request shows as wrong text, and so does one of another adapter. A read
 after a lease's end answers 200 with somebody else's text and stays in the prefix cache, as the real
-one does. tests/real/test_recorded.py holds it to what a real engine said.
+one does; leases.py has the clock. tests/real/test_recorded.py holds it to what a real engine said.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from tests.fakes import engine_wire as wire
+from tests.fakes.leases import Leases
 
 BLOCKS = 100  # of prefill's cache; a lease pins one
-
-
-@dataclass
-class Lease:
-    """What prefill keeps for one ticket."""
-
-    prompt: str
-    expired: bool = False
-
-
-Leases = dict[str, Lease]  # by request id; shared by the workers of one fleet
+LENGTH_TOKENS = 2048  # the model's
 _numbers = itertools.count()
-
-
-def expire(leases: Leases) -> None:
-    """End every lease that is open: prefill gives its blocks to others."""
-    for lease in leases.values():
-        lease.expired = True
-
-
-def pinned(leases: Leases) -> int:
-    return sum(not lease.expired for lease in leases.values())
 
 
 class FakeEngine:
     """One worker.
 
     `fault` is one of: "", "404", "429", "500", "no_ticket", "list", "busy", "error_event", "cut", "cut_inside", "hang",
-    "slow", "late_error".
+    "frozen", "slow", "late_error", "no_path". Up to `proceed`, one that hangs has a request in its queue: decode renews
+    its lease, and lets go of it when the client leaves. One that is frozen does nothing, and sees later who has left.
     """
 
     def __init__(self, leases: Leases, *models: str) -> None:
@@ -75,6 +56,8 @@ class FakeEngine:
         self.arrived = asyncio.Event()
         self.aborted = asyncio.Event()
         self.proceed = asyncio.Event()
+        self.heart = leases.heart(lambda: self.fault == "frozen" and not self.proceed.is_set())
+        self._thawing: set[asyncio.Task[None]] = set()
         self.url = ""
 
     async def start(self, address: str = "127.0.0.1", port: int = 0) -> None:
@@ -85,6 +68,7 @@ class FakeEngine:
         for path in wire.APIS:
             app.router.add_post(path, self._infer)
         app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_route("*", "/{path:.*}", self._no_path)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, address, port)
@@ -93,12 +77,17 @@ class FakeEngine:
         self.url = f"http://{address}:{self.port}"
 
     async def stop(self) -> None:
+        for thawing in self._thawing:
+            thawing.cancel()
         await self._runner.cleanup()
 
     async def _health(self, request: web.Request) -> web.Response:
         self.probed += 1
         self.probes_kept += request.keep_alive
         return web.Response(status=200 if self.well else 503)
+
+    async def _no_path(self, _: web.Request) -> web.Response:
+        return web.Response(status=404, content_type="application/json", body=b'{"detail":"Not Found"}')
 
     async def _ready(self, _: web.Request) -> web.Response:
         return web.json_response(self.ready, status=503)
@@ -107,13 +96,13 @@ class FakeEngine:
         self.metrics_read += 1
         return web.Response(
             text=f'vllm:nixl_num_kv_expired_reqs_total{{engine="0"}} {self.expired}.0\n'
-            f'vllm:kv_cache_usage_perc{{engine="0"}} {pinned(self.leases) / BLOCKS}\n'
+            f'vllm:kv_cache_usage_perc{{engine="0"}} {self.leases.pinned() / BLOCKS}\n'
         )
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
         tokens = list(body["prompt"].encode())
-        return web.json_response({"count": len(tokens), "max_model_len": 2048, "tokens": tokens})
+        return web.json_response({"count": len(tokens), "max_model_len": LENGTH_TOKENS, "tokens": tokens})
 
     async def _infer(self, request: web.Request) -> web.StreamResponse:
         if self.slow_to_read_s:  # a connection that closes meanwhile takes its body along
@@ -136,19 +125,27 @@ class FakeEngine:
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         api, params = wire.APIS[request.path], body.get("kv_transfer_params")
+        if self.fault == "no_path":
+            return await self._no_path(request)
         if self.fault == "busy":
             return web.json_response(api.error("Service unavailable", 503), status=503)
+        if wrong := api.malformed(body):  # before anything else, and in one form for all APIs; prefill is told nothing
+            kind = "BadRequestError" if wrong == "stream_options" else "Bad Request"
+            error = {"message": f"1 validation error: {wrong}", "type": kind, "param": wrong, "code": 400}
+            return web.json_response({"error": error}, status=400)
         if body["model"] not in self.models:
             self._let_go(params)
             message = f"The model `{body['model']}` does not exist."
             return web.json_response(api.error(message, 404), status=404)
+        if limit := api.beyond(body, LENGTH_TOKENS):
+            self._let_go(params)
+            message = f"{limit} cannot be greater than max_model_len={LENGTH_TOKENS}. Please request fewer."
+            return web.json_response(api.error(message, 400), status=400)
+        if self.fault == "frozen":
+            await self._thawed(params)
         if self.fault == "hang" and body.get("prompt") != [1]:  # not the gateway's step
-            try:
-                await self.proceed.wait()
-            except asyncio.CancelledError:
-                self._let_go(params)  # decode tells prefill
-                self.aborted.set()
-                raise
+            await self._queued(params)
+        self.expired += self.leases.count_expired(self.url)  # it steps
         if self.fault == "list":
             return web.json_response([])
         if self.fault in ("404", "429", "500"):
@@ -159,17 +156,45 @@ class FakeEngine:
             self._let_go(params)
             return web.json_response(api.error("temperature is too high", 400), status=400)
         if params and params.get("do_remote_decode"):
-            return self._prefill(api, body)
+            return self._prefill(request, api, body)
         return await self._decode(request, api, body, params)
+
+    async def _queued(self, params: Any) -> None:
+        """Wait for `proceed`, as the scheduler sees it; decode renews the lease meanwhile."""
+        ticket = params if params and params.get("do_remote_prefill") else None
+        if ticket:
+            self.heart.accept(ticket)
+        try:
+            await self.proceed.wait()
+        except asyncio.CancelledError:
+            self._let_go(params)  # decode tells prefill
+            self.aborted.set()
+            raise
+
+    async def _thawed(self, params: Any) -> None:
+        """Wait for `proceed`, as nothing but the connection sees it."""
+        try:
+            await self.proceed.wait()
+        except asyncio.CancelledError:
+            self.aborted.set()
+            thawing = asyncio.create_task(self._let_go_thawed(params))
+            self._thawing.add(thawing)
+            thawing.add_done_callback(self._thawing.discard)
+            raise
+
+    async def _let_go_thawed(self, params: Any) -> None:
+        await self.proceed.wait()
+        self._let_go(params)
 
     def _let_go(self, params: Any) -> None:
         if params and params.get("do_remote_prefill"):
+            self.heart.leave(params)
             self.leases.pop(params["remote_request_id"], None)
 
     def _said(self, body: dict[str, Any], prompt: Any) -> str:
         return str(prompt) + (f" by {body['model']}" if body["model"] != self.models[0] else "")
 
-    def _prefill(self, api: wire.Api, body: dict[str, Any]) -> web.Response:
+    def _prefill(self, request: web.Request, api: wire.Api, body: dict[str, Any]) -> web.Response:
         wrong = api.wrong_for_prefill(body)
         if wrong:
             return web.json_response(api.error(f"not a prefill body: {wrong}", 400), status=400)
@@ -177,8 +202,8 @@ class FakeEngine:
         tickets = []
         for prompt in prompts:  # a list pins all of them, and returns the first one's ticket
             said = self._said(body, prompt)
-            lease = f"cmpl-{next(_numbers)}"
-            self.leases[lease] = Lease(said)
+            lease = f"cmpl-{request.headers['X-Request-Id']}-{next(_numbers)}"
+            self.leases.open(lease, self.url, said)
             cached = len(said) if said in self.prefilled else 0
             self.prefilled.add(said)
             tickets.append(wire.ticket(lease, cached))
@@ -192,8 +217,7 @@ class FakeEngine:
         computed = self._said(body, prompt)
         key = f"{body.get('cache_salt', '')}:{computed}"
         if params:
-            lease = self.leases.pop(params["remote_request_id"], None)
-            seen = "freed blocks" if lease is None or lease.expired else lease.prompt
+            seen = self.heart.read(params)
             if seen != computed:
                 self.cache[key] = seen  # for good, or until another salt
         seen = self.cache.get(key, computed)
@@ -210,7 +234,7 @@ class FakeEngine:
                 self._let_go(params)
                 return web.json_response(api.error("refused by its content", status), status=status)
         if self.waits_for in prompts:
-            await self.proceed.wait()
+            await self._queued(params)
         if len(prompts) > 1 and params and any(len(str(one)) > len(str(prompts[0])) for one in prompts):
             return web.json_response(api.error("the engine died of a list with one ticket", 500), status=500)
         # Of blocks that are not there the load fails, and the lease stays.

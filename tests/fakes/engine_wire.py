@@ -57,6 +57,17 @@ class Api:
         wrong += ["n"] if self.has_n and body.get("n") != 1 else []
         return wrong + (["prompt: a list"] if len(self.prompts(body)) > 1 else [])
 
+    def malformed(self, body: dict[str, Any]) -> str:
+        """What is wrong with a body's form, of that which the tests get wrong."""
+        wrong = ["stream_options"] if body.get("stream_options") and not body.get("stream") else []
+        wrong += [name for name in ("temperature", "seed") if isinstance(body.get(name), str)]
+        return ", ".join(wrong)
+
+    def beyond(self, body: dict[str, Any], length: int) -> str:
+        """The limit that asks for more tokens than the model has room for, with its value."""
+        limit = self.limit if body.get(self.limit) is not None else "max_tokens"
+        return f"{limit}={body[limit]}" if (body.get(limit) or 0) > length else ""
+
     def error(self, message: str, status: int) -> dict[str, Any]:
         return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}
 
@@ -170,6 +181,9 @@ class Messages(Api):
 
     def prompts(self, body: dict[str, Any]) -> list[Any]:
         return [body["messages"][-1]["content"]]
+
+    def malformed(self, body: dict[str, Any]) -> str:
+        return super().malformed(body) or ("" if "max_tokens" in body else "max_tokens")
 
     def error(self, message: str, status: int) -> dict[str, Any]:
         return {"type": "error", "error": {"type": "BadRequestError", "message": message}}

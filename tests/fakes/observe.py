@@ -47,6 +47,7 @@ class Observer:
             stream = self._ask(self._decode, path, self._with_ticket(path, {**body, "stream": True}))
             yield f"decode {path}, streamed", self._note(stream)
             yield f"decode {path}, other model", self._other_model(path, body)
+            yield f"decode {path}, beyond the length", self._beyond_length(path, body)
             for way, options in (("", {}), (", streamed", {"stream": True})):
                 failing = self._with_ticket(path, {**body, **options})
                 ticket = failing["kv_transfer_params"]
@@ -93,6 +94,12 @@ class Observer:
     def _other_model(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Decode refuses, and tells prefill to free the blocks."""
         answer = self._ask(self._decode, path, {**self._with_ticket(path, body), "model": "other"})
+        return {**self._note(answer), "frees": self._freed()}
+
+    def _beyond_length(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Decode refuses to say more than the model has room for, also where prefill was asked for one token first."""
+        body = {**body, LIMITS.get(path, "max_tokens"): 10**6}
+        answer = self._ask(self._decode, path, self._with_ticket(path, body))
         return {**self._note(answer), "frees": self._freed()}
 
     def _release(self, ticket: dict[str, Any]) -> None:

@@ -32,6 +32,17 @@ def test_every_field_of_the_handshake_must_be_equal(field: str) -> None:
     assert broken.startswith(f"engine_digest: {field} is ")
 
 
+def test_adapters_of_one_name_must_be_the_same_ones() -> None:
+    """While a fleet is replaced, one role has the new ones before the other."""
+    model = {"generated": "tiny-llama"}
+    law, law2, tax = ({"name": n, "path": p} for n, p in (("law", "/law"), ("law", "/law2"), ("tax", "/tax")))
+    prefill, _ = prints(model={**model, "adapters": [law, tax]})
+    assert compatible(prefill, prints(model={**model, "adapters": [tax, law]})[1]) == []
+    for others in ([law2, tax], [law], []):
+        (broken,) = compatible(prefill, prints(model={**model, "adapters": others})[1])
+        assert broken.startswith("engine_digest: adapters is 'law=/law, tax=/tax' on prefill, ")
+
+
 @pytest.mark.parametrize(
     ("prefill", "decode", "rule"), [(1, 4, ""), (2, 4, ""), (2, 1, "tensor_fan_in"), (2, 3, "tensor_divides")]
 )

@@ -73,7 +73,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
 
         async def ask(body: dict[str, Any], record: Record) -> Answer:
             chosen = api or apis.by_shape(body)
-            admitted = guard.admit(body, chosen, names, gateway.threshold_tokens, adapter)
+            admitted = guard.admit(body, chosen, names, gateway.threshold_tokens, adapter, model.max_len_tokens)
             record.decide(admitted.shape.how, admitted.shape.why)
             return await flow.run(admitted, record)
 

@@ -27,7 +27,7 @@ from hyperpd_runtime.gateway.telemetry import Record
 _TICKET_AGE = 0.6  # of the lease: an older ticket is not used
 _FIRST_EVENT = 0.9  # of the lease: decode must have answered by then
 _EXPIRED = "a lease expired before decode had answered"
-_CANARY_TIMEOUT_S = 60
+_CANARY_TIMEOUT_S = 60  # or less: no pair is proven by a handoff that would be too late for a request
 
 
 class Flow:
@@ -79,20 +79,25 @@ class Flow:
         return answer
 
     async def _split(self, request: Admitted, record: Record) -> Answer:
-        """All parts at once, at one worker: their places are taken together, so no two requests wait for each other."""
+        """All parts at once, each prompt at the next worker, where its answers share the prompt's blocks."""
         parts, per_prompt = split.split(request), split.answers_per_prompt(request)
         records = [record.for_part() for _ in parts]
-        decode = self._pool.pick()
-        moved = [its for part, its in zip(parts, records, strict=True) if part.shape.how == "disaggregated"]
-        room = len(moved) <= decode.room.places
+        picked = [self._pool.pick() for _ in parts[::per_prompt]]
+        decodes = [decode for decode in picked for _ in range(per_prompt)]
+        moved: dict[Member, list[Record]] = {}
+        for part, decode, its in zip(parts, decodes, records, strict=True):
+            if part.shape.how == "disaggregated":
+                moved.setdefault(decode, []).append(its)
+        roomy = {decode for decode, theirs in moved.items() if len(theirs) <= decode.room.places}
         running: list[asyncio.Task[Answer]] = []
         answers: list[Answer] = []
         try:
-            if moved and room:
-                await self._take(decode, moved)
+            # Those at one worker together, and the workers in one order: no two requests wait for each other.
+            for decode in sorted(roomy, key=lambda decode: decode.name):
+                await self._take(decode, moved[decode])
             running = [
-                asyncio.create_task(self._run(part, decode, its, room=room))
-                for part, its in zip(parts, records, strict=True)
+                asyncio.create_task(self._run(part, decode, its, room=decode in roomy))
+                for part, decode, its in zip(parts, decodes, records, strict=True)
             ]
             await asyncio.wait(running, return_when="FIRST_EXCEPTION")
             record.gather(records)
@@ -256,15 +261,16 @@ class Flow:
         """A late read may have put wrong blocks into decode's prefix cache: a new salt hides them for good."""
         decode.salt = uuid.uuid4().hex
 
-    async def canary(self, prefill: Member, decode: Member) -> None:
-        """Send one small prompt through a pair. Raises when its KV does not arrive."""
+    async def canary(self, pair: Pair) -> None:
+        """Send one small prompt through a pair. Raises when its KV does not arrive within the lease."""
+        prefill, decode = pair.prefill, pair.decode
         prompt = [random.randrange(3, 250) for _ in range(self._canary_tokens)]
         body = {"model": self._model, "prompt": prompt, "max_tokens": 2, "temperature": 0}
         record = Record(
             request_id=f"canary-{uuid.uuid4().hex[:8]}", mode="canary", prefill=prefill.name, decode=decode.name
         )
         try:
-            async with asyncio.timeout(_CANARY_TIMEOUT_S):
+            async with asyncio.timeout(min(_CANARY_TIMEOUT_S, _FIRST_EVENT * pair.lease_s)):
                 ticket = await self.legs.prefill_or_let_go(COMPLETIONS, body, prefill, decode)
                 try:
                     await self.legs.decode(Admitted(body, COMPLETIONS, PLAIN), decode, ticket, record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,7 +24,7 @@ FORBIDDEN = {
     "priority": "it would reorder other requests",
     "prompt_embeds": "it reaches engine memory",
     "vllm_xargs": "it reaches the connector",
-    "cache_salt": "it is set per tenant by the gateway",
+    "cache_salt": "cache keys are the gateway's",
 }
 MOST_PARTS = 128  # of a split request; each is a request to both roles
 
@@ -52,6 +53,10 @@ TABLE = (
           "what is not all texts or all token ids may be several prompts, by the engine's reading, with one ticket"),
     Shape("decode_only", "one_token", Ask.one_token,
           "nothing is decoded that prefill did not compute, or the engine refuses it"),
+    Shape("decode_only", "beyond_length", Ask.beyond_length,
+          "more output than the model's length: the engine refuses it, and prefill, asked for one token, would not"),
+    Shape("decode_only", "stream_options", lambda ask: ask.body.get("stream_options") and not ask.body.get("stream"),
+          "without a stream the engine refuses them, too early to give a ticket back, and prefill is not shown them"),
     Shape("decode_only", "truncation", Ask.truncated,
           "what is cut off depends on the output limit, so the two legs could have different prompts"),
     Shape("decode_only", "builtin_tools", Ask.builtin_tools,
@@ -111,11 +116,17 @@ def read(raw: bytes) -> dict[str, Any]:
 
 
 def admit(
-    body: dict[str, Any], api: Api, models: Sequence[str], threshold_tokens: int = 0, model: str = ""
+    body: dict[str, Any],
+    api: Api,
+    models: Sequence[str],
+    threshold_tokens: int = 0,
+    model: str = "",
+    length_tokens: float = math.inf,
 ) -> Admitted:
     """Decide how a client's body is served.
 
     models: what is served, the model itself before its adapters. model: overrules the body's.
+    threshold_tokens, length_tokens: see Ask.
     Raises Refused naming every field that may not enter.
     """
     wrong = wrong_fields(body, api.fields)
@@ -126,7 +137,7 @@ def admit(
     if wrong:
         raise Refused("; ".join(wrong), next((key for key in body if key in FORBIDDEN), "invalid_field"))
     check_model(body, models, model)
-    shape = decide(Ask(body, api, threshold_tokens))
+    shape = decide(Ask(body, api, threshold_tokens, length_tokens))
     if shape.how == "refused":
         raise Refused(shape.because, shape.why)
     return Admitted(body, api, shape, threshold_tokens)

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from hyperpd.errors import DecodeFailed, PrefillFailed
+from hyperpd.errors import DecodeFailed, PrefillFailed, Rejected
 from hyperpd.recipe import Recipe
 from hyperpd_runtime.gateway import handoff, telemetry, usage
 from hyperpd_runtime.gateway.apis import Api
@@ -33,8 +33,9 @@ _OF_THE_FLEET = (401, 403, 404, 429)  # says nothing of the client's request, wh
 _GRACE_S = 8.0  # 1 s left 8 of 1,200 tickets to their lease, on a machine whose prefills took up to 4 s
 _WEIGHT = 0.2  # of the latest in the average
 _GRACE = 4.0  # times what a prefill of that worker took lately
+_NO_PATH = b'{"detail":"Not Found"}'  # FastAPI's: an engine has only the paths of what its model does
 _EXPIRED_LEASES = "vllm:nixl_num_kv_expired_reqs_total"
-Sent = dict[str, bool]  # not empty once the body of a request goes out
+Sent = dict[str, float]  # not empty once the body of a request goes out: `at_s`, monotonic
 
 
 class Legs:
@@ -108,7 +109,10 @@ class Legs:
             first = await first_event(response, api, deadline) if stream else await response.read()
             record.first_event(streamed=stream)
             if 400 <= response.status < 500:
-                raise EngineRefused(Answer(response.status, response.content_type, first))
+                refused = EngineRefused(_told(Answer(response.status, response.content_type, first), api.path))
+                if ticket and refused.by_form:
+                    self.release(ticket, decode)
+                raise refused
             if response.status != 200 or (stream and is_error(first, api)):
                 raise DecodeFailed(f"{decode.name} answered {response.status} with an error")
 
@@ -132,10 +136,11 @@ class Legs:
                 response.close()
 
     def leave(self, leg: asyncio.Task[Answer], sent: Sent) -> None:
-        """Close a decode leg; one that was sent when it has begun, or after a moment."""
+        """Close a decode leg; one that has just been sent when it has begun, or after a moment."""
         leg.add_done_callback(close_answer)
-        if sent:
-            self._in_background(_cancel_later(leg))
+        grace_s = _GRACE_S - (time.monotonic() - sent["at_s"]) if sent else 0
+        if grace_s > 0:
+            self._in_background(_cancel_later(leg, grace_s))
         else:
             leg.cancel()
 
@@ -143,7 +148,7 @@ class Legs:
         """Ask one worker something that has no second leg."""
         try:
             async with self._post(worker, path, body) as response:
-                return Answer(response.status, response.content_type, await response.read())
+                return _told(Answer(response.status, response.content_type, await response.read()), path)
         except NETWORK as error:
             raise DecodeFailed(f"{worker.name}: {error or type(error).__name__}; try again") from error
 
@@ -208,6 +213,13 @@ class Legs:
         task.add_done_callback(self._background.discard)
 
 
-async def _cancel_later(leg: asyncio.Task[Answer]) -> None:
-    await asyncio.wait({leg}, timeout=_GRACE_S)
+def _told(answer: Answer, path: str) -> Answer:
+    """What the engine answered. Raises Rejected (404) where it says in no API's words that it has no such path."""
+    if answer.status == 404 and answer.body == _NO_PATH:
+        raise Rejected(f"{path}: the model that is served here does not do that", status=404, code="not_found")
+    return answer
+
+
+async def _cancel_later(leg: asyncio.Task[Answer], grace_s: float) -> None:
+    await asyncio.wait({leg}, timeout=grace_s)
     leg.cancel()

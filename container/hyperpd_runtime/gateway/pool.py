@@ -22,11 +22,11 @@ from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES, Room
 log = logging.getLogger("hyperpd.gateway")
 _PROBE_EVERY_S = 0.5
 _PROBE_TIMEOUT_S = 3.0
-_ENGINE_LEASE_S = 30  # vLLM's default, for a plain engine that says nothing of itself
+ENGINE_LEASE_S = 30  # vLLM's default, for a plain engine that says nothing of itself
 _RETRY_PAIR_S = 5.0  # an unproven pair is tried again after this long
 _SHOWN = 8  # reasons in one sentence; the status has all
 
-Canary = Callable[["Member", "Member"], Awaitable[None]]
+Canary = Callable[["Pair"], Awaitable[None]]
 
 
 class Member:
@@ -52,22 +52,26 @@ class Member:
 class Pair:
     """One way for KV: a prefill and a decode worker. Serves only after a canary came through."""
 
-    def __init__(self, prefill: Member, decode: Member) -> None:
+    def __init__(self, prefill: Member, decode: Member, lease_s: float = ENGINE_LEASE_S) -> None:
+        """lease_s: of a prefill worker that says nothing of itself."""
         self.prefill = prefill
         self.decode = decode
+        self._lease_s = lease_s
         self.proven = False
+        self.doubts = 0
         self.broken: list[str] | None = None  # rules that forbid it; None until both have said what they are
         self.try_after_s = 0.0
         self.judge("not tried yet")
 
     @property
     def lease_s(self) -> float:
-        """How long prefill keeps a ticket's blocks, by its own word."""
-        return self.prefill.fingerprint.lease_s if self.prefill.fingerprint else _ENGINE_LEASE_S
+        """How long prefill keeps a ticket's blocks, by its own word where it has said it."""
+        return self.prefill.fingerprint.lease_s if self.prefill.fingerprint else self._lease_s
 
     def doubt(self, why: str) -> None:
         """Take the pair out until the next canary."""
         self.proven, self.why = False, why
+        self.doubts += 1
 
     def judge(self, why: str) -> None:
         """Doubt the pair, and look at what its workers now say of themselves."""
@@ -80,11 +84,17 @@ class Pool:
     """All workers of one gateway; round robin among those that would serve."""
 
     def __init__(
-        self, endpoints: Iterable[Endpoint] = (), *, disaggregated: bool, sequences: int = ENGINE_SEQUENCES
+        self,
+        endpoints: Iterable[Endpoint] = (),
+        *,
+        disaggregated: bool,
+        sequences: int = ENGINE_SEQUENCES,
+        lease_s: float = ENGINE_LEASE_S,
     ) -> None:
-        """sequences: how many a decode worker runs at once."""
+        """sequences: how many a decode worker runs at once. lease_s: of a prefill worker that has not said its own."""
         self.disaggregated = disaggregated
         self._sequences = sequences
+        self._lease_s = lease_s
         self.members: list[Member] = []
         self.pairs: list[Pair] = []
         self.unresolved: Mapping[str, str] = {}  # sources of workers → why what they have is not known
@@ -110,7 +120,7 @@ class Pool:
         self._left = [member for member in known.values() if member.healthy or member.salt]
         pairs = {(pair.prefill, pair.decode): pair for pair in self.pairs}
         prefills, decodes = ([m for m in self.members if m.role == role] for role in ("prefill", "decode"))
-        self.pairs = [pairs.get((p, d)) or Pair(p, d) for p in prefills for d in decodes]
+        self.pairs = [pairs.get((p, d)) or Pair(p, d, self._lease_s) for p in prefills for d in decodes]
         self._pairs_of = {member: [] for member in self.members}
         for pair in self.pairs:
             self._pairs_of[pair.prefill].append(pair)
@@ -246,12 +256,15 @@ class Pool:
         healthy = pair.prefill.healthy and pair.decode.healthy
         if not healthy or pair.proven or pair.broken or time.monotonic() < pair.try_after_s:
             return
+        doubts = pair.doubts
         try:
-            await canary(pair.prefill, pair.decode)
+            await canary(pair)
         except (HyperpdError, aiohttp.ClientError, TimeoutError) as error:
             pair.doubt(f"canary: {error or type(error).__name__}")
             pair.try_after_s = time.monotonic() + _RETRY_PAIR_S
         else:
+            if pair.doubts != doubts:  # it says nothing of what the workers have become since it was sent
+                return
             pair.proven, pair.why = True, "canary came through"
             self._was_ready = True
         log.info(
@@ -290,7 +303,7 @@ def _some(reasons: list[str]) -> str:
 async def _sent(_: Any, context: Any, __: Any) -> None:
     """Note in a request's own dictionary that its body goes out: from here on closing it tells the worker."""
     if context.trace_request_ctx is not None:
-        context.trace_request_ctx["sent"] = True
+        context.trace_request_ctx["at_s"] = time.monotonic()
 
 
 async def _forever(step: Callable[[], Awaitable[None]]) -> None:

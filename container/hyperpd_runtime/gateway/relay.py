@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,9 @@ from hyperpd_runtime.gateway.telemetry import Record
 from hyperpd_runtime.gateway.usage import correct_events
 
 NETWORK = (aiohttp.ClientError, TimeoutError, ConnectionError)
+_BY_FORM = (
+    "Bad Request"  # vllm/entrypoints/serve/exception_handling, 0.32; what the engine refuses later has other names
+)
 _KEPT = 64  # bytes that are looked at again with the next ones; longer than any marker
 
 
@@ -47,6 +52,17 @@ class EngineRefused(Exception):
         super().__init__(answer.status)
         self.answer = answer
 
+    @property
+    def by_form(self) -> bool:
+        """Whether the body was refused before anyone looked at its ticket, of which prefill is told nothing then.
+
+        So it is where prefill was not shown what is wrong: a seed that is no number, messages without a limit.
+        """
+        try:
+            return bool(json.loads(self.answer.body)["error"]["type"] == _BY_FORM)
+        except (ValueError, LookupError, TypeError):
+            return False
+
 
 async def first_event(response: aiohttp.ClientResponse, api: Api, deadline: asyncio.Timeout | None) -> bytes:
     """Bytes up to the end of the first event that says something of the engine's work, or of the stream.
@@ -58,7 +74,8 @@ async def first_event(response: aiohttp.ClientResponse, api: Api, deadline: asyn
         read += chunk
         events += len(decoder.feed(chunk))
         if deadline and events > api.preamble:
-            deadline.reschedule(None)
+            with contextlib.suppress(RuntimeError):  # it has just passed, or who waited left: that ends this leg
+                deadline.reschedule(None)
             deadline = None
         if events > api.preamble + api.opening:
             break

@@ -47,7 +47,11 @@ class Gateway:
         resolve: Resolve = discovery.resolve,
     ) -> None:
         self._keys = keys.of(file.recipe, keys_file)
-        self.pool = pool.Pool(disaggregated="prefill" in sources.roles, sequences=_sequences(file.recipe))
+        self.pool = pool.Pool(
+            disaggregated="prefill" in sources.roles,
+            sequences=_sequences(file.recipe),
+            lease_s=min(file.recipe.kv_transfer.lease_s, pool.ENGINE_LEASE_S),
+        )
         self._discovery = Discovery(sources, self.pool.update, resolve)
         self._file = file
         self._address, self._api_address = address, api_address or address

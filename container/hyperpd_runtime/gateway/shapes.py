@@ -21,11 +21,16 @@ _STATE = ("store", "background", "previous_response_id")
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A body, the API it is meant for, and from how many tokens on a prompt is worth moving (0: always)."""
+    """A body and the API it is meant for.
+
+    threshold_tokens: from how long on a prompt is worth moving (0: always).
+    length_tokens: the model's, prompt and output.
+    """
 
     body: Mapping[str, Any]
     api: Api
     threshold_tokens: int = 0
+    length_tokens: float = math.inf
 
     def prompts(self) -> int:
         """How many prompts a completion has: a text is one, and so is a list of token ids."""
@@ -51,8 +56,19 @@ class Ask:
 
     def one_token(self) -> bool:
         """Whether at most one token is asked for."""
-        limits = [self.body[key] for key in self.api.limits if self.body.get(key) is not None]
-        return any(not _number(limit) or limit <= 1 for limit in limits)
+        return any(not _number(limit) or limit <= 1 for limit in self._limits())
+
+    def beyond_length(self) -> bool:
+        """Whether more tokens are asked for than the model has room for, were there no prompt.
+
+        The engine refuses that much; less it cuts to what the prompt leaves (0.32: vllm/renderers/params.py).
+        """
+        limits = self._limits()
+        return bool(limits) and _number(limits[-1]) and limits[-1] > self.length_tokens
+
+    def _limits(self) -> list[Any]:
+        """What is said of the output's length. The last one counts."""
+        return [self.body[key] for key in self.api.limits if self.body.get(key) is not None]
 
     def prompt_logprobs(self) -> bool:
         echoed = self.body.get("echo") and self.body.get("logprobs") is not None

@@ -1,0 +1,55 @@
+"""The first event of a stream, and the bound that is lifted by it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from hyperpd_runtime.gateway.apis import COMPLETIONS, RESPONSES, Api
+from hyperpd_runtime.gateway.relay import first_event
+from tests.fakes.engine_wire import APIS, Usage
+
+
+class Said:
+    """A response whose body comes in these chunks."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self._chunks = chunks
+
+    @property
+    def content(self) -> Said:
+        return self
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+
+
+def events(api: Api) -> list[bytes]:
+    wire = APIS[api.path]
+    return [*wire.preamble(), *wire.events(["hello there"], Usage(3, 2), {})]
+
+
+@pytest.mark.parametrize(("api", "lifted_by"), [(COMPLETIONS, 1), (RESPONSES, 3)])
+async def test_the_bound_is_lifted_by_the_first_event_that_tells_of_work(api: Api, lifted_by: int) -> None:
+    for said in range(1, lifted_by + 1):
+        async with asyncio.timeout(60) as bound:
+            response: Any = Said(*events(api)[:said])
+            await first_event(response, api, bound)
+            assert (bound.when() is None) == (said == lifted_by)
+
+
+@pytest.mark.parametrize("passed", [False, True])
+async def test_a_bound_that_is_over_cannot_be_lifted_and_that_is_no_defect(passed: bool) -> None:
+    """The leg of a client that left, or whose bound passes with its first event, goes on until it is closed."""
+    bound = asyncio.timeout(0 if passed else 60)
+    with contextlib.suppress(TimeoutError):
+        async with bound:
+            await (asyncio.Event().wait() if passed else asyncio.sleep(0))
+    assert bound.expired() == passed
+    response: Any = Said(*events(COMPLETIONS))
+    assert await first_event(response, COMPLETIONS, bound) == events(COMPLETIONS)[0]
