@@ -33,7 +33,9 @@ def fold(events: list[dict[str, Any]]) -> dict[str, Any]:
         return {"said": said, "last": events[-1]}
     if any(event.get("type") == "message_start" for event in events):
         deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
-        said = "".join(delta.get("text") or delta.get("partial_json") or "" for delta in deltas)
+        said = "".join(
+            delta.get("text") or delta.get("thinking") or delta.get("partial_json") or "" for delta in deltas
+        )
         ends = [event for event in events if event["type"] in ("message_delta", "message_stop", "error")]
         # What a block began with says which tool is called.
         return {"said": said, "began": [e["content_block"] for e in events if "content_block" in e], "ends": ends}
