@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 START_TIMEOUT_S = 300
+ANSWER_TIMEOUT_S = 60  # of one that is there, on a machine that has much else to do
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -93,7 +94,7 @@ class Fleet:
     def metric(self, url: str, name: str, labels: Mapping[str, str] | None = None) -> float:
         """Sum of the samples of a counter whose labels include `labels`."""
         total = 0.0
-        for line in httpx.get(f"{url}/metrics").text.splitlines():
+        for line in httpx.get(f"{url}/metrics", timeout=ANSWER_TIMEOUT_S).text.splitlines():
             if line.split("{")[0].split(" ")[0] == name and all(
                 f'{k}="{v}"' in line for k, v in (labels or {}).items()
             ):

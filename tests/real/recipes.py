@@ -22,6 +22,9 @@ OPTIONS = {
     "tool-call-parser": "hermes",
     "reasoning-parser": "deepseek_v3",
     "enable-prompt-tokens-details": True,
+    # A place that no adapter takes: vLLM 0.32 on a CPU gives requests of the base model the last place's weights,
+    # which are zero as long as it is empty (lora/ops/torch_ops: the base model's index is -1).
+    "max-loras": 2,
     # Not lm_head: with an adapter there, vLLM 0.32 on a CPU dies of prompt_logprobs.
     "lora-target-modules": list(_PROJECTIONS),
     # No prompt is computed in chunks: vLLM 0.32 on a CPU dies of a sampled request with a seed that is

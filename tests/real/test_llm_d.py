@@ -87,7 +87,7 @@ def test_chat_and_streams_equal_the_aggregated_workers(
         events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
     assert "".join(said(choice) for event in events for choice in event["choices"]) == said(right["choices"][0])
     assert events[-1]["usage"]["completion_tokens"] == 24
-    assert len(events) > 8  # as they come; several tokens may share one
+    assert len(events) > 4  # as they come; several tokens may share one
 
 
 def said(choice: dict[str, Any]) -> str:
