@@ -217,10 +217,10 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     ),
     "invocations": (INVOCATIONS, completion),
     "invocations_chat": (INVOCATIONS, chat),
-    "adapter": (COMPLETIONS, lambda d: completion(d, model=ADAPTER)),
-    "adapter_token_ids": (COMPLETIONS, lambda d: completion(d, ids(d), model=ADAPTER)),
+    "adapter": (COMPLETIONS, lambda d: completion(d, text(d, 500), model=ADAPTER)),
+    "adapter_token_ids": (COMPLETIONS, lambda d: completion(d, ids(d, 500), model=ADAPTER)),
     "adapter_list": (COMPLETIONS, lambda d: completion(d, several(d, text), model=ADAPTER)),
-    "adapter_n": (COMPLETIONS, lambda d: completion(d, **seeded(d), model=ADAPTER)),
+    "adapter_n": (COMPLETIONS, lambda d: completion(d, text(d, 500), **seeded(d), model=ADAPTER)),
     "adapter_logprobs": (
         COMPLETIONS,
         lambda d: completion(d, text(d, 200), prompt_logprobs=1, logprobs=2, model=ADAPTER, stream=False),
@@ -230,7 +230,7 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     "adapter_tools": (CHAT, lambda d: {**chat(d, model=ADAPTER), **tool("required"), "max_completion_tokens": 48}),
     "adapter_responses": (RESPONSES, lambda d: response(d, model=ADAPTER)),
     "adapter_messages": (MESSAGES, lambda d: message(d, model=ADAPTER)),
-    "adapter_invocations": (INVOCATIONS, lambda d: completion(d, model=ADAPTER)),
+    "adapter_invocations": (INVOCATIONS, lambda d: completion(d, text(d, 500), model=ADAPTER)),
 }
 
 

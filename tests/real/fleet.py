@@ -37,6 +37,14 @@ def own_tmp(folder: Path) -> str:
     return f"mount --bind {ROOT} {seen}; mount --rbind {folder} /tmp; "
 
 
+def installed() -> dict[str, str]:
+    """Variables by which a container's entry point finds what is installed here, or the checkout that is tested."""
+    found = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    if paths := os.environ.get("PYTHONPATH"):
+        found["PYTHONPATH"] = ":".join(str(Path(path).resolve()) for path in paths.split(":"))
+    return found
+
+
 class Fleet:
     """One `python -m hyperpd_runtime` process; settings after the port offset win, `--role` too.
 

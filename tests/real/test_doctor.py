@@ -21,13 +21,13 @@ def doctor(*argv: str, host: tuple[str, ...] = ()) -> subprocess.CompletedProces
 
 
 def test_this_machine() -> None:
-    ran = doctor("--json", "--port-offset", "40000")
+    ran = doctor("--json", "--port-offset", "22000")
     checks = {check["name"]: check for check in json.loads(ran.stdout)["checks"]}
     assert ran.returncode == 0, ran.stdout
     for name in ("engine", "NIXL", "NIXL plugin UCX", "network device of 127.0.0.1", "ports", "model", "/dev/shm"):
         assert checks[name]["state"] == "ok", checks[name]
-    with socket.create_server(("127.0.0.1", 48080)):
-        assert "48080 on 127.0.0.1: Address already in use" in doctor("--port-offset", "40000").stdout
+    with socket.create_server(("127.0.0.1", 30080)):
+        assert "30080 on 127.0.0.1: Address already in use" in doctor("--port-offset", "22000").stdout
 
 
 def test_a_machine_without_efa_and_gpus() -> None:

@@ -120,6 +120,7 @@ def test_errors_of_prefill_come_as_they_are(sidecar: RoutingSidecar, routed: htt
     assert [leg for leg, _, _ in sidecar.legs] == ["prefill"]
 
 
+@pytest.mark.nightly
 def test_a_decode_worker_with_another_address_is_reached_at_localhost(tmp_path: Path, http: httpx.Client) -> None:
     """As in a pod: peers know it by the pod's address, the sidecar as localhost."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outward:

@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from hyperpd.environment import model_path
 from hyperpd.recipe import RecipeFile, load
 from hyperpd_runtime import tiny_model
 from tests.netns import ADDRESSES, hosts, needs_two_hosts
-from tests.real.fleet import ROOT, own_tmp, until
+from tests.real.fleet import ROOT, installed, own_tmp, until
 from tests.real.prompts import prompt
 
 pytestmark = [pytest.mark.real, needs_two_hosts]
@@ -87,13 +86,10 @@ class Container:
         # A process namespace: process 1 has no default action for SIGTERM, and its end is everybody's.
         unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
         argv = [*host, *unshare, "sh", "-ec", f'{mounts}exec "$@"', "container"]
-        env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **IMAGE_ENV, **SAGEMAKER_ENV}
-        if paths := os.environ.get("PYTHONPATH"):  # a checkout that is not the installed one
-            env["PYTHONPATH"] = ":".join(str(Path(path).resolve()) for path in paths.split(":"))
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [*argv, str(ROOT / "container" / "entrypoint.sh"), "serve"],
-                env={**env, **self.container["Environment"]},
+                env={**installed(), **IMAGE_ENV, **SAGEMAKER_ENV, **self.container["Environment"]},
                 stdout=log,
                 stderr=log,
             )
