@@ -77,7 +77,7 @@ def frozen(fleet: Fleet, name: str) -> Iterator[None]:
 @pytest.mark.parametrize("moment", ["before", "in prefill", "between the legs", "in decode"])
 def test_blocks_are_freed_whenever_a_client_leaves(pd: Fleet, moment: str, stream: bool) -> None:
     until(lambda: at_baseline(pd), FREED_S)
-    body = {"prompt": prompt(600, random.randrange(1 << 30)), "max_tokens": 1400, "temperature": 0, "stream": stream}
+    body = {"prompt": prompt(600, random.randrange(1 << 30)), "max_tokens": 800, "temperature": 0, "stream": stream}
     if moment == "before":
         send(pd, body, part=0.5).close()
     elif moment == "in prefill":
