@@ -15,6 +15,7 @@ _OWN = {
     *("id", "created", "created_at", "completed_at", "item_id", "call_id", "metrics", "system_fingerprint"),
     *("cached_tokens", "cache_read_input_tokens", "cached_tokens_per_turn", "kv_transfer_params", "sequence_number"),
     "signature",  # of reasoning, which vLLM makes up
+    *("cache_write_tokens", "cache_creation_input_tokens"),  # fewer where another request has just written the same
     "created_cache_tokens",  # of n answers vLLM gives one's, the gateway their prompt's
 }
 
