@@ -14,6 +14,8 @@ from tests.real.prompts import LOGPROB_TOLERANCE
 _OWN = {
     *("id", "created", "created_at", "completed_at", "item_id", "call_id", "metrics", "system_fingerprint"),
     *("cached_tokens", "cache_read_input_tokens", "cached_tokens_per_turn", "kv_transfer_params", "sequence_number"),
+    "signature",  # of reasoning, which vLLM makes up
+    *("cache_write_tokens", "cache_creation_input_tokens"),  # fewer where another request has just written the same
     "created_cache_tokens",  # of n answers vLLM gives one's, the gateway their prompt's
 }
 
@@ -33,7 +35,9 @@ def fold(events: list[dict[str, Any]]) -> dict[str, Any]:
         return {"said": said, "last": events[-1]}
     if any(event.get("type") == "message_start" for event in events):
         deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
-        said = "".join(delta.get("text") or delta.get("partial_json") or "" for delta in deltas)
+        said = "".join(
+            delta.get("text") or delta.get("thinking") or delta.get("partial_json") or "" for delta in deltas
+        )
         ends = [event for event in events if event["type"] in ("message_delta", "message_stop", "error")]
         # What a block began with says which tool is called.
         return {"said": said, "began": [e["content_block"] for e in events if "content_block" in e], "ends": ends}

@@ -8,6 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.real.recipes import ADAPTER, THINK_END
+
 Body = dict[str, Any]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 COMPLETIONS, CHAT, RESPONSES, MESSAGES, INVOCATIONS = (
@@ -85,6 +87,23 @@ def seeded(draw: Draw) -> Body:
 
 def structured(draw: Draw, **how: Any) -> Body:
     return {"structured_outputs": how, "max_tokens": 40, "temperature": draw(st.sampled_from([0, 0.7])), "seed": 5}
+
+
+def thinking(draw: Draw) -> Body:
+    """Reasoning first, which ends soon, late or never."""
+    end = draw(st.sampled_from([None, 36, 40, 44]))  # tiny-llama says it at once from 50 on, and never below 32
+    return {"chat_template_kwargs": {"thinking": True}, "logit_bias": end and {str(THINK_END): end}}
+
+
+def thinking_aloud(draw: Draw) -> Body:
+    """In ASCII: of a character that </think> cuts off a stream says something or nothing, as its events are cut."""
+    space, end = 220, 257
+    return {**thinking(draw), "allowed_token_ids": [*range(94), space, end, THINK_END]}
+
+
+def thought(draw: Draw) -> Body:
+    """Reasoning that ends, and room for what comes after it."""
+    return {**thinking_aloud(draw), "logit_bias": {str(THINK_END): draw(st.sampled_from([38, 40]))}}
 
 
 def tool(choice: Any) -> Body:
@@ -174,7 +193,18 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     "tools_required": (CHAT, lambda d: {**chat(d), **tool("required"), "max_completion_tokens": 48}),
     "tools_named": (CHAT, lambda d: {**chat(d), **tool(_NAMED), "max_completion_tokens": 48}),
     "tools_auto": (CHAT, lambda d: {**chat(d), **tool("auto"), "max_completion_tokens": 12}),
-    "reasoning": (CHAT, lambda d: chat(d, include_reasoning=True, chat_template_kwargs={"thinking": False})),
+    "reasoning_off": (CHAT, lambda d: chat(d, include_reasoning=True, chat_template_kwargs={"thinking": False})),
+    "reasoning": (CHAT, lambda d: chat(d, **thinking_aloud(d))),
+    "reasoning_hidden": (CHAT, lambda d: chat(d, include_reasoning=False, **thinking_aloud(d))),
+    "reasoning_n": (CHAT, lambda d: chat(d, **seeded(d), **thinking_aloud(d))),
+    "reasoning_json_schema": (
+        CHAT,
+        lambda d: chat(d, **thought(d), response_format=_SCHEMA_FORMAT, max_tokens=64, max_completion_tokens=64),
+    ),
+    "reasoning_tools": (CHAT, lambda d: {**chat(d), **tool(_NAMED), **thought(d), "max_completion_tokens": 64}),
+    "reasoning_responses": (RESPONSES, lambda d: whole(response(d, **thinking(d)))),
+    "reasoning_messages": (MESSAGES, lambda d: message(d, chat_template_kwargs={"thinking": True})),
+    "reasoning_invocations": (INVOCATIONS, lambda d: chat(d, **thinking_aloud(d))),
     "responses": (RESPONSES, response),
     "responses_instructed": (RESPONSES, lambda d: response(d, instructions=text(d, 200))),
     "responses_logprobs": (
@@ -193,6 +223,20 @@ SHAPES: dict[str, tuple[str, Callable[[Draw], Body]]] = {
     ),
     "invocations": (INVOCATIONS, completion),
     "invocations_chat": (INVOCATIONS, chat),
+    "adapter": (COMPLETIONS, lambda d: completion(d, text(d, 500), model=ADAPTER)),
+    "adapter_token_ids": (COMPLETIONS, lambda d: completion(d, ids(d, 500), model=ADAPTER)),
+    "adapter_list": (COMPLETIONS, lambda d: completion(d, several(d, text), model=ADAPTER)),
+    "adapter_n": (COMPLETIONS, lambda d: completion(d, text(d, 500), **seeded(d), model=ADAPTER)),
+    "adapter_logprobs": (
+        COMPLETIONS,
+        lambda d: completion(d, text(d, 200), prompt_logprobs=1, logprobs=2, model=ADAPTER, stream=False),
+    ),
+    "adapter_chat": (CHAT, lambda d: chat(d, model=ADAPTER)),
+    "adapter_reasoning": (CHAT, lambda d: chat(d, **thinking_aloud(d), model=ADAPTER)),
+    "adapter_tools": (CHAT, lambda d: {**chat(d, model=ADAPTER), **tool("required"), "max_completion_tokens": 48}),
+    "adapter_responses": (RESPONSES, lambda d: response(d, model=ADAPTER)),
+    "adapter_messages": (MESSAGES, lambda d: message(d, model=ADAPTER)),
+    "adapter_invocations": (INVOCATIONS, lambda d: completion(d, text(d, 500), model=ADAPTER)),
 }
 
 

@@ -14,8 +14,8 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Fl
     """A 1P1D fleet and its aggregated baseline, started together, stopped without leftovers."""
     folder = tmp_path_factory.mktemp("fleets")
     started = [
-        Fleet(full("tiny-cpu-1p1d", folder), folder / "pd", port_offset=1000),
-        Fleet(full("tiny-cpu-aggregated", folder), folder / "aggregated", port_offset=2000),
+        Fleet(full("tiny-cpu-1p1d", folder / "a"), folder / "pd", port_offset=1000),
+        Fleet(full("tiny-cpu-aggregated", folder / "b"), folder / "aggregated", port_offset=2000),
     ]
     children: list[int] = []
     try:

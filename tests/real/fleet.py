@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 START_TIMEOUT_S = 300
+ANSWER_TIMEOUT_S = 60  # of one that is there, on a machine that has much else to do
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -34,6 +35,14 @@ def own_tmp(folder: Path) -> str:
     seen = folder / ROOT.relative_to("/tmp")
     seen.mkdir(parents=True)
     return f"mount --bind {ROOT} {seen}; mount --rbind {folder} /tmp; "
+
+
+def installed() -> dict[str, str]:
+    """Variables by which a container's entry point finds what is installed here, or the checkout that is tested."""
+    found = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    if paths := os.environ.get("PYTHONPATH"):
+        found["PYTHONPATH"] = ":".join(str(Path(path).resolve()) for path in paths.split(":"))
+    return found
 
 
 class Fleet:
@@ -93,7 +102,7 @@ class Fleet:
     def metric(self, url: str, name: str, labels: Mapping[str, str] | None = None) -> float:
         """Sum of the samples of a counter whose labels include `labels`."""
         total = 0.0
-        for line in httpx.get(f"{url}/metrics").text.splitlines():
+        for line in httpx.get(f"{url}/metrics", timeout=ANSWER_TIMEOUT_S).text.splitlines():
             if line.split("{")[0].split(" ")[0] == name and all(
                 f'{k}="{v}"' in line for k, v in (labels or {}).items()
             ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -16,17 +17,17 @@ DOCTOR = [sys.executable, "-c", "from hyperpd.cli.main import main; main()", "do
 
 
 def doctor(*argv: str, host: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*host, *DOCTOR, *argv], capture_output=True, text=True, timeout=120)
+    return subprocess.run([*host, *DOCTOR, *argv], capture_output=True, text=True, timeout=300)
 
 
 def test_this_machine() -> None:
-    ran = doctor("--json", "--port-offset", "40000")
+    ran = doctor("--json", "--port-offset", "22000")
     checks = {check["name"]: check for check in json.loads(ran.stdout)["checks"]}
     assert ran.returncode == 0, ran.stdout
     for name in ("engine", "NIXL", "NIXL plugin UCX", "network device of 127.0.0.1", "ports", "model", "/dev/shm"):
         assert checks[name]["state"] == "ok", checks[name]
-    with socket.create_server(("127.0.0.1", 48080)):
-        assert "48080 on 127.0.0.1: Address already in use" in doctor("--port-offset", "40000").stdout
+    with socket.create_server(("127.0.0.1", 30080)):
+        assert "30080 on 127.0.0.1: Address already in use" in doctor("--port-offset", "22000").stdout
 
 
 def test_a_machine_without_efa_and_gpus() -> None:
@@ -42,7 +43,8 @@ def test_a_machine_without_efa_and_gpus() -> None:
 def test_a_transfer_between_two_hosts() -> None:
     with two_hosts() as (first, second):
         argv = [*first, *DOCTOR, "--listen", "18515", "--address", ADDRESSES[0]]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as listener:
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as listener, contextlib.ExitStack() as made:
+            made.callback(listener.kill)  # where the test fails it would listen on
             assert listener.stdout
             assert listener.stdout.readline() == f"listening on {ADDRESSES[0]}:18515\n"
             where = ("--peer", f"{ADDRESSES[0]}:18515", "--address", ADDRESSES[1])

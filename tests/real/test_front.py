@@ -23,7 +23,7 @@ from botocore.config import Config
 from hyperpd import deploy
 from hyperpd.recipe import load
 from tests.netns import needs_two_hosts
-from tests.real.fleet import Fleet
+from tests.real.fleet import Fleet, until
 from tests.real.prompts import complete, differences, prompt
 from tests.real.test_rendered import Pod, cluster
 
@@ -126,4 +126,4 @@ def test_sagemaker_runtime_reaches_the_engines(tmp_path: Path, aggregated: Fleet
         assert "ok" in inside(front, "http://127.0.0.1:8080/ping")
         with pytest.raises(httpx.ConnectError):
             http.get(f"http://{front.address}:8081/metrics")
-        assert front.probe("livenessProbe")
+        until(lambda: front.probe("livenessProbe"))

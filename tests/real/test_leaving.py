@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.real.bodies import Body, one_of_each
-from tests.real.fleet import Fleet, descendants, until
+from tests.real.fleet import ANSWER_TIMEOUT_S, Fleet, descendants, until
 from tests.real.prompts import prompt
 
 pytestmark = pytest.mark.real
 AT_ONCE = 16
-FREED_S = 10  # a lease of these engines lasts 120 s
+FREED_S = 30  # at most; a lease of these engines lasts 120 s
 
 
 def usage(fleet: Fleet) -> dict[str, float]:
@@ -45,7 +45,7 @@ def send(fleet: Fleet, body: Body, part: float = 1.0) -> socket.socket:
     url = httpx.URL(fleet.url)
     content = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(content)}\r\n\r\n".encode()
-    connection = socket.create_connection((url.host, url.port))
+    connection = socket.create_connection((url.host, url.port), timeout=ANSWER_TIMEOUT_S)
     connection.sendall(head + content[: int(len(content) * part)])
     return connection
 
@@ -77,7 +77,7 @@ def frozen(fleet: Fleet, name: str) -> Iterator[None]:
 @pytest.mark.parametrize("moment", ["before", "in prefill", "between the legs", "in decode"])
 def test_blocks_are_freed_whenever_a_client_leaves(pd: Fleet, moment: str, stream: bool) -> None:
     until(lambda: at_baseline(pd), FREED_S)
-    body = {"prompt": prompt(1500, random.randrange(1 << 30)), "max_tokens": 400, "temperature": 0, "stream": stream}
+    body = {"prompt": prompt(600, random.randrange(1 << 30)), "max_tokens": 800, "temperature": 0, "stream": stream}
     if moment == "before":
         send(pd, body, part=0.5).close()
     elif moment == "in prefill":
@@ -186,8 +186,8 @@ def check(pd: Fleet, count: int) -> None:
     with contextlib.suppress(AssertionError):
         until(lambda: at_baseline(pd), FREED_S)
     assert usage(pd) == {"prefill-0": 0, "decode-0": 0}
+    until(lambda: not (sockets(pd)["client"] or sockets(pd)["closed by its peer"]), FREED_S)
     left = sockets(pd)
-    assert (left["client"], left["closed by its peer"]) == (0, 0)
     released = pd.metric(admin, "hyperpd_released_tickets_total") - released
     print(
         f"{dict(ended)}; {released:.0f} tickets given back; memory {[round(mib) for mib in memory]} MiB; {dict(left)}"
@@ -200,7 +200,7 @@ def check(pd: Fleet, count: int) -> None:
 
 
 def test_clients_that_leave_at_random(pd: Fleet) -> None:
-    check(pd, 240)
+    check(pd, 120)
 
 
 @pytest.mark.nightly

@@ -17,7 +17,7 @@ from hyperpd.recipe import parse
 from hyperpd_runtime import tiny_model
 from tests.real.fleet import until
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.nightly]
 
 
 def test_expert_parallel_kills_the_engine_at_its_first_step(tmp_path: Path) -> None:

@@ -85,13 +85,12 @@ def test_moved_bytes_and_computed_tokens(pd: Fleet, http: httpx.Client) -> None:
 
 def test_the_first_chunk_comes_before_the_last_is_made(pd: Fleet, http: httpx.Client) -> None:
     decode = pd.worker("decode-0")
-    body = {"prompt": prompt(100, 1), "max_tokens": 300, "temperature": 0, "stream": True}
+    body = {"prompt": prompt(100, 1), "max_tokens": 1900, "temperature": 0, "stream": True}
     before = pd.metric(decode, "vllm:generation_tokens_total")
     with http.stream("POST", f"{pd.url}/v1/completions", json=body) as answer:
         chunks = answer.iter_bytes()
         assert next(chunks).startswith(b"data: ")
-        assert pd.metric(decode, "vllm:generation_tokens_total") - before < 300
-        assert b"".join(chunks).rstrip().endswith(b"data: [DONE]")
+        assert pd.metric(decode, "vllm:generation_tokens_total") - before < 1900
 
 
 @pytest.mark.parametrize("at_once", [2, 16])

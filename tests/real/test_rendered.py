@@ -7,7 +7,6 @@ What a cluster adds is played here: pod addresses, the DNS of headless Services,
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -25,7 +24,7 @@ from hyperpd.environment import model_path
 from hyperpd.recipe import RecipeFile, load, shipped
 from hyperpd_runtime import tiny_model
 from tests.netns import hosts, needs_two_hosts
-from tests.real.fleet import ROOT, Fleet, own_tmp, until
+from tests.real.fleet import ROOT, Fleet, installed, own_tmp, until
 from tests.real.prompts import complete, differences, prompt
 
 pytestmark = [pytest.mark.real, needs_two_hosts]
@@ -62,10 +61,9 @@ class Pod:
         script += own_tmp(self.folder / "tmp")  # last: the others come from there
         argv = ["unshare", "--mount", "sh", "-ec", f'{script}exec "$@"', "pod"]
         entry = [str(ROOT / "container" / "entrypoint.sh"), *self.container.get("args", [])]
-        path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*host, *argv, *entry], env={"PATH": path, **IMAGE_ENV, **self._environment()}, stdout=log, stderr=log
+                [*host, *argv, *entry], env={**installed(), **IMAGE_ENV, **self._environment()}, stdout=log, stderr=log
             )
 
     def _environment(self) -> dict[str, str]:
@@ -181,11 +179,12 @@ def cluster(
     assert codes == {pod.address: 0 for pod in pods}, [pod.log()[-2000:] for pod in pods]
 
 
-_LONG = ("tiny-gpt-oss-4p1d", "tiny-gpt-oss-tp4", "tiny-gpt-oss-tp4-2x", "tiny-cpu-aggregated", "tiny-cpu-tiered")
 CPU = [name for name in shipped() if load(name).recipe.accelerator == "cpu"]
 
 
-@pytest.mark.parametrize("recipe", [pytest.param(n, marks=pytest.mark.nightly if n in _LONG else ()) for n in CPU])
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(n, marks=() if n == "tiny-cpu-1p1d" else pytest.mark.nightly) for n in CPU]
+)
 def test_rendered_pods_answer(recipe: str, tmp_path: Path, aggregated: Fleet, http: httpx.Client) -> None:
     began = time.monotonic()
     file = load(recipe)
@@ -203,4 +202,4 @@ def test_rendered_pods_answer(recipe: str, tmp_path: Path, aggregated: Fleet, ht
             mode = "aggregated" if file.recipe.aggregated else "pd"
             assert f'hyperpd_requests_total{{mode="{mode}",outcome="ok",why="plain"}}' in metrics
             assert 'mode="recomputed"' not in metrics
-        assert all(pod.probe("livenessProbe") for pod in pods)
+        until(lambda: all(pod.probe("livenessProbe") for pod in pods))

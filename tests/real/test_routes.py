@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import math
+import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +16,8 @@ import pytest
 from hyperpd_runtime.gateway.apis import APIS
 from hyperpd_runtime.gateway.passed import ADAPTERS, PASSED
 from tests.real.fleet import Fleet
+from tests.real.prompts import prompt
+from tests.real.test_shapes import ENGINE, recipe, running
 
 pytestmark = pytest.mark.real
 # With development mode, profiling, adapters at run time and every task: more than any engine of ours has.
@@ -78,3 +84,35 @@ def test_what_passes_is_answered_by_a_worker(pd: Fleet, aggregated: Fleet, http:
         assert (answer.status_code, answer.json()) == (200, http.post(theirs + path, json=body).json())
     # This model makes no embeddings: the engine has no such route.
     assert http.post(f"{pd.url}/v1/embeddings", json={"input": "x"}).status_code == 404
+
+
+def test_embeddings_of_a_model_that_makes_them(tmp_path: Path, http: httpx.Client) -> None:
+    """Through the gateway as from the engine; what such a model does not do there is none of."""
+    file = recipe(tmp_path, "embedding", "tiny-llama", aggregated={"engine": {**ENGINE, "runner": "pooling"}})
+    with running(file, tmp_path / "fleet", 14000) as fleet:
+        texts = [prompt(tokens, tokens) for tokens in (20, 300, 900)]
+        worker = fleet.worker("aggregated-0")
+        asked = {"model": "tiny-llama", "input": texts}
+        ours, theirs = (http.post(f"{url}/v1/embeddings", json=asked).json() for url in (fleet.url, worker))
+        assert (ours["usage"], ours["usage"]["prompt_tokens"]) == (theirs["usage"], 20 + 300 + 900)
+        vectors = [entry["embedding"] for entry in ours["data"]]
+        assert [len(vector) for vector in vectors] == [256] * 3
+        for vector, right in zip(vectors, theirs["data"], strict=True):
+            assert vector == pytest.approx(right["embedding"], abs=1e-4)
+            assert math.hypot(*vector) == pytest.approx(1, abs=1e-4)
+        assert abs(_cosine(vectors[0], vectors[1])) < 0.9  # what is asked for matters
+        packed = http.post(f"{fleet.url}/v1/embeddings", json={**asked, "encoding_format": "base64"}).json()["data"]
+        assert struct.unpack("<256f", base64.b64decode(packed[2]["embedding"])) == pytest.approx(vectors[2], abs=1e-4)
+
+        score = http.post(f"{fleet.url}/v1/score", json={"queries": texts[0], "documents": texts[1:]}).json()["data"]
+        right_scores = [_cosine(vectors[0], vector) for vector in vectors[1:]]
+        assert [entry["score"] for entry in score] == pytest.approx(right_scores, abs=1e-3)
+        ranked = http.post(f"{fleet.url}/v1/rerank", json={"query": texts[0], "documents": texts}).json()["results"]
+        assert ranked[0]["index"] == 0
+        assert ranked[0]["relevance_score"] == pytest.approx(1, abs=1e-3)
+
+        assert http.post(f"{fleet.url}/v1/completions", json={"prompt": "x", "max_tokens": 2}).status_code == 404
+
+
+def _cosine(left: list[float], right: list[float]) -> float:
+    return sum(a * b for a, b in zip(left, right, strict=True))

@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from hyperpd.environment import model_path
 from hyperpd.recipe import RecipeFile, load
 from hyperpd_runtime import tiny_model
 from tests.netns import ADDRESSES, hosts, needs_two_hosts
-from tests.real.fleet import ROOT, own_tmp, until
+from tests.real.fleet import ROOT, installed, own_tmp, until
 from tests.real.prompts import prompt
 
 pytestmark = [pytest.mark.real, needs_two_hosts]
@@ -87,13 +86,10 @@ class Container:
         # A process namespace: process 1 has no default action for SIGTERM, and its end is everybody's.
         unshare = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
         argv = [*host, *unshare, "sh", "-ec", f'{mounts}exec "$@"', "container"]
-        env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **IMAGE_ENV, **SAGEMAKER_ENV}
-        if paths := os.environ.get("PYTHONPATH"):  # a checkout that is not the installed one
-            env["PYTHONPATH"] = ":".join(str(Path(path).resolve()) for path in paths.split(":"))
         with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [*argv, str(ROOT / "container" / "entrypoint.sh"), "serve"],
-                env={**env, **self.container["Environment"]},
+                env={**installed(), **IMAGE_ENV, **SAGEMAKER_ENV, **self.container["Environment"]},
                 stdout=log,
                 stderr=log,
             )
@@ -148,7 +144,7 @@ def serving(container: Container) -> Iterator[Container]:
             folder.rmdir()
 
 
-@pytest.fixture(params=["shipped", "own"])
+@pytest.fixture(params=[pytest.param("shipped", marks=pytest.mark.nightly), "own"])
 def container(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Container]:
     """Of a shipped recipe with a generated model, and of one of its own with the model's files from S3."""
     if request.param == "shipped":
@@ -191,7 +187,7 @@ def test_the_container_serves_and_ends_as_sagemaker_wants(container: Container, 
         with pytest.raises(httpx.ConnectError):
             http.get(f"http://{ADDRESSES[0]}:{port}/")
 
-    long = {**body, "max_tokens": 1000, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
+    long = {**body, "max_tokens": 500, "ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
     with http.stream("POST", f"{container.url}/invocations", json=long) as streamed:
         stream = events(streamed.iter_lines())
         next(stream)
@@ -199,7 +195,7 @@ def test_the_container_serves_and_ends_as_sagemaker_wants(container: Container, 
         until(lambda: "event=draining" in container.log() or container.ping() == 503)
         rest = list(stream)
     assert rest[-1] == "[DONE]"
-    assert rest[-2]["usage"]["completion_tokens"] == 1000
+    assert rest[-2]["usage"]["completion_tokens"] == 500
     assert container.ended() == 0, container.log()[-3000:]
 
 

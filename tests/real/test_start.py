@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.fleet import Fleet, alive, descendants
+from tests.real.fleet import ANSWER_TIMEOUT_S, START_TIMEOUT_S, Fleet, alive, descendants
 
 pytestmark = pytest.mark.real
 
 
 def node(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hyperpd_runtime", "--role", "node", "--state-dir", str(folder), *argv]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S)
 
 
 def test_port_in_use(tmp_path: Path) -> None:
@@ -70,6 +70,6 @@ def test_a_killed_api_process_takes_its_engine_with_it(tmp_path: Path) -> None:
     fleet = Fleet("tiny-cpu-aggregated", tmp_path, port_offset=4000).wait()
     children = descendants(fleet.process.pid)
     os.kill(fleet.state()["workers"][0]["pid"], signal.SIGKILL)
-    assert fleet.process.wait(timeout=60) == 4
+    assert fleet.process.wait(timeout=ANSWER_TIMEOUT_S) == 4
     assert [pid for pid in children if alive(pid)] == []
     assert "aggregated-0 ended with exit code -9" in fleet.state()["error"]
