@@ -65,6 +65,11 @@ class Observer:
             refused = {**self._prefill_body("/v1/completions", completion), **wrong}
             yield f"prefill refuses {name}", self._note(self._ask(self._prefill, "/v1/completions", refused))
         yield "cached tokens are prefill's", self._cached()
+        for path in ("/v1/completions", "/v1/messages"):
+            yield f"decode {path}, refused by its form", self._malformed(path)
+        # What the model does not do.
+        answer = self._http.post(f"{self._decode}/v1/embeddings", json={"input": "x"})
+        yield "no such path", {"status": answer.status_code, "said": answer.text}
 
     def _ask(self, url: str, path: str, body: dict[str, Any]) -> httpx.Response:
         self._number += 1
@@ -95,6 +100,14 @@ class Observer:
         """Decode refuses, and tells prefill to free the blocks."""
         answer = self._ask(self._decode, path, {**self._with_ticket(path, body), "model": "other"})
         return {**self._note(answer), "frees": self._freed()}
+
+    def _malformed(self, path: str) -> dict[str, Any]:
+        """Decode refuses before it looks at the ticket, whose blocks stay; the type of the error tells."""
+        body = self._with_ticket(path, BODIES[path])
+        answer = self._ask(self._decode, path, {**body, "temperature": "hot"})
+        seen = {**self._note(answer), "error": answer.json()["error"]["type"], "frees": self._freed(1)}
+        self._release(body["kv_transfer_params"])
+        return seen
 
     def _beyond_length(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Decode refuses to say more than the model has room for, also where prefill was asked for one token first."""

@@ -22,9 +22,6 @@ OPTIONS = {
     "tool-call-parser": "hermes",
     "reasoning-parser": "deepseek_v3",
     "enable-prompt-tokens-details": True,
-    # A place that no adapter takes: vLLM 0.32 on a CPU gives requests of the base model the last place's weights,
-    # which are zero as long as it is empty (lora/ops/torch_ops: the base model's index is -1).
-    "max-loras": 2,
     "max-lora-rank": 8,
     # Not lm_head: with an adapter there, vLLM 0.32 on a CPU dies of prompt_logprobs.
     "lora-target-modules": list(_PROJECTIONS),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -20,8 +21,8 @@ from tests.fakes.leases import Leases
 from tests.fakes.observe import Observer
 from tests.fakes.test_engine import RECORDING
 from tests.real.answers import differences, read
-from tests.real.fleet import Fleet
-from tests.real.prompts import prompt
+from tests.real.fleet import Fleet, until
+from tests.real.prompts import complete, prompt
 
 pytestmark = pytest.mark.real
 LENGTH_TOKENS = 2048
@@ -150,7 +151,9 @@ def test_a_huge_limit_is_cut_or_refused_as_by_one_worker_before_prefill_is_asked
             ours, theirs = (
                 http.post(url + path, json={**body, "stream": stream, limit: most}) for url in (pd.url, one)
             )
-            assert (ours.status_code, theirs.status_code, ours.json()) == (400, 400, theirs.json())
+            # The engine counts the fields it was sent, and a ticket is one more.
+    said, heard = (re.sub(r"<dict of \d items>", "<dict>", answer.text) for answer in (ours, theirs))
+    assert (ours.status_code, theirs.status_code, said) == (400, 400, heard)
     assert pd.metric(pd.worker("prefill-0"), "vllm:request_success_total") == prefilled
 
 
@@ -167,3 +170,27 @@ def test_a_prompt_as_long_as_the_model_is_answered_as_by_one_worker(
         assert differences(read(ours), read(theirs)) == []
     else:
         assert ours.json() == theirs.json()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": prompt(900, 3), "stream_options": {"include_usage": True}}),
+        ("/v1/completions", {"prompt": prompt(900, 4), "seed": "seven"}),
+        ("/v1/completions", {"prompt": prompt(900, 5), "min_tokens": 9, "max_tokens": 3}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": prompt(900, 6)}]}),
+    ],
+)
+def test_what_decode_alone_refuses_is_told_as_by_one_worker_and_pins_nothing(
+    pd: Fleet, aggregated: Fleet, http: httpx.Client, path: str, body: dict[str, Any]
+) -> None:
+    """Prefill is not shown what is wrong, computes the prompt, and keeps it for a lease of 120 s unless it is told."""
+    body, prefill = {"model": "tiny-llama", **body}, pd.worker("prefill-0")
+    told_late = pd.metric(prefill, "vllm:nixl_num_notifications_after_expiry_total")
+    ours, theirs = (http.post(url + path, json=body) for url in (pd.url, aggregated.worker("aggregated-0")))
+    # The engine counts the fields it was sent, and a ticket is one more.
+    said, heard = (re.sub(r"<dict of \d items>", "<dict>", answer.text) for answer in (ours, theirs))
+    assert (ours.status_code, theirs.status_code, said) == (400, 400, heard)
+    until(lambda: pd.metric(prefill, "vllm:kv_cache_usage_perc") == 0, 10)
+    complete(http, prefill, "step", max_tokens=2)
+    assert pd.metric(prefill, "vllm:nixl_num_notifications_after_expiry_total") == told_late  # once, and no more
