@@ -1,0 +1,67 @@
+"""Api against the stand-in of an API server, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyperpd.deploy import connect
+from hyperpd.deploy.apply import NOT_SERVED, Api
+from hyperpd.errors import CloudError, RecipeError
+from tests.fakes import kubernetes
+
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "a", "namespace": "default"},
+    "spec": {"ports": [{"port": 80}]},
+}
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    path = tmp_path / "config"
+    with (
+        kubernetes.serve(kubernetes.Store()) as url,
+        connect.kubeconfig(path=kubernetes.kubeconfig(path, url)) as api,
+    ):
+        yield api
+
+
+def test_what_is_there_and_what_is_not(api: Api) -> None:
+    api.create(SERVICE)
+    found = api.get("Service", "default", "a")
+    assert found
+    assert found["spec"] == SERVICE["spec"]
+    assert api.get("Service", "default", "b") is None
+    assert [(one["kind"], one["metadata"]["name"]) for one in api.list("Service")] == [("Service", "a")]
+
+
+def test_a_refusal_says_operation_code_and_cause(api: Api) -> None:
+    api.create(SERVICE)
+    with pytest.raises(CloudError, match='create Service a in default: AlreadyExists: services "a" already') as refused:
+        api.create(SERVICE)
+    assert (refused.value.operation, refused.value.code) == ("create Service a in default", "AlreadyExists")
+
+
+def test_a_kind_that_the_cluster_does_not_serve_is_no_missing_object(api: Api) -> None:
+    with pytest.raises(CloudError, match="is not installed") as refused:
+        api.get("StatefulSet", "default", "a")  # the stand-in has none
+    assert refused.value.code == NOT_SERVED
+
+
+def test_no_server(tmp_path: Path) -> None:
+    path = kubernetes.kubeconfig(tmp_path / "config", "http://127.0.0.1:1")
+    with connect.kubeconfig(path=path) as api, pytest.raises(CloudError, match="does not answer: is its endpoint"):
+        api.get("Pod", "default", "a")
+
+
+@pytest.mark.parametrize(("context", "said"), [("other", "Context 'other' not found"), (None, "not found: give")])
+def test_no_such_context(context: str | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    if context:
+        kubernetes.kubeconfig(path, "http://127.0.0.1:1")
+    with pytest.raises(RecipeError, match=said):
+        connect.kubeconfig(context, path)
