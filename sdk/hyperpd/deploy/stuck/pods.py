@@ -22,7 +22,7 @@ SIGNS = (
         " NODE --replace",
     ),
     Sign(
-        r"(?P<said>OutOf\S+|TopologyAffinityError|NodeAffinity|NodePorts|UnexpectedAdmissionError)",
+        r"(?P<said>OutOf\w+|TopologyAffinityError|NodeAffinity|NodePorts|UnexpectedAdmissionError)",
         "its node refused it when it came ({said})",
         "its controller makes another; where that repeats, kubectl describe node NODE",
     ),

@@ -129,13 +129,11 @@ def unplaced(pod: Object, message: str, nodes: Sequence[Object]) -> Cause:
         f"{count} {sign.what}" if sign else f"{count}: {each}" for each, count, sign in _joined(understood)
     )
     order = {sign.words: number for number, sign in enumerate(SIGNS)}
-    selector = order[_SELECTOR]
 
     def near(sign: Sign | None) -> int:
-        at = order[sign.words] if sign else len(order)
-        if at == selector:  # nodes of another kind say nothing while there are some of the right one
+        if sign and sign.words == _SELECTOR:  # nodes of another kind say nothing while there are some of the right one
             return -1 if kind else len(order) + 1
-        return at
+        return order[sign.words] if sign else len(order)
 
     nearest = max(understood, key=lambda one: near(one[2]))[2]
     lacking = [found["resource"] for each in counts if (found := re.search(_RESOURCE, each))]
