@@ -253,3 +253,11 @@ def test_a_container_that_waits_for_its_image_alone_is_told() -> None:
         waiting("ImagePullBackOff", "Back-off"), container({"waiting": {"reason": "ContainerCreating"}}, "side")
     )
     assert len(causes(Seen(pods=[both]), lambda *_: ())) == 1
+
+
+def test_a_rollout_that_stands_is_told_while_other_pods_are_well() -> None:
+    well = running(started=True)
+    well["status"]["conditions"] = [condition("Ready", "True", "", "")]
+    stands = condition("Progressing", "False", "ProgressDeadlineExceeded", "timed out")
+    found = causes(Seen([applied("Deployment", "prefill", conditions=[stands])], [well]), lambda *_: ())
+    assert [one.stage for one in found] == [Stage.FOLLOWS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyperpd.deploy.stuck import containers, scheduling
-from hyperpd.deploy.stuck.cause import Cause, LastLines, Object, Seen, Sign, Stage, condition, name, read, told
+from hyperpd.deploy.stuck.cause import Cause, LastLines, Object, Seen, Sign, Stage, condition, name, read, ready, told
 
 # Reasons of a pod that failed as a whole.
 SIGNS = (
@@ -43,7 +43,7 @@ SIGNS = (
 def of_pod(pod: Object, seen: Seen, last_lines: LastLines) -> Iterator[Cause]:
     """Every cause of a pod that is not ready."""
     phase = pod.get("status", {}).get("phase")
-    if phase == "Succeeded" or condition(pod, "Ready").get("status") == "True":
+    if phase == "Succeeded" or ready(pod):
         return
     if lost := _lost(pod, seen):
         yield lost
@@ -66,14 +66,13 @@ def _lost(pod: Object, seen: Seen) -> Cause | None:
     """A pod on a node that does not answer any more."""
     at = pod.get("spec", {}).get("nodeName")
     node = next((one for one in seen.nodes if one["metadata"]["name"] == at), None)
-    ready = condition(node, "Ready") if node else {}
-    if not ready or ready.get("status") == "True":
+    if not node or not condition(node, "Ready") or ready(node):
         return None
     return Cause(
         Stage.UNPLACED,
         (name(pod, "Pod"),),
         f"its node {at} is not ready",
-        told(ready),
+        told(condition(node, "Ready")),
         f"kubectl describe node {at}; hyperpd cluster nodes CLUSTER; hyperpd cluster repair CLUSTER"
         f" {str(at).removeprefix('hyperpod-')} --reboot, or --replace",
     )

@@ -122,7 +122,7 @@ def unplaced(pod: Object, message: str, nodes: Sequence[Object]) -> Cause:
         whole = read([_filled(one, namespace=namespace, add=_ADD) for one in WHOLE], message)
         what, fix = (whole.what, whole.fix) if whole else ("no node takes it", _ADD)
         return Cause(Stage.UNPLACED, who, what, "" if whole else message, fix)
-    kind = [node for node in nodes if _selected(pod, node)]
+    kind = [node for node in nodes if selected(pod, node)]
     signs = [_filled(sign, selector=_selector(pod, nodes), resources=_ADD) for sign in SIGNS]
     understood = [(each, count, read(signs, each)) for each, count in counts.items()]
     told = ", ".join(
@@ -219,7 +219,7 @@ def _wanted(pod: Object) -> Mapping[str, str]:
     return wanted
 
 
-def _selected(pod: Object, node: Object) -> bool:
+def selected(pod: Object, node: Object) -> bool:
     """Whether a node is of the kind that a pod wants. Its health passes, and is no kind."""
     labels = node["metadata"].get("labels", {})
     return all(labels.get(key) == value for key, value in _wanted(pod).items() if key != HEALTH)
