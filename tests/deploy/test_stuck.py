@@ -180,6 +180,11 @@ def test_what_is_over_is_no_cause() -> None:
     well["status"]["containerStatuses"][0] |= {"ready": True, "lastState": {"terminated": {"exitCode": 137}}}
     ends = running(started=True)
     ends["metadata"] |= {"deletionTimestamp": "2026-11-29T10:00:00Z", "name": "ends"}
+    mounted = starting(
+        container({"waiting": {"reason": "PodInitializing"}}),
+        number=7,
+        initContainerStatuses=[container({"running": {}}, "routing-proxy")],
+    )
     done = pod(phase="Succeeded", number=9)
     made = applied("Deployment", "prefill", conditions=[condition("Progressing", "True", "NewReplicaSetAvailable", "")])
     claim = {
@@ -189,12 +194,13 @@ def test_what_is_over_is_no_cause() -> None:
     }
     seen = Seen(
         [made, endpoint(state="DeploymentComplete"), claim],
-        [well, ends, done],
+        [well, ends, done, mounted],
         [
             event(well, "FailedMount", 'secret "keys" not found', 1),
             event(well, "FailedScheduling", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.", 2),
             event(made, "FailedCreate", "Error creating: exceeded quota: a, requested: b, used: c, limited: d", 3),
             event(made, "SuccessfulCreate", "Created pod", 4),
+            event(mounted, "FailedMount", 'secret "keys" not found', 1),
             event({**well, "metadata": {**well["metadata"], "uid": "another"}}, "Failed", "other", 5),
         ],
         [node()],
@@ -261,3 +267,26 @@ def test_a_rollout_that_stands_is_told_while_other_pods_are_well() -> None:
     stands = condition("Progressing", "False", "ProgressDeadlineExceeded", "timed out")
     found = causes(Seen([applied("Deployment", "prefill", conditions=[stands])], [well]), lambda *_: ())
     assert [one.stage for one in found] == [Stage.FOLLOWS]
+
+
+def test_events_of_other_objects_are_no_reason() -> None:
+    one, other = starting(waiting("ContainerCreating")), starting(waiting("ContainerCreating"), number=2)
+    for body in (one, other):
+        del body["metadata"]["uid"]
+    about = event({**other, "metadata": {**other["metadata"], "uid": None}}, "FailedMount", 'secret "keys" not found')
+    assert causes(Seen(pods=[one], events=[about]), lambda *_: ()) == []
+    assert len(causes(Seen(pods=[one, other], events=[about]), lambda *_: ())) == 1
+
+
+def test_exit_codes_of_others_are_not_hyperpds() -> None:
+    other = starting(crashed(2))
+    other["metadata"]["labels"] = {"app": "vllm"}
+    assert causes(Seen(pods=[other]), lambda *_: ())[0].what.endswith("it gave up")
+
+
+def test_a_cause_reads_in_lines() -> None:
+    short = Cause(Stage.ENDED, ("Pod a/b",), "it ended", "", "look")
+    assert short.lines() == ["Pod a/b: it ended", "    try: look"]
+    long = Cause(Stage.ENDED, ("Node n",), "it ended", "said", "look", ("one", "two"))
+    tail = ["    last lines of its log:", "      one", "      two"]
+    assert long.lines() == ["Node n: it ended", "    why: said", "    try: look", *tail]

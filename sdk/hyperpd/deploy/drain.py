@@ -51,6 +51,7 @@ def drain_of(
     timeout_s: float = TIMEOUT_S,
     poll_s: float = POLL_S,
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Drain:
     """A Drain for clusters of EKS.
 
@@ -62,7 +63,7 @@ def drain_of(
 
     @contextmanager
     def drain(nodes: Sequence[Node], tell: Tell) -> Iterator[None]:
-        waits = _Waits(api, tell, timeout_s, poll_s, sleep)
+        waits = _Waits(api, tell, timeout_s, poll_s, sleep, clock)
         there = _named(api.list("Node"), nodes, tell)
         before = _workers(api)
         if not force:
@@ -102,8 +103,16 @@ def on_slurm(nodes: Sequence[Node], tell: Tell) -> Iterator[None]:
 class _Waits:
     """Waiting for pods, in two directions; tells what it waits for when that changes."""
 
-    def __init__(self, api: Api, tell: Tell, timeout_s: float, poll_s: float, sleep: Callable[[float], None]) -> None:
-        self._api, self._tell, self._sleep = api, tell, sleep
+    def __init__(
+        self,
+        api: Api,
+        tell: Tell,
+        timeout_s: float,
+        poll_s: float,
+        sleep: Callable[[float], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._api, self._tell, self._sleep, self._clock = api, tell, sleep, clock
         self._timeout_s, self._poll_s = timeout_s, poll_s
 
     def leave(self, nodes: Collection[str], force: bool) -> None:
@@ -133,13 +142,13 @@ class _Waits:
         )
 
     def _until(self, left: Callable[[], list[str]], what: str, fix: str) -> None:
-        began, before = time.monotonic(), ""
+        began, before = self._clock(), ""
         while waits := left():
             now = f"{what}: waits for {'; '.join(waits)}"
             if now != before:
                 self._tell(Step(now))
                 before = now
-            if time.monotonic() - began + self._poll_s > self._timeout_s:
+            if self._clock() - began + self._poll_s > self._timeout_s:
                 lines = [f"{what}: after {self._timeout_s:.0f} s still waits for", *(f"  {one}" for one in waits)]
                 raise NotReady("\n".join([*lines, *self._why(), f"try: {fix}"]))
             self._sleep(self._poll_s)
@@ -239,21 +248,22 @@ def _counts(workers: Sequence[Worker]) -> dict[Role, int]:
 
 
 def _refuse_the_last(workers: Sequence[Worker], there: Collection[str], nodes: Sequence[Object]) -> None:
-    """Raise RecipeError where a role would lose its last ready worker, and no node that stays could take another."""
+    """Raise RecipeError where a role would lose its last ready worker, and none can be ready elsewhere before."""
     told = []
     for role in dict.fromkeys(worker.role for worker in workers):
-        ready = [worker for worker in workers if worker.role == role and worker.ready]
+        every = [worker for worker in workers if worker.role == role]
+        ready = [worker for worker in every if worker.ready]
         if not ready or not all(worker.on(there) for worker in ready):
             continue
+        names = ", ".join(pod["metadata"]["name"] for worker in ready for pod in worker.on(there))
+        what = f"{role[1]} in {role[0]}: {names} is all that is ready of it"
         stay = [node for node in nodes if node["metadata"]["name"] not in there and _takes(node, ready[0].pods[0])]
         if not stay:
-            names = ", ".join(pod["metadata"]["name"] for worker in ready for pod in worker.on(there))
-            told.append(
-                f"{role[1]} in {role[0]}: {names}: all that is ready of it, and no other node takes one; add nodes in"
-                " another group (hyperpd cluster update), or give --force and lose its requests meanwhile"
-            )
+            told.append(f"{what}, and no other node takes one; add nodes in another group (hyperpd cluster update)")
+        elif len(every) == 1:
+            told.append(f"{what}; first have two of them: hyperpd scale NAME {role[1]}=2")
     if told:
-        raise RecipeError("drain", told)
+        raise RecipeError("drain", [f"{one}, or give --force and lose its requests meanwhile" for one in told])
 
 
 def _takes(node: Object, pod: Object) -> bool:

@@ -54,21 +54,16 @@ _WAITS = ("ContainerCreating", "PodInitializing")
 
 
 def of_pod(pod: Object, seen: Seen, last_lines: LastLines) -> Iterator[Cause]:
-    """Of all its containers; init containers first, and while one of them is at work, of them alone."""
+    """Of all its containers, init containers first; where none has begun, of what they wait for."""
     status = pod.get("status", {})
-    waits = False
-    for state in status.get("initContainerStatuses", ()):
-        found = list(_of(pod, state, seen, last_lines, "init container"))
-        yield from found
-        waits = waits or bool(found)
-    if waits:
-        return
-    states = status.get("containerStatuses", ())
-    if states and all(_waiting(state).get("reason") in _WAITS for state in states):
+    first, then = status.get("initContainerStatuses", ()), status.get("containerStatuses", ())
+    if all(_waiting(state).get("reason") in _WAITS for state in (*first, *then)):
         yield from volumes.of_pod(pod, seen)
         yield from _sandbox(pod, seen)
         return
-    for state in states:
+    for state in first:
+        yield from _of(pod, state, seen, last_lines, "init container")
+    for state in then:
         yield from _of(pod, state, seen, last_lines, "container")
 
 
