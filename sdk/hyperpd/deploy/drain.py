@@ -26,6 +26,7 @@ Role = tuple[str, str]  # (namespace, component)
 
 TIMEOUT_S, POLL_S = 3600.0, 5.0  # workers load for minutes, and end within drain_s and a lease
 CORDONED = "hyperpd.io/cordoned"  # an annotation: by us, so that a run after one that was killed takes it back
+_SIZE = "leaderworkerset.sigs.k8s.io/size"  # an annotation: pods of a group
 _GROUP = ("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index")
 
 
@@ -38,7 +39,8 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        return all(stuck.ready(pod) and not _ends(pod) for pod in self.pods)
+        size = max(int(pod["metadata"].get("annotations", {}).get(_SIZE, 1)) for pod in self.pods)
+        return len(self.pods) >= size and all(stuck.ready(pod) and not _ends(pod) for pod in self.pods)
 
     def on(self, nodes: Collection[str]) -> list[Object]:
         return [pod for pod in self.pods if pod["spec"].get("nodeName") in nodes]
