@@ -290,3 +290,9 @@ def test_a_cause_reads_in_lines() -> None:
     long = Cause(Stage.ENDED, ("Node n",), "it ended", "said", "look", ("one", "two"))
     tail = ["    last lines of its log:", "      one", "      two"]
     assert long.lines() == ["Node n: it ended", "    why: said", "    try: look", *tail]
+
+
+def test_words_that_say_what_the_code_says_are_left_out() -> None:
+    found = causes(Seen(pods=[starting(crashed(137, "OOMKilled", restarts=1))]), lambda *_: ())
+    assert found[0].why == ""
+    assert "exit code 137: it took" in found[0].what  # the first time is not counted

@@ -73,6 +73,32 @@ ENDS = (
         Seen(pods=[starting(crashed(0, "Completed"))]),
     ),
     Case(
+        "a command that is not there",
+        Stage.ENDED,
+        "the image has no command hyperpd-node",
+        "--set image=",
+        Seen(
+            pods=[
+                starting(
+                    crashed(
+                        128,
+                        "StartError",
+                        message='OCI runtime create failed: exec: "hyperpd-node": executable file not found in $PATH',
+                    )
+                )
+            ]
+        ),
+        why="StartError: OCI runtime create failed",
+    ),
+    Case(
+        "a container's last words",
+        Stage.ENDED,
+        "exit code 1, 4 times by now: it gave up",
+        "its log",
+        Seen(pods=[starting(crashed(1, message="no GPU 3"))]),
+        why="no GPU 3",
+    ),
+    Case(
         "between crash and restart",
         Stage.ENDED,
         "exit code 4",

@@ -39,6 +39,25 @@ SIGNS = (
         "hyperpd cluster patch CLUSTER brings newer drivers; kubectl exec … nvidia-smi shows what is there",
     ),
 )
+_NO_COMMAND = Sign(
+    r'exec: "?(?P<command>[^": ]+)"?: (executable file not found|no such file|permission denied)',
+    "the image has no command {command}",
+    "an image of hyperpd's: --set image=…",
+)
+# What kubelet says of a container that cannot be made.
+CONFIG = (
+    Sign(
+        r"couldn't find key (?P<key>\S+) in (?P<kind>Secret|ConfigMap) (?P<gone>\S+)",
+        "{kind} {gone} has no key {key}",
+        "add it: kubectl edit {kind} -n {namespace}; a Hugging Face token is called token, the key file keys.json",
+    ),
+    Sign(
+        r"runAsNonRoot and image (will run as root|has non-numeric user)",
+        "its image runs as root, which the pod forbids",
+        "hyperpd's own image (user 10001), or one that names a numeric user",
+    ),
+    _NO_COMMAND,
+)
 _CODES = {
     2: ("it refused its recipe or settings", "its log says which; correct the recipe and deploy again"),
     3: ("the recipe does not fit the machine", "hyperpd plan RECIPE; its log names what is needed and what is there"),
@@ -49,7 +68,7 @@ _CODES = {
     139: ("it crashed (SIGSEGV)", "its log; versions of driver, NIXL and EFA have to fit each other: hyperpd doctor"),
     143: ("it was asked to end (SIGTERM)", "kubectl get events says by whom: a drain, a probe, a rollout"),
 }
-_CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError")
+_UNMADE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError")
 _WAITS = ("ContainerCreating", "PodInitializing")
 
 
@@ -77,7 +96,7 @@ def _of(pod: Object, state: Object, seen: Seen, last_lines: LastLines, kind: str
         words = [told(waiting), *(str(event.get("message", "")) for event in seen.of(pod, "Failed")[-1:])]
         what, fix = images.why(str(image), words)
         yield Cause(Stage.UNSTARTED, (name(pod, "Pod"),), what, words[-1], fix)
-    elif reason in _CONFIG:
+    elif reason in _UNMADE:
         yield _unmade(pod, state, waiting)
     elif reason == "CrashLoopBackOff" or (ended.get("exitCode", 0) and not state.get("ready")):
         yield _ended(pod, state, ended, seen, last_lines, kind)
@@ -96,40 +115,18 @@ def _unmade(pod: Object, state: Object, waiting: Object) -> Cause:
     return Cause(stage, who, f"container {state['name']} cannot be made", told(waiting), fix)
 
 
-CONFIG = (
-    Sign(
-        r"couldn't find key (?P<key>\S+) in (?P<kind>Secret|ConfigMap) (?P<gone>\S+)",
-        "{kind} {gone} has no key {key}",
-        "add it: kubectl edit {kind} -n {namespace}; a Hugging Face token is called token, the key file keys.json",
-    ),
-    Sign(
-        r"runAsNonRoot and image (will run as root|has non-numeric user)",
-        "its image runs as root, which the pod forbids",
-        "hyperpd's own image (user 10001), or one that names a numeric user",
-    ),
-    Sign(
-        r'exec: "?(?P<command>[^": ]+)"?: (executable file not found|no such file|permission denied)',
-        "the image has no command {command}",
-        "an image of hyperpd's: --set image=…",
-    ),
-)
-
-
 def _ended(pod: Object, state: Object, ended: Object, seen: Seen, last_lines: LastLines, kind: str) -> Cause:
     code, reason = int(ended.get("exitCode", 0)), str(ended.get("reason", ""))
     # A container that waits or runs again has its words in the log of the one before.
     log = _log(pod, str(state["name"]), "terminated" not in state.get("state", {}), last_lines)
     again = f", {state['restartCount']} times by now" if state.get("restartCount", 0) > 1 else ""
     what, fix = _exit(pod, state, ended, seen)
-    if sign := read(SIGNS, "\n".join([*log, str(ended.get("message", ""))])):
+    if sign := read((*SIGNS, _NO_COMMAND), "\n".join([*log, str(ended.get("message", ""))])):
         what, fix = f"{what}: {sign.what}", sign.fix
-    words = told({"reason": "" if reason in ("Error", "OOMKilled", "Completed") else reason, **_message(ended)})
+    told_by_code = reason in ("Error", "OOMKilled", "Completed")
+    words = told({"reason": "" if told_by_code else reason, "message": ended.get("message", "")})
     said = f"{kind} {state['name']} ended with exit code {code}{again}: {what}"
     return Cause(Stage.ENDED, (name(pod, "Pod"),), said, words, fix, log)
-
-
-def _message(ended: Object) -> dict[str, str]:
-    return {"message": str(ended["message"])} if ended.get("message") else {}
 
 
 def _exit(pod: Object, state: Object, ended: Object, seen: Seen) -> tuple[str, str]:
