@@ -31,7 +31,7 @@ SIGNS = (
         r"CUDA out of memory|No available memory for the cache blocks|larger than the available KV cache memory",
         "the GPUs' memory does not suffice",
         "hyperpd plan RECIPE shows what it takes; more GPUs for each worker (parallel.tensor), or a smaller"
-        " engine.max-model-len",
+        " model.max_len_tokens",
     ),
     Sign(
         r"CUDA driver version is insufficient|forward compatibility was attempted|no CUDA-capable device",
