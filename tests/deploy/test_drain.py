@@ -208,7 +208,7 @@ def test_time_runs_out_with_names_causes_and_a_command(cluster: Cluster, api: Ap
         _drain(cluster, api, a, c)
     told = str(caught.value)
     assert f"{ENGINES}/prefill-6f7c9d8b5-x0001, the last ready prefill" in told
-    assert "no node takes it: of 2 nodes 2 cordoned" in told
+    assert "no node takes it: of 2 nodes 2 are cordoned" in told
     assert "--force" in told
     assert "kubectl get pods" in told
     assert set(cluster.nodes().values()) == {(False, False)}

@@ -26,6 +26,7 @@ ENDS = (
         "exit code 137, 4 times by now: it took more memory than its limit",
         "kv_tiers",
         Seen(pods=[starting(crashed(137, "OOMKilled"))]),
+        ["warning: Max retries exceeded"],  # what ended it counts, not what it said before
     ),
     Case("SIGKILL", Stage.ENDED, "killed (SIGKILL), and not for its memory limit", "System OOM", Seen(pods=[_KILLED])),
     Case(

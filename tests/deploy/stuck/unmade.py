@@ -34,7 +34,7 @@ UNMADE = (
     _unmade(
         "quota wants limits",
         "wants every pod to say limits.cpu",
-        "LimitRange with defaults",
+        "defaults for limits.cpu in hyperpd-engines",
         "failed quota: cpus: must specify limits.cpu for: prefill",
     ),
     _unmade(

@@ -95,7 +95,8 @@ def _of(pod: Object, state: Object, seen: Seen, last_lines: LastLines, kind: str
         image = _container(pod, state["name"]).get("image") or state.get("image", "")
         words = [told(waiting), *(str(event.get("message", "")) for event in seen.of(pod, "Failed")[-1:])]
         what, fix = images.why(str(image), words)
-        yield Cause(Stage.UNSTARTED, (name(pod, "Pod"),), what, words[-1], fix)
+        why = words[-1].removeprefix(f'Failed to pull image "{image}": ')
+        yield Cause(Stage.UNSTARTED, (name(pod, "Pod"),), what, why, fix)
     elif reason in _UNMADE:
         yield _unmade(pod, state, waiting)
     elif reason == "CrashLoopBackOff" or (ended.get("exitCode", 0) and not state.get("ready")):
@@ -120,17 +121,15 @@ def _ended(pod: Object, state: Object, ended: Object, seen: Seen, last_lines: La
     # A container that waits or runs again has its words in the log of the one before.
     log = _log(pod, str(state["name"]), "terminated" not in state.get("state", {}), last_lines)
     again = f", {state['restartCount']} times by now" if state.get("restartCount", 0) > 1 else ""
-    what, fix = _exit(pod, state, ended, seen)
-    if sign := read((*SIGNS, _NO_COMMAND), "\n".join([*log, str(ended.get("message", ""))])):
-        what, fix = f"{what}: {sign.what}", sign.fix
+    what, fix = _exit(pod, state, ended, seen, log)
     told_by_code = reason in ("Error", "OOMKilled", "Completed")
     words = told({"reason": "" if told_by_code else reason, "message": ended.get("message", "")})
     said = f"{kind} {state['name']} ended with exit code {code}{again}: {what}"
     return Cause(Stage.ENDED, (name(pod, "Pod"),), said, words, fix, log)
 
 
-def _exit(pod: Object, state: Object, ended: Object, seen: Seen) -> tuple[str, str]:
-    """(what, fix) for an exit code; 137 is told apart by its reason."""
+def _exit(pod: Object, state: Object, ended: Object, seen: Seen, log: Sequence[str]) -> tuple[str, str]:
+    """(what, fix): by who ended it, by its own last words, by its exit code."""
     code = int(ended.get("exitCode", 0))
     if ended.get("reason") == "OOMKilled":
         limit = _container(pod, str(state["name"])).get("resources", {}).get("limits", {}).get("memory")
@@ -144,6 +143,8 @@ def _exit(pod: Object, state: Object, ended: Object, seen: Seen) -> tuple[str, s
             f"kubelet ended it, since its liveness probe failed ({_probe(pod, seen, 'Liveness') or told(killed[-1])})",
             "its log says what it hung in; a hung engine is started anew by this",
         )
+    if sign := read((*SIGNS, _NO_COMMAND), "\n".join([*log, str(ended.get("message", ""))])):
+        return sign.what, sign.fix
     if code == 137:
         return (
             "it was killed (SIGKILL), and not for its memory limit",

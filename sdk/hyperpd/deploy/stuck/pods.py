@@ -53,9 +53,8 @@ def of_pod(pod: Object, seen: Seen, last_lines: LastLines) -> Iterator[Cause]:
     if phase == "Failed" and pod["status"].get("reason"):
         words = told(pod["status"])
         sign = read(SIGNS, words)
-        what, fix = (
-            (sign.what, sign.fix) if sign else ("it failed", "kubectl describe pod; its controller makes another")
-        )
+        look = f"kubectl describe pod {pod['metadata']['name']} -n {pod['metadata'].get('namespace', '')}"
+        what, fix = (sign.what, sign.fix) if sign else ("it failed", f"{look}; its controller makes another")
         yield Cause(Stage.ENDED, (name(pod, "Pod"),), what, "" if sign else words, fix)
         return
     yield from scheduling.of_pod(pod, seen)

@@ -28,7 +28,7 @@ SIGNS = (
         " -n {namespace}), or deploy fewer replicas",
     ),
     Sign(
-        r"failed quota: (?P<quota>[^:]+): must specify (?P<missing>.+)",
+        r"failed quota: (?P<quota>[^:]+): must specify (?P<missing>.+?)( for: .+)?$",
         "ResourceQuota {quota} wants every pod to say {missing}",
         "a LimitRange with defaults for {missing} in {namespace}, or no quota for them there",
     ),

@@ -126,7 +126,8 @@ def unplaced(pod: Object, message: str, nodes: Sequence[Object]) -> Cause:
     signs = [_filled(sign, selector=_selector(pod, nodes), resources=_ADD) for sign in SIGNS]
     understood = [(each, count, read(signs, each)) for each, count in counts.items()]
     told = ", ".join(
-        f"{count} {sign.what}" if sign else f"{count}: {each}" for each, count, sign in _joined(understood)
+        f"{count} {'is' if count == 1 else 'are'} {sign.what}" if sign else f"{count}: {each}"
+        for each, count, sign in _joined(understood)
     )
     order = {sign.words: number for number, sign in enumerate(SIGNS)}
 
@@ -139,7 +140,7 @@ def unplaced(pod: Object, message: str, nodes: Sequence[Object]) -> Cause:
     lacking = [found["resource"] for each in counts if (found := re.search(_RESOURCE, each))]
     fixes = [nearest.fix if nearest else _ADD]
     if nearest and nearest.words == _RESOURCE:
-        fixes = [_resource(pod, resource, kind) for resource in lacking]
+        fixes = list(_resources(pod, lacking, kind))
     total = re.match(r"\d+/(\d+)", message)
     what = f"no node takes it: of {total[1] if total else sum(counts.values())} nodes {told}"
     return Cause(Stage.UNPLACED, who, what, "", "; ".join(fixes))
@@ -168,18 +169,23 @@ def _joined(understood: Sequence[tuple[str, int, Sign | None]]) -> list[tuple[st
     return list(found.values())
 
 
-def _resource(pod: Object, resource: str, kind: Sequence[Object]) -> str:
-    """What to try where nodes are short of a resource. kind: the nodes that the pod may go to; empty: not known."""
-    asked = sum(_asked(container, resource) for container in pod["spec"].get("containers", ()))
-    offers = [_quantity(node.get("status", {}).get("allocatable", {}).get(resource, "0")) for node in kind]
-    if kind and not any(offers):
-        return f"none of them offers {resource}{_provider(resource)}"
-    if kind and asked > max(offers):
-        most = f"{_shown(max(offers), resource)} of {resource}, and a worker asks for {_shown(asked, resource)}"
-        return (
-            f"no node has more than {most}: a larger instance type, or less for each worker (parallel, instance_type)"
-        )
-    return f"{resource} is taken: {_ADD}; what holds it: kubectl get pods -A -o wide"
+def _resources(pod: Object, lacking: Sequence[str], kind: Sequence[Object]) -> Iterator[str]:
+    """What to try where nodes are short of resources. kind: the nodes that the pod may go to; empty: not known."""
+    taken = []
+    for resource in lacking:
+        asked = sum(_asked(container, resource) for container in pod["spec"].get("containers", ()))
+        offers = [_quantity(node.get("status", {}).get("allocatable", {}).get(resource, "0")) for node in kind]
+        if kind and not any(offers):
+            yield f"none of them offers {resource}{_provider(resource)}"
+        elif kind and asked > max(offers):
+            yield (
+                f"no node has more than {_shown(max(offers), resource)} of {resource}, and a worker asks for"
+                f" {_shown(asked, resource)}: a larger instance type, or less for each worker (parallel, instance_type)"
+            )
+        else:
+            taken.append(resource)
+    if taken:
+        yield f"{' and '.join(taken)}: all taken; {_ADD}; what holds it: kubectl get pods -A -o wide"
 
 
 def _provider(resource: str) -> str:
@@ -269,8 +275,8 @@ def _gated(pod: Object, gates: Sequence[str]) -> Cause:
             (name(pod, "Pod"),),
             f"Kueue has not admitted it{f' (queue {queue})' if queue else ''}",
             told(condition(pod, "PodScheduled")),
-            f"kubectl get workloads -n {namespace} says what its queue waits for; kubectl describe localqueue"
-            f" {queue} -n {namespace}".rstrip(),
+            f"kubectl get workloads -n {namespace} says what its queue waits for"
+            + (f"; kubectl describe localqueue {queue} -n {namespace}" if queue else ""),
         )
     return Cause(
         Stage.UNPLACED,
