@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -62,7 +61,10 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return None
         if not at.name:
-            return self.store.list(at, self.query)
+            listed = self.store.list(at, self.query)
+            if "." not in at.resource.group:  # of Kubernetes' own kinds, a list's items do not say what they are
+                listed["items"] = [_bare(each) for each in listed["items"]]
+            return listed
         if at.subresource == "scale":
             return subresources.scale(self.store, at)
         if at.subresource == "log":
@@ -78,7 +80,11 @@ class _Handler(BaseHTTPRequestHandler):
             return subresources.evict(self.store, at, self._body(), self._dry_run())
         if at.name or bool(at.namespace) != at.resource.namespaced:
             raise not_allowed("objects are not made at this path")
-        return self.store.create(at, self._body(), self._manager(), self._dry_run())
+        body = self._body()
+        made = self.store.create(at, body, self._manager(), self._dry_run())
+        if not self._dry_run():
+            self.store.posted.append(body)
+        return made
 
     def _replace(self, at: Place) -> Object:
         if at.subresource == "scale":
@@ -147,7 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
         if at.namespace and not at.resource.namespaced:
             raise missing()
         if at.resource.kind in self.store.absent:
-            raise missing()
+            self._send(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"404 page not found\n")
+            self.store.refused.append(f"{self.command} {self.path}: {at.resource.kind} is not installed")
+            return None
         access.check(self.user, verb_of(self.command, at, self.query), at)
         if at.subresource == "proxy":
             query = urlsplit(self.path).query
@@ -188,14 +196,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _stream(self, parts: Iterator[str], kind: str) -> None:
-        """Parts as they come. What is refused, is refused before the first of them."""
-        first = next(parts, None)
+        """Parts as they come, the head at once."""
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", kind)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            for part in () if first is None else chain([first], parts):
+            for part in parts:
                 content = part.encode()
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
             self.wfile.write(b"0\r\n\r\n")
@@ -217,6 +224,10 @@ def _refusal(fault: Fault) -> Refused:
         )
     said = "The server has received too many requests and has asked us to try again later"
     return Refused(HTTPStatus.TOO_MANY_REQUESTS, "TooManyRequests", said, retry_after_s=fault.retry_after_s)
+
+
+def _bare(body: Object) -> Object:
+    return {key: value for key, value in body.items() if key not in ("apiVersion", "kind")}
 
 
 def _by_name(at: Place, query: Mapping[str, str]) -> tuple[Place, Mapping[str, str]]:
