@@ -1,0 +1,26 @@
+"""A stand-in for a Kubernetes API server, over HTTP: real paths only, objects held to their schemas.
+
+It answers as a server does where a client can tell: 404 for paths no server has (a malformed group, a kind under
+the wrong version, a namespaced kind without its namespace) and for namespaces that are not there, 400 for a body
+that is not what its path says, 409 for a second object of one name and for a stale resourceVersion, 422 for what the
+schemas refuse. Server-side apply keeps managedFields as a server does. It schedules nothing.
+"""
+
+from tests.fakes.kubernetes.refusal import Object, Refused
+from tests.fakes.kubernetes.resources import RESOURCES, SERVED, Place, Resource, place
+from tests.fakes.kubernetes.server import kubeconfig, serve
+from tests.fakes.kubernetes.store import Store, place_of
+
+__all__ = [
+    "RESOURCES",
+    "SERVED",
+    "Object",
+    "Place",
+    "Refused",
+    "Resource",
+    "Store",
+    "kubeconfig",
+    "place",
+    "place_of",
+    "serve",
+]
