@@ -191,7 +191,8 @@ def _notes(wanted: Wanted, before: Sequence[Revision], fresh: Sequence[str], ado
         yield f"{wanted.home} runs {last.name}: this puts {wanted.name} in its place"
     for role, count in (last.replicas if last else {}).items():
         if wanted.replicas.get(role) != count:
-            yield f"hyperpd scale set {role}={count}; now the recipe decides: to keep it, write {role}.replicas: {count}"
+            keep = f"to keep it, write {role}.replicas: {count}"
+            yield f"hyperpd scale set {role}={count}; now the recipe decides again: {keep}"
     if fresh:
         yield f"{', '.join(fresh)} is new, so the server has not tried what goes there"
     for at in adopted:

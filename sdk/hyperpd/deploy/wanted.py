@@ -40,6 +40,7 @@ class Wanted:
     target: str
     settings: tuple[str, ...]
     replicas: Mapping[str, int]
+    parsed: Recipe
     recipe: str  # verbatim
     digest: str
     question: str  # the body of a first request
@@ -74,6 +75,7 @@ def want(
         target=name,
         settings=settings,
         replicas=dict(replicas or {}),
+        parsed=file.recipe,
         recipe=file.path.read_bytes().decode(),
         digest=file.digest,
         question=question(file.recipe),
