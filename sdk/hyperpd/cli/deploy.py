@@ -80,6 +80,7 @@ def deploy(
         return
     planned = rollout.plan(api, wanted, force=force)
     if not as_json:
+        output.line(f"to: {planned.revision.home} of {api.server}")
         deployed.plan(planned)
     if dry_run or diff:
         if as_json:

@@ -30,10 +30,12 @@ class Where:
         return bool(self.cluster or self.context or self.kubeconfig)
 
     def connect(self) -> Api:
-        """Raises RecipeError, CloudError."""
+        """The API server there, until the command ends. Raises RecipeError, CloudError."""
         from hyperpd.deploy.deployment import Place
 
-        return Place(self.cluster, self.region, self.context, self.kubeconfig).connect()
+        api = Place(self.cluster, self.region, self.context, self.kubeconfig).connect()
+        click.get_current_context().call_on_close(api.close)
+        return api
 
     def find(self, name: str) -> Deployment:
         """A deployment there. Raises RecipeError, CloudError."""

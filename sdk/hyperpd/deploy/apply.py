@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from hyperpd.deploy.kinds import KINDS
@@ -28,8 +28,13 @@ _JSON, _MERGE, _APPLY = "application/json", "application/merge-patch+json", "app
 class Api:
     """One API server. client: an HTTP client of lightkube's library with address, trust and login in it."""
 
-    def __init__(self, client: Any, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._client, self._sleep = client, sleep
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    @property
+    def server(self) -> str:
+        """Its address."""
+        return str(self._client.base_url).rstrip("/")
 
     def close(self) -> None:
         self._client.close()
@@ -239,7 +244,7 @@ class Api:
                 raise _unreachable(operation, error) from None
             if answer.status_code != 429 or not left or "Retry-After" not in answer.headers:
                 return answer
-            self._sleep(float(answer.headers["Retry-After"]))
+            time.sleep(float(answer.headers["Retry-After"]))
         raise AssertionError("tries is at least 1")
 
     def _lines(

@@ -69,6 +69,16 @@ class Deployment:
     def __init__(self, api: Api, revision: Revision, *, aws: Aws | None = None) -> None:
         self.api, self.revision, self.aws = api, revision, aws or Aws()
 
+    def close(self) -> None:
+        """Close the connection."""
+        self.api.close()
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @classmethod
     def find(cls, api: Api, name: str) -> Deployment:
         """By its recipe's name, or its namespace. Raises RecipeError where there is none, CloudError."""
@@ -90,7 +100,8 @@ class Deployment:
 
     def invoke(self) -> str:
         """A command that sends a first request."""
-        question = shlex.quote(want_of(self.revision).question)
+        now = want_of(self.revision)
+        question = shlex.quote(now.question)
         if self.endpoint:
             return (
                 f"aws sagemaker-runtime invoke-endpoint --endpoint-name {self.endpoint} /dev/stdout"
@@ -100,7 +111,8 @@ class Deployment:
         if not service:
             return ""
         namespace, name, port = service
-        return f"kubectl --namespace {namespace} port-forward service/{name} {port} & hyperpd invoke --chat Hello"
+        key = " --key-file FILE" if now.keyed else ""
+        return f"kubectl --namespace {namespace} port-forward service/{name} {port} & hyperpd invoke --chat Hello{key}"
 
     def history(self) -> list[Revision]:
         """The revisions that are kept, the oldest first."""
@@ -173,8 +185,13 @@ def deploy(
     wanted = want(file, target, settings)
     region = place.region if isinstance(place, Place) else None
     api = place.connect() if isinstance(place, Place) else place
-    planned = rollout.plan(api, wanted, force=force)
-    return roll_out(api, planned, progress, aws=Aws(region), timeout_s=timeout_s, wait=wait, force=force)
+    try:
+        planned = rollout.plan(api, wanted, force=force)
+        return roll_out(api, planned, progress, aws=Aws(region), timeout_s=timeout_s, wait=wait, force=force)
+    except BaseException:
+        if isinstance(place, Place):
+            api.close()
+        raise
 
 
 def roll_out(

@@ -10,6 +10,7 @@ Object = dict[str, Any]
 What = Literal["created", "changed", "unchanged", "deleted", "left out"]
 
 _OF_SERVER = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink")
+_VERB = {"created": "create", "changed": "change", "unchanged": "keep", "deleted": "delete", "left out": "leave out"}
 _LONG = 72  # characters of a value that are shown
 
 
@@ -50,7 +51,7 @@ class Change:
     why: str = ""
 
     def lines(self) -> Iterator[str]:
-        yield f"{self.what}: {self.ref}" + (f" ({self.why})" if self.why else "")
+        yield f"{_VERB[self.what]} {self.ref}" + (f" ({self.why})" if self.why else "")
         yield from (f"  {field}" for field in self.fields)
 
 

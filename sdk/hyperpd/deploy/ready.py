@@ -94,12 +94,10 @@ class Wait:
     timeout_s: float = 3600
     poll_s: float = POLL_S
     ask_endpoint: AskEndpoint | None = None
-    sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
     _began_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._began_s = self.clock()
+        self._began_s = time.monotonic()
 
     def done(self) -> None:
         """Until all of it is ready and has answered. Raises NotReady with the causes, CloudError."""
@@ -114,8 +112,8 @@ class Wait:
                 break
             if failed := [one for one in found if one.failed]:
                 raise self._not_ready(f"failed: {', '.join(map(str, failed))}")
-            if self.clock() - explained_s >= _EXPLAIN_EVERY_S:
-                explained_s = self.clock()
+            if time.monotonic() - explained_s >= _EXPLAIN_EVERY_S:
+                explained_s = time.monotonic()
                 for cause in causes(self.api, self.revision):
                     if cause not in told:
                         told.add(cause)
@@ -154,7 +152,7 @@ class Wait:
     def _pause(self, last: str) -> None:
         if self._elapsed_s >= self.timeout_s:
             raise self._not_ready(f"not ready within {self.timeout_s:.0f} s: {last}")
-        self.sleep(self.poll_s)
+        time.sleep(self.poll_s)
 
     def _not_ready(self, said: str) -> NotReady:
         name = self.revision.name
@@ -164,7 +162,7 @@ class Wait:
 
     @property
     def _elapsed_s(self) -> float:
-        return self.clock() - self._began_s
+        return time.monotonic() - self._began_s
 
 
 def _answered(content: bytes) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperpd.deploy import revision as revisions
 from hyperpd.deploy.apply import MANAGER, NOT_SERVED, Api, Object
 from hyperpd.deploy.difference import Ref, ref
+from hyperpd.deploy.kubernetes.fleet import selector
 from hyperpd.deploy.progress import Step, Tell, silent
 from hyperpd.deploy.revision import Revision
 from hyperpd.errors import CloudError, NotReady
@@ -21,9 +22,11 @@ _OF_CLUSTER = ("kube-root-ca.crt",)
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What goes, in order, and what stays: "object: why". records: the revisions, which go last."""
+    """What goes, in order, and what stays: "object: why". rooms: where its pods are; records: the revisions, which go
+    last."""
 
     name: str
+    rooms: tuple[str, ...]
     objects: tuple[Ref, ...]
     namespaces: tuple[Ref, ...]
     records: tuple[Ref, ...]
@@ -59,7 +62,8 @@ def plan(api: Api, history: Sequence[Revision], *, everything: bool = False) -> 
     namespaces.sort(key=lambda at: at.name == last.home)
     if last.home in [at.name for at in namespaces]:
         records = []
-    return Removal(last.name, tuple(objects), tuple(namespaces), tuple(records), tuple(stays))
+    rooms = tuple(at.name for at in known if at.kind == "Namespace")
+    return Removal(last.name, rooms, tuple(objects), tuple(namespaces), tuple(records), tuple(stays))
 
 
 def remove(
@@ -68,24 +72,26 @@ def remove(
     tell: Tell = silent,
     *,
     timeout_s: float = 900,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Delete it, and wait until it is gone. Raises NotReady naming what stays, CloudError."""
-    until_s = clock() + timeout_s
+    until_s = time.monotonic() + timeout_s
     for step in (removal.objects, removal.namespaces, removal.records):
         for at in step:
             if api.delete(*at):
                 tell(Step(f"deleted: {at}"))
-        left = list(step)
-        while left := [at for at in left if _there(api, at)]:
-            if clock() >= until_s:
+        while left := [*(at for at in step if _there(api, at)), *_draining(api, removal.rooms)]:
+            if time.monotonic() >= until_s:
                 said = f"not gone within {timeout_s:.0f} s: {', '.join(map(str, left))}"
                 raise NotReady(
                     f"{removal.name}: {said}\nSomething holds it, such as a finalizer or a pod that drains; run"
                     f" hyperpd undeploy {removal.name} again, it goes on where it was"
                 )
-            sleep(_POLL_S)
+            time.sleep(_POLL_S)
+
+
+def _draining(api: Api, rooms: Sequence[str]) -> list[Ref]:
+    """Pods that still end in order."""
+    return [Ref("Pod", room, one["metadata"]["name"]) for room in rooms for one in api.list("Pod", room, selector())]
 
 
 def _there(api: Api, at: Ref) -> Object | None:

@@ -67,7 +67,7 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
     for body in wanted.objects:
         at = ref(body)
         try:
-            found = None if at.namespace in fresh else api.get(*at)
+            found = api.get(*at)
             if found and found["metadata"].get("deletionTimestamp"):
                 refused.append(
                     CloudError(f"{at} is being deleted: wait until it is gone, then deploy", code="Conflict")
@@ -194,7 +194,7 @@ def _notes(wanted: Wanted, before: Sequence[Revision], fresh: Sequence[str], ado
             keep = f"to keep it, write {role}.replicas: {count}"
             yield f"hyperpd scale set {role}={count}; now the recipe decides again: {keep}"
     if fresh:
-        yield f"{', '.join(fresh)} is new, so the server has not tried what goes there"
+        yield f"the server has not tried what goes into {' and '.join(fresh)}: there is no such namespace yet"
     for at in adopted:
         yield f"{at} was there before hyperpd: it is changed, and never deleted"
 
