@@ -6,14 +6,19 @@ that is not what its path says, 409 for a second object of one name and for a st
 schemas refuse. Server-side apply keeps managedFields as a server does. It schedules nothing.
 """
 
+from tests.fakes.kubernetes.faults import WRITES, Effect, Fault
 from tests.fakes.kubernetes.refusal import Object, Refused
 from tests.fakes.kubernetes.resources import RESOURCES, SERVED, Place, Resource, place
 from tests.fakes.kubernetes.server import kubeconfig, serve
-from tests.fakes.kubernetes.store import Store, place_of
+from tests.fakes.kubernetes.state import place_of
+from tests.fakes.kubernetes.store import Store
 
 __all__ = [
     "RESOURCES",
     "SERVED",
+    "WRITES",
+    "Effect",
+    "Fault",
     "Object",
     "Place",
     "Refused",

@@ -132,3 +132,4 @@ def resource_of(api_version: str, kind: str) -> Resource:
 
 
 NAMESPACE = RESOURCES[0]
+QUOTA = resource_of("v1", "ResourceQuota")

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 
+from tests.fakes.kubernetes import subresources
+from tests.fakes.kubernetes.access import verb_of
+from tests.fakes.kubernetes.faults import Effect, Fault
+from tests.fakes.kubernetes.proxy import forward
 from tests.fakes.kubernetes.refusal import Object, Refused, bad, invalid, missing, not_allowed
 from tests.fakes.kubernetes.resources import Place, place
 from tests.fakes.kubernetes.store import Store
+from tests.fakes.kubernetes.watch import watch
 
 _APPLY = ("application/apply-patch+yaml", "application/apply-patch+json")
 _MERGE = "application/merge-patch+json"
@@ -26,69 +34,133 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # head and body are two writes: the second would wait for an acknowledgement
     store: Store
+    closing: threading.Event
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] == "/version":
             self._answer(HTTPStatus.OK, {"major": "1", "minor": "34", "gitVersion": "v1.34.0"})
             return
-        self._respond(lambda at: self.store.get(at) if at.name else self.store.list(at, self.query))
+        self._respond(self._read)
 
     def do_POST(self) -> None:
-        def create(at: Place) -> Object:
-            if at.name or bool(at.namespace) != at.resource.namespaced:
-                raise not_allowed("objects are not made at this path")
-            return self.store.create(at, self._body(), self._manager(), self._dry_run())
-
-        self._respond(create, HTTPStatus.CREATED)
+        self._respond(self._create, HTTPStatus.CREATED)
 
     def do_PUT(self) -> None:
-        self._respond(lambda at: self.store.replace(_one(at), self._body(), self._manager(), self._dry_run()))
+        self._respond(self._replace)
 
     def do_PATCH(self) -> None:
-        def patch(at: Place) -> Object:
-            kind = self.headers.get_content_type()
-            if kind == _MERGE:
-                return self.store.merge(_one(at), self._body(), self._manager(), self._dry_run())
-            if kind not in _APPLY:
-                accepted = ", ".join((_MERGE, *_APPLY))
-                message = f"the body of the request was in an unknown format - accepted media types include: {accepted}"
-                raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
-            if not self.query.get("fieldManager"):
-                raise invalid("PatchOptions", ["fieldManager: Required value: is required for apply patch"])
-            force = self.query.get("force") == "true"
-            return self.store.apply(_one(at), self._body(), self.query["fieldManager"], force, self._dry_run())
-
-        self._respond(patch)
+        self._respond(self._patch)
 
     def do_DELETE(self) -> None:
-        def delete(at: Place) -> Object:
-            options = self._body() if self.content else {}
-            if "propagationPolicy" in self.query:
-                options["propagationPolicy"] = self.query["propagationPolicy"]
-            return self.store.delete(_one(at), options, self._dry_run())
+        self._respond(self._delete)
 
-        self._respond(delete)
+    def _read(self, at: Place) -> Object | None:
+        if self.query.get("watch") in ("1", "true"):
+            at, query = (at, self.query) if not at.name else _by_name(at, self.query)
+            self._stream(
+                (json.dumps(one) + "\n" for one in watch(self.store, at, query, self.closing.is_set)),
+                "application/json",
+            )
+            return None
+        if not at.name:
+            return self.store.list(at, self.query)
+        if at.subresource == "scale":
+            return subresources.scale(self.store, at)
+        if at.subresource == "log":
+            lines = subresources.log(self.store, at, self.query, self.closing.is_set)
+            self._stream((f"{line}\n" for line in lines), "text/plain")
+            return None
+        if at.subresource == "eviction":
+            raise not_allowed("the server does not allow this method on the requested resource")
+        return self.store.get(at)
 
-    def _respond(self, act: Any, status: int = HTTPStatus.OK) -> None:
+    def _create(self, at: Place) -> Object:
+        if at.subresource == "eviction":
+            return subresources.evict(self.store, at, self._body(), self._dry_run())
+        if at.name or bool(at.namespace) != at.resource.namespaced:
+            raise not_allowed("objects are not made at this path")
+        return self.store.create(at, self._body(), self._manager(), self._dry_run())
+
+    def _replace(self, at: Place) -> Object:
+        if at.subresource == "scale":
+            return subresources.rescale(self.store, at, self._body(), self._manager(), self._dry_run())
+        return self.store.replace(_one(at), self._body(), self._manager(), self._dry_run())
+
+    def _patch(self, at: Place) -> Object:
+        kind = self.headers.get_content_type()
+        if kind == _MERGE:
+            if at.subresource == "scale":
+                return subresources.rescale(self.store, at, self._body(), self._manager(), self._dry_run())
+            return self.store.merge(_one(at), self._body(), self._manager(), self._dry_run())
+        if kind not in _APPLY or at.subresource == "scale":
+            accepted = ", ".join((_MERGE, *_APPLY))
+            message = f"the body of the request was in an unknown format - accepted media types include: {accepted}"
+            raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+        if not self.query.get("fieldManager"):
+            raise invalid("PatchOptions", ["fieldManager: Required value: is required for apply patch"])
+        with self.store.changed:
+            if not self.store.has(_one(at)):
+                self.store.access.check(self.user, "create", at)
+                self.made = True
+            force = self.query.get("force") == "true"
+            return self.store.apply(at, self._body(), self.query["fieldManager"], force, self._dry_run())
+
+    def _delete(self, at: Place) -> Object:
+        options = self._body() if self.content else {}
+        if "propagationPolicy" in self.query:
+            options["propagationPolicy"] = self.query["propagationPolicy"]
+        if "gracePeriodSeconds" in self.query:
+            options["gracePeriodSeconds"] = int(self.query["gracePeriodSeconds"])
+        return self.store.delete(_one(at), options, self._dry_run())
+
+    def _respond(self, act: Callable[[Place], Object | None], status: int = HTTPStatus.OK) -> None:
         self.query = dict(parse_qsl(urlsplit(self.path).query))
         self.content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.store.requests.append(f"{self.command} {self.path}")
+        self.made = False
+        request = f"{self.command} {self.path}"
+        self.store.requests.append(request)
+        fault = self.store.faults.next(request)
+        if fault and fault.effect is Effect.CUT_BEFORE:
+            self._cut()
+            return
+        if fault and fault.effect is Effect.HOLD:
+            fault.held.set()
+            fault.released.wait()
         try:
-            at = place(self.path)
-            if at.namespace and not at.resource.namespaced:
-                raise missing()
-            self._answer(status, act(at))
+            if fault and fault.effect in (Effect.ERROR, Effect.THROTTLE):
+                raise _refusal(fault)
+            answer = self._act(act)
         except Refused as refused:
-            self.store.refused.append(f"{self.command} {self.path}: {refused}")
+            self.store.refused.append(f"{request}: {refused}")
             self._answer(refused.status, refused.body(), refused.headers())
+            return
+        if fault and fault.effect is Effect.CUT_AFTER:
+            self._cut()
+        elif answer is not None:
+            self._answer(HTTPStatus.CREATED if self.made else status, answer)
+
+    def _act(self, act: Callable[[Place], Object | None]) -> Object | None:
+        access, path = self.store.access, urlsplit(self.path).path
+        self.user = access.user(self.headers.get("Authorization"))
+        if self.command == "POST" and (review := access.review(path, self.user, self._body)):
+            return review
+        at = place(self.path)
+        if at.namespace and not at.resource.namespaced:
+            raise missing()
+        if at.resource.kind in self.store.absent:
+            raise missing()
+        access.check(self.user, verb_of(self.command, at, self.query), at)
+        if at.subresource == "proxy":
+            query = urlsplit(self.path).query
+            status, kind, content = forward(self.store, at, self.command, query, self.headers, self.content)
+            self._send(status, kind, content)
+            return None
+        return act(at)
 
     def _body(self) -> Object:
         try:
-            body = (
-                yaml.safe_load(self.content)
-                if "yaml" in self.headers.get("Content-Type", "")
-                else json.loads(self.content)
-            )
+            yaml_ = "yaml" in self.headers.get("Content-Type", "")
+            body = yaml.safe_load(self.content) if yaml_ else json.loads(self.content)
         except (ValueError, yaml.YAMLError) as error:
             raise bad(f"the body cannot be read: {error}") from error
         if not isinstance(body, dict):
@@ -105,17 +177,53 @@ class _Handler(BaseHTTPRequestHandler):
         return given == "All"
 
     def _answer(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
-        content = json.dumps(body).encode()
+        self._send(status, "application/json", json.dumps(body).encode(), headers)
+
+    def _send(self, status: int, kind: str, content: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
+    def _stream(self, parts: Iterator[str], kind: str) -> None:
+        """Parts as they come. What is refused, is refused before the first of them."""
+        first = next(parts, None)
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for part in () if first is None else chain([first], parts):
+                content = part.encode()
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
+            self.wfile.write(b"0\r\n\r\n")
+        except ConnectionError:  # who watched has left
+            self.close_connection = True
+
+    def _cut(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: tests read the store."""
+
+
+def _refusal(fault: Fault) -> Refused:
+    if fault.effect is Effect.ERROR:
+        return Refused(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", "Internal error occurred: etcdserver: timeout"
+        )
+    said = "The server has received too many requests and has asked us to try again later"
+    return Refused(HTTPStatus.TOO_MANY_REQUESTS, "TooManyRequests", said, retry_after_s=fault.retry_after_s)
+
+
+def _by_name(at: Place, query: Mapping[str, str]) -> tuple[Place, Mapping[str, str]]:
+    """A watch on one object as a watch on its kind."""
+    fields = ",".join(filter(None, (query.get("fieldSelector"), f"metadata.name={at.name}")))
+    return replace(at, name=""), {**query, "fieldSelector": fields}
 
 
 def _one(at: Place) -> Place:
@@ -127,13 +235,17 @@ def _one(at: Place) -> Place:
 @contextmanager
 def serve(store: Store) -> Iterator[str]:
     """The URL of a server with this store, while the context lasts."""
-    handler = type("Handler", (_Handler,), {"store": store})
+    closing = threading.Event()
+    handler = type("Handler", (_Handler,), {"store": store, "closing": closing})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
+            closing.set()
+            with store.changed:
+                store.changed.notify_all()
             server.shutdown()
             thread.join()
 
