@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hyperpd.deploy.deployment import Deployment, deploy, want_of
 from hyperpd.deploy.wanted import want
 from hyperpd.errors import CloudError, NotReady, RecipeError
 from tests.deploy.stage import Killed, Stage, stage
+from tests.fakes import kubernetes
 
 SETTINGS = ("image=example.com/hyperpd:1", "platform=eks")
 HOME = "hyperpd-engines"
@@ -56,11 +58,11 @@ def _from_nothing_to_an_answer(here: Stage) -> None:
     found = deployed(here, progress=told.append)
     assert found.url == "http://gateway.hyperpd.svc.cluster.local:8080"
     ((path, body),) = here.asked
-    assert path == "/api/v1/namespaces/hyperpd/services/http:gateway:8080/proxy/v1/chat/completions"
+    assert path == "/v1/chat/completions"
     assert body["messages"]
     assert "the gateway has answered a request" in [getattr(one, "text", "") for one in told]
     (one,) = found.history()
-    assert (one.number, one.state, one.by, one.digest) == (1, "ready", "ana", recipe.load(NAME).digest)
+    assert (one.number, one.state, one.by, one.digest) == (1, "ready", "stand-in", recipe.load(NAME).digest)
     assert one.recipe.encode() == recipe.load(NAME).path.read_bytes()
     status = found.status()
     assert [(part.role, part.ready, part.wanted) for part in status.parts] == [
@@ -168,11 +170,8 @@ def test_what_was_there_before_is_said_and_never_deleted(here: Stage) -> None:
     assert here.names() == {"Namespace /hyperpd"}
 
 
-def test_a_missing_monitor_kind_is_left_out_and_said(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.fakes.kubernetes import resources
-
-    kept = tuple(one for one in resources.SERVED if one.kind != "PodMonitor")
-    monkeypatch.setattr(resources, "SERVED", kept)
+def test_a_missing_monitor_kind_is_left_out_and_said(here: Stage) -> None:
+    here.store.absent.add("PodMonitor")
     planned = rollout.plan(here.api(), want(recipe.load(NAME), "kubernetes", SETTINGS))
     lines = [line for line in planned.lines() if line.startswith("leave out")]
     assert len(lines) == 2
@@ -252,12 +251,14 @@ def test_an_autoscaled_role_is_not_scaled_by_hand_and_keeps_its_number(here: Sta
     assert after["spec"]["replicas"] == 3
 
 
-def test_ten_revisions_are_kept(here: Stage) -> None:
-    for number in range(12):
+def test_the_last_revisions_are_kept(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert revision.KEPT == 10
+    monkeypatch.setattr(revision, "KEPT", 2)  # ten take their time
+    for number in range(4):
         deployed(here, NAME, f"monitoring_namespace=m{number}")
     found = revision.history(here.api(), HOME)
-    assert [one.number for one in found] == list(range(3, 13))
-    with pytest.raises(RecipeError, match=r"revision 1: .*\n.*it is not kept; the last 10 are: 3, 4"):
+    assert [one.number for one in found] == [3, 4]
+    with pytest.raises(RecipeError, match=r"revision 1: .*\n.*it is not kept; the last 2 are: 3, 4"):
         revision.numbered(found, 1)
 
 
@@ -322,8 +323,9 @@ def test_a_removal_killed_at_any_change_goes_on(here: Stage) -> None:
 
 
 def test_where_an_answer_is_lost_its_object_is_taken_back_too(here: Stage) -> None:
-    with pytest.raises(CloudError, match=r"(?s)ReadError: the answer is lost.*is deleted again: Namespace"):
-        deploy(NAME, here.api(15, lose=True), settings=SETTINGS)
+    here.store.faults.add(kubernetes.Fault(kubernetes.Effect.CUT_AFTER, 15, requests="PATCH (?!.*dryRun)"))
+    with pytest.raises(CloudError, match=r"(?s)RemoteProtocolError.*is deleted again: Namespace"):
+        deployed(here)
     assert here.names() == set()
 
 

@@ -121,7 +121,7 @@ class Store(State):
         for key in fields.owned(live).get("metadata", {}):
             if key not in (body.get("metadata") or {}):
                 del meta[key]
-        if at.subresource:
+        if at.subresource == "status":
             new = {**live, "status": body.get("status", {})}
         else:
             new = filled(at.resource, {**_without_status(at, body), "metadata": meta})
