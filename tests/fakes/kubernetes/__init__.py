@@ -6,6 +6,7 @@ that is not what its path says, 409 for a second object of one name and for a st
 schemas refuse. Server-side apply keeps managedFields as a server does. It schedules nothing.
 """
 
+from tests.fakes.kubernetes.controllers import Controllers
 from tests.fakes.kubernetes.faults import WRITES, Effect, Fault
 from tests.fakes.kubernetes.refusal import Object, Refused
 from tests.fakes.kubernetes.resources import RESOURCES, SERVED, Place, Resource, place
@@ -17,6 +18,7 @@ __all__ = [
     "RESOURCES",
     "SERVED",
     "WRITES",
+    "Controllers",
     "Effect",
     "Fault",
     "Object",

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -79,7 +78,11 @@ class _Handler(BaseHTTPRequestHandler):
             return subresources.evict(self.store, at, self._body(), self._dry_run())
         if at.name or bool(at.namespace) != at.resource.namespaced:
             raise not_allowed("objects are not made at this path")
-        return self.store.create(at, self._body(), self._manager(), self._dry_run())
+        body = self._body()
+        made = self.store.create(at, body, self._manager(), self._dry_run())
+        if not self._dry_run():
+            self.store.posted.append(body)
+        return made
 
     def _replace(self, at: Place) -> Object:
         if at.subresource == "scale":
@@ -148,7 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
         if at.namespace and not at.resource.namespaced:
             raise missing()
         if at.resource.kind in self.store.absent:
-            raise missing()
+            self._send(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"404 page not found\n")
+            self.store.refused.append(f"{self.command} {self.path}: {at.resource.kind} is not installed")
+            return None
         access.check(self.user, verb_of(self.command, at, self.query), at)
         if at.subresource == "proxy":
             query = urlsplit(self.path).query
@@ -189,14 +194,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _stream(self, parts: Iterator[str], kind: str) -> None:
-        """Parts as they come. What is refused, is refused before the first of them."""
-        first = next(parts, None)
+        """Parts as they come, the head at once."""
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", kind)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            for part in () if first is None else chain([first], parts):
+            for part in parts:
                 content = part.encode()
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
             self.wfile.write(b"0\r\n\r\n")

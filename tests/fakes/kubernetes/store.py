@@ -34,7 +34,6 @@ class Store(State):
             self.create(
                 place("/api/v1/namespaces"), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             )
-        self.posted.clear()
 
     def create(self, at: Place, body: Object, manager: str = "stand-in", dry_run: bool = False) -> Object:
         """Keep a new object. Raises Refused as a server would."""
@@ -56,10 +55,7 @@ class Store(State):
                 raise Refused(HTTPStatus.CONFLICT, "AlreadyExists", message)
             new = filled(at.resource, {**_without_status(at, body), "metadata": dict(meta)})
             owned = ownership.update(None, new, fields.schema_of(at.resource), self._updater(at, manager), now())
-            made = self._keep("create", key, owned, None, dry_run)
-            if not dry_run:
-                self.posted.append(copy.deepcopy(body))
-            return made
+            return self._keep("create", key, owned, None, dry_run)
 
     def replace(self, at: Place, body: Object, manager: str = "stand-in", dry_run: bool = False) -> Object:
         """PUT: the whole object, or its status."""

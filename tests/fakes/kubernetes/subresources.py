@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from tests.deploy import objects
+from tests.fakes.kubernetes.pods import ready
 from tests.fakes.kubernetes.refusal import Object, Refused, bad, conflict, invalid
 from tests.fakes.kubernetes.resources import Place, place
 from tests.fakes.kubernetes.store import Store, merged
@@ -44,7 +46,7 @@ def rescale(store: Store, at: Place, given: Object, manager: str, dry_run: bool)
 
 
 def log(store: Store, at: Place, query: Mapping[str, str], closing: Callable[[], bool]) -> Iterator[str]:
-    """Lines of a container's log. follow: on, until the container ends. Raises Refused (400) at the first step."""
+    """Lines of a container's log. follow: on, until the container ends. Raises Refused (400)."""
     if unknown := sorted(set(query) - _LOG_PARAMETERS):
         raise bad(f"the stand-in knows no {', '.join(unknown)} of a log")
     pod = store.get(at.object)
@@ -60,9 +62,15 @@ def log(store: Store, at: Place, query: Mapping[str, str], closing: Callable[[],
     tail = query.get("tailLines")
     if tail is not None and not tail.isdigit():
         raise bad(f'tailLines: Invalid value: "{tail}": must be greater than or equal to 0')
-    yield from lines[max(0, len(lines) - int(tail)) :] if tail is not None else lines
-    told = len(lines)
-    while query.get("follow") == "true" and not previous:
+    last = lines[max(0, len(lines) - int(tail)) :] if tail is not None else lines
+    follows = query.get("follow") == "true" and not previous
+    return chain(last, _following(store, at, pod, key, len(lines), closing) if follows else ())
+
+
+def _following(
+    store: Store, at: Place, pod: Object, key: tuple[str, str, str], told: int, closing: Callable[[], bool]
+) -> Iterator[str]:
+    while True:
         with store.changed:
             while len(store.logs.get(key, ())) <= told:
                 if closing() or not _runs(store, at, pod["metadata"]["uid"]):
@@ -96,36 +104,35 @@ def evict(store: Store, at: Place, body: Object, dry_run: bool) -> Object:
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
 
-def ready(pod: Object) -> bool:
-    """Whether a pod counts as healthy."""
-    conditions = pod.get("status", {}).get("conditions", ())
-    return not pod["metadata"].get("deletionTimestamp") and any(
-        each["type"] == "Ready" and each["status"] == "True" for each in conditions
-    )
-
-
 def wanted(body: Object) -> int:
     """How many pods a workload is to have."""
     replicas = body["spec"].get("replicas", 1)
     return replicas * body["spec"].get("leaderWorkerTemplate", {}).get("size", 1)
 
 
-def _refuse_eviction(store: Store, at: Place, pod: Object, budget: Object) -> None:
-    spec, name = budget["spec"], budget["metadata"]["name"]
+def health(store: Store, at: Place, budget: Object) -> tuple[int, int, int]:
+    """Of a disruption budget: healthy pods, how many it needs, how many there are to be."""
+    spec = budget["spec"]
     pods = [
         each
         for each in store.list(place(f"/api/v1/namespaces/{at.namespace}/pods"))["items"]
         if objects.selects(spec.get("selector"), each["metadata"].get("labels", {}))
     ]
-    healthy, expected = sum(map(ready, pods)), _expected(store, pods)
+    expected = _expected(store, pods)
     if "minAvailable" in spec:
         needed = _share(spec["minAvailable"], expected)
     else:
         needed = max(0, expected - _share(spec.get("maxUnavailable", 1), expected))
+    return sum(map(ready, pods)), needed, expected
+
+
+def _refuse_eviction(store: Store, at: Place, pod: Object, budget: Object) -> None:
+    healthy, needed, _ = health(store, at, budget)
     unhealthy = not ready(pod)
-    if unhealthy and spec.get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
+    if unhealthy and budget["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
         return
     if healthy - needed < (0 if unhealthy else 1):
+        name = budget["metadata"]["name"]
         said = f"The disruption budget {name} needs {needed} healthy pods and has {healthy} currently"
         cause = {"reason": "DisruptionBudget", "message": said}
         raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "TooManyRequests", _BUDGET, [cause])

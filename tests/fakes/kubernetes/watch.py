@@ -19,9 +19,21 @@ _DEFAULT_S = 1800
 
 
 def watch(store: Store, at: Place, query: Mapping[str, str], closing: Callable[[], bool]) -> Iterator[Object]:
-    """Events as {type, object}. Raises Refused (400) at the first step for what cannot be read."""
+    """Events as {type, object}. Raises Refused (400) for what cannot be read."""
     taken = matcher(query, at.resource.kind)
     since, ends_s = _whole(query, "resourceVersion", 0), time.monotonic() + _whole(query, "timeoutSeconds", _DEFAULT_S)
+    return _events(store, at, query, taken, since, ends_s, closing)
+
+
+def _events(
+    store: Store,
+    at: Place,
+    query: Mapping[str, str],
+    taken: Callable[[Object], bool],
+    since: int,
+    ends_s: float,
+    closing: Callable[[], bool],
+) -> Iterator[Object]:
     with store.changed:
         oldest, version = store.oldest, store.version
         there = store.list(at, {**query, "limit": ""})["items"] if since == 0 else []
