@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from hyperpd.deploy.kubernetes.fleet import COMPONENT
 from hyperpd.deploy.stuck import pods, workloads
-from hyperpd.deploy.stuck.cause import Cause, LastLines, Seen, Stage
+from hyperpd.deploy.stuck.cause import Cause, LastLines, Seen, Stage, ready
 from hyperpd.deploy.stuck.refusals import refused
+from hyperpd.deploy.stuck.scheduling import selected
 
-__all__ = ["Cause", "LastLines", "Seen", "Stage", "causes", "refused"]
+__all__ = ["Cause", "LastLines", "Seen", "Stage", "causes", "ready", "refused", "selected"]
 
 
 def causes(seen: Seen, last_lines: LastLines) -> list[Cause]:

@@ -121,6 +121,11 @@ def condition(body: Object, kind: str) -> Object:
     return found[0] if found else {}
 
 
+def ready(body: Object) -> bool:
+    """Whether a pod, or a node, says so of itself."""
+    return condition(body, "Ready").get("status") == "True"
+
+
 def told(said: Object) -> str:
     """A condition, or the state of a container, in its own words."""
     reason, message = said.get("reason", ""), " ".join(str(said.get("message", "")).split())

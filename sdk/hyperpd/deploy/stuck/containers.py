@@ -31,13 +31,32 @@ SIGNS = (
         r"CUDA out of memory|No available memory for the cache blocks|larger than the available KV cache memory",
         "the GPUs' memory does not suffice",
         "hyperpd plan RECIPE shows what it takes; more GPUs for each worker (parallel.tensor), or a smaller"
-        " engine.max-model-len",
+        " model.max_len_tokens",
     ),
     Sign(
         r"CUDA driver version is insufficient|forward compatibility was attempted|no CUDA-capable device",
         "the node's NVIDIA driver does not fit the image",
         "hyperpd cluster patch CLUSTER brings newer drivers; kubectl exec … nvidia-smi shows what is there",
     ),
+)
+_NO_COMMAND = Sign(
+    r'exec: "?(?P<command>[^": ]+)"?: (executable file not found|no such file|permission denied)',
+    "the image has no command {command}",
+    "an image of hyperpd's: --set image=…",
+)
+# What kubelet says of a container that cannot be made.
+CONFIG = (
+    Sign(
+        r"couldn't find key (?P<key>\S+) in (?P<kind>Secret|ConfigMap) (?P<gone>\S+)",
+        "{kind} {gone} has no key {key}",
+        "add it: kubectl edit {kind} -n {namespace}; a Hugging Face token is called token, the key file keys.json",
+    ),
+    Sign(
+        r"runAsNonRoot and image (will run as root|has non-numeric user)",
+        "its image runs as root, which the pod forbids",
+        "hyperpd's own image (user 10001), or one that names a numeric user",
+    ),
+    _NO_COMMAND,
 )
 _CODES = {
     2: ("it refused its recipe or settings", "its log says which; correct the recipe and deploy again"),
@@ -49,26 +68,21 @@ _CODES = {
     139: ("it crashed (SIGSEGV)", "its log; versions of driver, NIXL and EFA have to fit each other: hyperpd doctor"),
     143: ("it was asked to end (SIGTERM)", "kubectl get events says by whom: a drain, a probe, a rollout"),
 }
-_CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError")
+_UNMADE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError")
 _WAITS = ("ContainerCreating", "PodInitializing")
 
 
 def of_pod(pod: Object, seen: Seen, last_lines: LastLines) -> Iterator[Cause]:
-    """Of all its containers; init containers first, and while one of them is at work, of them alone."""
+    """Of all its containers, init containers first; where none has begun, of what they wait for."""
     status = pod.get("status", {})
-    waits = False
-    for state in status.get("initContainerStatuses", ()):
-        found = list(_of(pod, state, seen, last_lines, "init container"))
-        yield from found
-        waits = waits or bool(found)
-    if waits:
-        return
-    states = status.get("containerStatuses", ())
-    if states and all(_waiting(state).get("reason") in _WAITS for state in states):
+    first, then = status.get("initContainerStatuses", ()), status.get("containerStatuses", ())
+    if all(_waiting(state).get("reason") in _WAITS for state in (*first, *then)):
         yield from volumes.of_pod(pod, seen)
         yield from _sandbox(pod, seen)
         return
-    for state in states:
+    for state in first:
+        yield from _of(pod, state, seen, last_lines, "init container")
+    for state in then:
         yield from _of(pod, state, seen, last_lines, "container")
 
 
@@ -81,8 +95,9 @@ def _of(pod: Object, state: Object, seen: Seen, last_lines: LastLines, kind: str
         image = _container(pod, state["name"]).get("image") or state.get("image", "")
         words = [told(waiting), *(str(event.get("message", "")) for event in seen.of(pod, "Failed")[-1:])]
         what, fix = images.why(str(image), words)
-        yield Cause(Stage.UNSTARTED, (name(pod, "Pod"),), what, words[-1], fix)
-    elif reason in _CONFIG:
+        why = words[-1].removeprefix(f'Failed to pull image "{image}": ')
+        yield Cause(Stage.UNSTARTED, (name(pod, "Pod"),), what, why, fix)
+    elif reason in _UNMADE:
         yield _unmade(pod, state, waiting)
     elif reason == "CrashLoopBackOff" or (ended.get("exitCode", 0) and not state.get("ready")):
         yield _ended(pod, state, ended, seen, last_lines, kind)
@@ -101,44 +116,20 @@ def _unmade(pod: Object, state: Object, waiting: Object) -> Cause:
     return Cause(stage, who, f"container {state['name']} cannot be made", told(waiting), fix)
 
 
-CONFIG = (
-    Sign(
-        r"couldn't find key (?P<key>\S+) in (?P<kind>Secret|ConfigMap) (?P<gone>\S+)",
-        "{kind} {gone} has no key {key}",
-        "add it: kubectl edit {kind} -n {namespace}; a Hugging Face token is called token, the key file keys.json",
-    ),
-    Sign(
-        r"runAsNonRoot and image (will run as root|has non-numeric user)",
-        "its image runs as root, which the pod forbids",
-        "hyperpd's own image (user 10001), or one that names a numeric user",
-    ),
-    Sign(
-        r'exec: "?(?P<command>[^": ]+)"?: (executable file not found|no such file|permission denied)',
-        "the image has no command {command}",
-        "an image of hyperpd's: --set image=…",
-    ),
-)
-
-
 def _ended(pod: Object, state: Object, ended: Object, seen: Seen, last_lines: LastLines, kind: str) -> Cause:
     code, reason = int(ended.get("exitCode", 0)), str(ended.get("reason", ""))
     # A container that waits or runs again has its words in the log of the one before.
     log = _log(pod, str(state["name"]), "terminated" not in state.get("state", {}), last_lines)
     again = f", {state['restartCount']} times by now" if state.get("restartCount", 0) > 1 else ""
-    what, fix = _exit(pod, state, ended, seen)
-    if sign := read(SIGNS, "\n".join([*log, str(ended.get("message", ""))])):
-        what, fix = f"{what}: {sign.what}", sign.fix
-    words = told({"reason": "" if reason in ("Error", "OOMKilled", "Completed") else reason, **_message(ended)})
+    what, fix = _exit(pod, state, ended, seen, log)
+    told_by_code = reason in ("Error", "OOMKilled", "Completed")
+    words = told({"reason": "" if told_by_code else reason, "message": ended.get("message", "")})
     said = f"{kind} {state['name']} ended with exit code {code}{again}: {what}"
     return Cause(Stage.ENDED, (name(pod, "Pod"),), said, words, fix, log)
 
 
-def _message(ended: Object) -> dict[str, str]:
-    return {"message": str(ended["message"])} if ended.get("message") else {}
-
-
-def _exit(pod: Object, state: Object, ended: Object, seen: Seen) -> tuple[str, str]:
-    """(what, fix) for an exit code; 137 is told apart by its reason."""
+def _exit(pod: Object, state: Object, ended: Object, seen: Seen, log: Sequence[str]) -> tuple[str, str]:
+    """(what, fix): by who ended it, by its own last words, by its exit code."""
     code = int(ended.get("exitCode", 0))
     if ended.get("reason") == "OOMKilled":
         limit = _container(pod, str(state["name"])).get("resources", {}).get("limits", {}).get("memory")
@@ -152,6 +143,8 @@ def _exit(pod: Object, state: Object, ended: Object, seen: Seen) -> tuple[str, s
             f"kubelet ended it, since its liveness probe failed ({_probe(pod, seen, 'Liveness') or told(killed[-1])})",
             "its log says what it hung in; a hung engine is started anew by this",
         )
+    if sign := read((*SIGNS, _NO_COMMAND), "\n".join([*log, str(ended.get("message", ""))])):
+        return sign.what, sign.fix
     if code == 137:
         return (
             "it was killed (SIGKILL), and not for its memory limit",

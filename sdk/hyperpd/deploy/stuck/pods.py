@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hyperpd.deploy.stuck import containers, scheduling
-from hyperpd.deploy.stuck.cause import Cause, LastLines, Object, Seen, Sign, Stage, condition, name, read, told
+from hyperpd.deploy.stuck.cause import Cause, LastLines, Object, Seen, Sign, Stage, condition, name, read, ready, told
 
 # Reasons of a pod that failed as a whole.
 SIGNS = (
@@ -22,7 +22,7 @@ SIGNS = (
         " NODE --replace",
     ),
     Sign(
-        r"(?P<said>OutOf\S+|TopologyAffinityError|NodeAffinity|NodePorts|UnexpectedAdmissionError)",
+        r"(?P<said>OutOf\w+|TopologyAffinityError|NodeAffinity|NodePorts|UnexpectedAdmissionError)",
         "its node refused it when it came ({said})",
         "its controller makes another; where that repeats, kubectl describe node NODE",
     ),
@@ -43,7 +43,7 @@ SIGNS = (
 def of_pod(pod: Object, seen: Seen, last_lines: LastLines) -> Iterator[Cause]:
     """Every cause of a pod that is not ready."""
     phase = pod.get("status", {}).get("phase")
-    if phase == "Succeeded" or condition(pod, "Ready").get("status") == "True":
+    if phase == "Succeeded" or ready(pod):
         return
     if lost := _lost(pod, seen):
         yield lost
@@ -53,9 +53,8 @@ def of_pod(pod: Object, seen: Seen, last_lines: LastLines) -> Iterator[Cause]:
     if phase == "Failed" and pod["status"].get("reason"):
         words = told(pod["status"])
         sign = read(SIGNS, words)
-        what, fix = (
-            (sign.what, sign.fix) if sign else ("it failed", "kubectl describe pod; its controller makes another")
-        )
+        look = f"kubectl describe pod {pod['metadata']['name']} -n {pod['metadata'].get('namespace', '')}"
+        what, fix = (sign.what, sign.fix) if sign else ("it failed", f"{look}; its controller makes another")
         yield Cause(Stage.ENDED, (name(pod, "Pod"),), what, "" if sign else words, fix)
         return
     yield from scheduling.of_pod(pod, seen)
@@ -66,14 +65,13 @@ def _lost(pod: Object, seen: Seen) -> Cause | None:
     """A pod on a node that does not answer any more."""
     at = pod.get("spec", {}).get("nodeName")
     node = next((one for one in seen.nodes if one["metadata"]["name"] == at), None)
-    ready = condition(node, "Ready") if node else {}
-    if not ready or ready.get("status") == "True":
+    if not node or not condition(node, "Ready") or ready(node):
         return None
     return Cause(
         Stage.UNPLACED,
         (name(pod, "Pod"),),
         f"its node {at} is not ready",
-        told(ready),
+        told(condition(node, "Ready")),
         f"kubectl describe node {at}; hyperpd cluster nodes CLUSTER; hyperpd cluster repair CLUSTER"
         f" {str(at).removeprefix('hyperpod-')} --reboot, or --replace",
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from hyperpd.deploy.apply import NOT_SERVED
 from hyperpd.deploy.stuck.cause import Cause, Object, Sign, Stage, name, read
+from hyperpd.errors import CloudError
 
 # The group of a kind → what brings it. Names of add-ons as in cluster/preflight/addons.py.
 _BRINGS = {
@@ -26,7 +28,7 @@ SIGNS = (
         " -n {namespace}), or deploy fewer replicas",
     ),
     Sign(
-        r"failed quota: (?P<quota>[^:]+): must specify (?P<missing>.+)",
+        r"failed quota: (?P<quota>[^:]+): must specify (?P<missing>.+?)( for: .+)?$",
         "ResourceQuota {quota} wants every pod to say {missing}",
         "a LimitRange with defaults for {missing} in {namespace}, or no quota for them there",
     ),
@@ -92,33 +94,29 @@ SIGNS = (
 )
 
 
-def refused(body: Object, message: str, code: str = "") -> Cause:
-    """Why the API did not take an object.
-
-    message, code: of the CloudError, as the server gave them. A kind that it does not serve is a 404 without a name.
-    """
-    group = str(body["apiVersion"]).partition("/")[0]
-    namespace = body["metadata"].get("namespace", "")
-    unserved = re.search(r"no matches for kind|could not find the requested resource|404 page not found", message)
-    if "/" in body["apiVersion"] and (unserved or (code in ("404", "NotFound") and "not found" not in message)):
+def refused(body: Object, error: CloudError) -> Cause:
+    """Why the API did not take an object that was applied."""
+    if error.code == NOT_SERVED:
+        group = str(body["apiVersion"]).partition("/")[0]
         return Cause(
             Stage.REFUSED,
             (name(body),),
             f"the cluster does not serve {body['kind']} of {body['apiVersion']}: its definition (CRD) is not installed,"
             " or in another version",
-            message,
+            "",
             f"install {_BRINGS.get(group, f'what brings {group}')}; what is there: kubectl get crd | grep {group}",
         )
-    return of_message(name(body), namespace, message, Stage.REFUSED)
+    return of_message(name(body), body["metadata"].get("namespace", ""), str(error), Stage.REFUSED)
 
 
 def of_message(who: str, namespace: str, message: str, stage: Stage) -> Cause:
     """Why a controller, or we, may not make an object, from the API's words."""
-    words = re.sub(r'^(Error creating: |create Pod \S+ in \S+ \S+ failed error: )*(\w+ )?"[^"]*" is ', "is ", message)
     sign = read([Sign(one.words, *_placed(namespace, one.what, one.fix)) for one in SIGNS], message)
     if sign:
         return Cause(stage, (who,), sign.what, "", sign.fix)
-    return Cause(stage, (who,), f"the API refuses it: {words}", "", "change what it names, then deploy again")
+    # Each pod that is tried has another name.
+    words = re.sub(r'(pods|Pod) "?[a-z0-9.-]+-[a-z0-9]{5}"? ', r"\1 ", message)
+    return Cause(stage, (who,), "the API refuses it", words, "change what it names, then deploy again")
 
 
 def _placed(namespace: str, *texts: str) -> tuple[str, str]:

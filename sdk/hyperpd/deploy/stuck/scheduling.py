@@ -122,26 +122,25 @@ def unplaced(pod: Object, message: str, nodes: Sequence[Object]) -> Cause:
         whole = read([_filled(one, namespace=namespace, add=_ADD) for one in WHOLE], message)
         what, fix = (whole.what, whole.fix) if whole else ("no node takes it", _ADD)
         return Cause(Stage.UNPLACED, who, what, "" if whole else message, fix)
-    kind = [node for node in nodes if _selected(pod, node)]
+    kind = [node for node in nodes if selected(pod, node)]
     signs = [_filled(sign, selector=_selector(pod, nodes), resources=_ADD) for sign in SIGNS]
     understood = [(each, count, read(signs, each)) for each, count in counts.items()]
     told = ", ".join(
-        f"{count} {sign.what}" if sign else f"{count}: {each}" for each, count, sign in _joined(understood)
+        f"{count} {'is' if count == 1 else 'are'} {sign.what}" if sign else f"{count}: {each}"
+        for each, count, sign in _joined(understood)
     )
     order = {sign.words: number for number, sign in enumerate(SIGNS)}
-    selector = order[_SELECTOR]
 
     def near(sign: Sign | None) -> int:
-        at = order[sign.words] if sign else len(order)
-        if at == selector:  # nodes of another kind say nothing while there are some of the right one
+        if sign and sign.words == _SELECTOR:  # nodes of another kind say nothing while there are some of the right one
             return -1 if kind else len(order) + 1
-        return at
+        return order[sign.words] if sign else len(order)
 
     nearest = max(understood, key=lambda one: near(one[2]))[2]
     lacking = [found["resource"] for each in counts if (found := re.search(_RESOURCE, each))]
     fixes = [nearest.fix if nearest else _ADD]
     if nearest and nearest.words == _RESOURCE:
-        fixes = [_resource(pod, resource, kind) for resource in lacking]
+        fixes = list(_resources(pod, lacking, kind))
     total = re.match(r"\d+/(\d+)", message)
     what = f"no node takes it: of {total[1] if total else sum(counts.values())} nodes {told}"
     return Cause(Stage.UNPLACED, who, what, "", "; ".join(fixes))
@@ -170,18 +169,23 @@ def _joined(understood: Sequence[tuple[str, int, Sign | None]]) -> list[tuple[st
     return list(found.values())
 
 
-def _resource(pod: Object, resource: str, kind: Sequence[Object]) -> str:
-    """What to try where nodes are short of a resource. kind: the nodes that the pod may go to; empty: not known."""
-    asked = sum(_asked(container, resource) for container in pod["spec"].get("containers", ()))
-    offers = [_quantity(node.get("status", {}).get("allocatable", {}).get(resource, "0")) for node in kind]
-    if kind and not any(offers):
-        return f"none of them offers {resource}{_provider(resource)}"
-    if kind and asked > max(offers):
-        most = f"{_shown(max(offers), resource)} of {resource}, and a worker asks for {_shown(asked, resource)}"
-        return (
-            f"no node has more than {most}: a larger instance type, or less for each worker (parallel, instance_type)"
-        )
-    return f"{resource} is taken: {_ADD}; what holds it: kubectl get pods -A -o wide"
+def _resources(pod: Object, lacking: Sequence[str], kind: Sequence[Object]) -> Iterator[str]:
+    """What to try where nodes are short of resources. kind: the nodes that the pod may go to; empty: not known."""
+    taken = []
+    for resource in lacking:
+        asked = sum(_asked(container, resource) for container in pod["spec"].get("containers", ()))
+        offers = [_quantity(node.get("status", {}).get("allocatable", {}).get(resource, "0")) for node in kind]
+        if kind and not any(offers):
+            yield f"none of them offers {resource}{_provider(resource)}"
+        elif kind and asked > max(offers):
+            yield (
+                f"no node has more than {_shown(max(offers), resource)} of {resource}, and a worker asks for"
+                f" {_shown(asked, resource)}: a larger instance type, or less for each worker (parallel, instance_type)"
+            )
+        else:
+            taken.append(resource)
+    if taken:
+        yield f"{' and '.join(taken)}: all taken; {_ADD}; what holds it: kubectl get pods -A -o wide"
 
 
 def _provider(resource: str) -> str:
@@ -221,7 +225,7 @@ def _wanted(pod: Object) -> Mapping[str, str]:
     return wanted
 
 
-def _selected(pod: Object, node: Object) -> bool:
+def selected(pod: Object, node: Object) -> bool:
     """Whether a node is of the kind that a pod wants. Its health passes, and is no kind."""
     labels = node["metadata"].get("labels", {})
     return all(labels.get(key) == value for key, value in _wanted(pod).items() if key != HEALTH)
@@ -271,8 +275,8 @@ def _gated(pod: Object, gates: Sequence[str]) -> Cause:
             (name(pod, "Pod"),),
             f"Kueue has not admitted it{f' (queue {queue})' if queue else ''}",
             told(condition(pod, "PodScheduled")),
-            f"kubectl get workloads -n {namespace} says what its queue waits for; kubectl describe localqueue"
-            f" {queue} -n {namespace}".rstrip(),
+            f"kubectl get workloads -n {namespace} says what its queue waits for"
+            + (f"; kubectl describe localqueue {queue} -n {namespace}" if queue else ""),
         )
     return Cause(
         Stage.UNPLACED,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from hyperpd.deploy.kubernetes.fleet import COMPONENT
 from hyperpd.deploy.stuck import refusals
-from hyperpd.deploy.stuck.cause import Cause, Object, Seen, Stage, condition, name, told
+from hyperpd.deploy.stuck.cause import Cause, Object, Seen, Stage, condition, name, ready, told
 
 Explained = Collection[tuple[str, str]]  # (namespace, component) of pods that have a cause of their own
 
@@ -65,8 +65,8 @@ def _leader_worker_set(body: Object, seen: Seen, explained: Explained) -> Iterat
         )
     )
     yield from unseen
-    wanted, ready = int(body["spec"].get("replicas", 1)), int(body.get("status", {}).get("readyReplicas", 0))
-    if unseen or ready >= wanted or _ours(body) in explained:
+    wanted, whole = int(body["spec"].get("replicas", 1)), int(body.get("status", {}).get("readyReplicas", 0))
+    if unseen or whole >= wanted or _ours(body) in explained:
         return
     size = int(body["spec"].get("leaderWorkerTemplate", {}).get("size", 1))
     groups: dict[str, list[Object]] = {}
@@ -75,20 +75,16 @@ def _leader_worker_set(body: Object, seen: Seen, explained: Explained) -> Iterat
         if labels.get("leaderworkerset.sigs.k8s.io/name") == body["metadata"]["name"]:
             groups.setdefault(str(labels.get("leaderworkerset.sigs.k8s.io/group-index", "?")), []).append(pod)
     parts = [
-        f"group {number}: {len(pods)} of {size} pods there, {sum(_ready(pod) for pod in pods)} ready"
+        f"group {number}: {len(pods)} of {size} pods there, {sum(ready(pod) for pod in pods)} ready"
         for number, pods in sorted(groups.items())
     ]
     yield _follows(
         body,
-        f"{ready} of {wanted} groups are ready" + (f" ({'; '.join(parts)})" if parts else ", and there is no pod"),
+        f"{whole} of {wanted} groups are ready" + (f" ({'; '.join(parts)})" if parts else ", and there is no pod"),
         told(condition(body, "Available")) or told(condition(body, "Progressing")),
         f"a group is ready when all {size} pods are; kubectl describe leaderworkerset {body['metadata']['name']} -n"
         f" {body['metadata'].get('namespace')}",
     )
-
-
-def _ready(pod: Object) -> bool:
-    return condition(pod, "Ready").get("status") == "True"
 
 
 def _endpoint(body: Object, seen: Seen, explained: Explained) -> Iterator[Cause]:

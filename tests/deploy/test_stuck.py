@@ -1,0 +1,298 @@
+"""Stuck states are told by their causes: the table, every row of the signs needed, and what is no cause."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import ModuleType
+
+import pytest
+
+from hyperpd.deploy.apply import NOT_SERVED
+from hyperpd.deploy.stuck import (
+    Cause,
+    Seen,
+    Stage,
+    causes,
+    containers,
+    images,
+    pods,
+    refusals,
+    refused,
+    scheduling,
+    volumes,
+)
+from hyperpd.errors import CloudError
+from tests.deploy.stuck import CASES, Case
+from tests.deploy.stuck.parts import (
+    ENGINES,
+    NODE,
+    applied,
+    condition,
+    container,
+    crashed,
+    endpoint,
+    event,
+    node,
+    pod,
+    running,
+    starting,
+    unplaced,
+    waiting,
+)
+
+REFUSALS = (
+    (
+        "CRD",
+        "LeaderWorkerSet",
+        NOT_SERVED,
+        "the server could not find the requested resource",
+        "does not serve LeaderWorkerSet",
+        "helm install lws",
+    ),
+    (
+        "the operator's webhook",
+        "InferenceEndpointConfig",
+        "Forbidden",
+        "admission webhook"
+        ' "vinferenceendpointconfig.sagemaker.amazonaws.com" denied the request: instanceType ml.p5en.48xlarge'
+        " is not there",
+        "the inference operator refuses it: instanceType ml.p5en",
+        "--target inference_operator",
+    ),
+    (
+        "no rights",
+        "Deployment",
+        "Forbidden",
+        'deployments.apps "prefill" is forbidden: User "arn:aws:iam::1:user/me" cannot'
+        ' patch resource "deployments" in API group "apps" in the namespace "hyperpd-engines"',
+        "no right",
+        "access entry",
+    ),
+    (
+        "no namespace",
+        "Deployment",
+        "NotFound",
+        'namespaces "hyperpd-engines" not found',
+        "no namespace hyperpd-engines",
+        "deploy again",
+    ),
+    (
+        "quota of objects",
+        "Deployment",
+        "Forbidden",
+        'deployments.apps "prefill" is forbidden: exceeded quota: objects,'
+        " requested: count/deployments.apps=1, used: count/deployments.apps=2, limited: count/deployments.apps=2",
+        "ResourceQuota objects is used up",
+        "fewer replicas",
+    ),
+)
+TABLES = (
+    (containers, "SIGNS"),
+    (containers, "CONFIG"),
+    (images, "SIGNS"),
+    (pods, "SIGNS"),
+    (refusals, "SIGNS"),
+    (scheduling, "SIGNS"),
+    (scheduling, "WHOLE"),
+    (volumes, "SIGNS"),
+)
+
+
+def _lines(case: Case) -> list[Cause]:
+    return causes(case.seen, lambda *_: case.log)
+
+
+def _refusal(kind: str, code: str, message: str) -> Cause:
+    versions = {"LeaderWorkerSet": "leaderworkerset.x-k8s.io/v1", "Deployment": "apps/v1"}
+    body = {
+        "apiVersion": versions.get(kind, "inference.sagemaker.aws.amazon.com/v1"),
+        "kind": kind,
+        "metadata": {"name": "prefill", "namespace": ENGINES},
+    }
+    return refused(body, CloudError(f"apply {kind} prefill in {ENGINES}: {code}: {message}\nA hint", code=code))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_cause_comes_first_and_once(case: Case) -> None:
+    found = _lines(case)
+    assert found, "no cause"
+    first = found[0]
+    assert (first.stage, len(found)) == (case.stage, case.causes), [one.lines() for one in found]
+    assert (case.what in first.what, case.fix in first.fix, case.why in first.why) == (True,) * 3, first.lines()
+    assert not re.search(r"\{\w*\}", "\n".join(first.lines())), first.lines()
+    if case.log:
+        assert list(first.log) == list(case.log)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "message", "what", "fix"), [one[1:] for one in REFUSALS], ids=[one[0] for one in REFUSALS]
+)
+def test_a_refused_object_says_why(kind: str, code: str, message: str, what: str, fix: str) -> None:
+    found = _refusal(kind, code, message)
+    assert found.stage is Stage.REFUSED
+    assert (what in found.what, fix in found.fix, "hint" in found.what) == (True, True, False), found.lines()
+
+
+@pytest.mark.parametrize(("room", "table"), TABLES, ids=lambda one: one if isinstance(one, str) else one.__name__)
+def test_every_sign_is_needed(room: ModuleType, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_said() -> list[object]:
+        return [*map(_lines, CASES), *(_refusal(*one[1:4]) for one in REFUSALS)]
+
+    whole, rows = all_said(), getattr(room, table)
+    for row in rows:
+        monkeypatch.setattr(room, table, tuple(one for one in rows if one is not row))
+        assert all_said() != whole, f"nothing is lost without {row.words}"
+
+
+def test_the_table_is_as_large_as_it_should_be() -> None:
+    assert len({case.name for case in CASES}) >= 25
+
+
+def test_workers_that_wait_for_the_same_are_one_cause() -> None:
+    message = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+    found = causes(Seen(pods=[unplaced(message, number) for number in range(5)]), lambda *_: ())
+    assert len(found) == 1
+    assert found[0].objects[0] == f"Pod {ENGINES}/prefill-6f7c9d8b5-x0000"
+    assert found[0].lines()[0].startswith(", ".join(found[0].objects[:3]) + " and 2 more: ")
+
+
+def test_what_stopped_first_is_told_first() -> None:
+    gateway, decode = running("gateway", started=True), starting(crashed(2), role="decode")
+    seen = Seen(
+        [
+            applied(
+                *("Deployment", "decode"),
+                conditions=[condition("Progressing", "False", "ProgressDeadlineExceeded", "timed out")],
+            )
+        ],
+        [gateway, decode, unplaced("0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")],
+    )
+    told = [one.objects[0] for one in causes(seen, lambda *_: ())]
+    # The Deployment's own word follows from its pods, and is left out.
+    assert [one.partition("/")[2].partition("-")[0] for one in told] == ["prefill", "decode", "gateway"]
+
+
+def test_what_is_over_is_no_cause() -> None:
+    ready = [condition("Ready", "True", "", ""), condition("PodScheduled", "True", "", "")]
+    well = running(started=True)
+    well["status"] |= {"conditions": ready}
+    well["status"]["containerStatuses"][0] |= {"ready": True, "lastState": {"terminated": {"exitCode": 137}}}
+    ends = running(started=True)
+    ends["metadata"] |= {"deletionTimestamp": "2026-11-29T10:00:00Z", "name": "ends"}
+    mounted = starting(
+        container({"waiting": {"reason": "PodInitializing"}}),
+        number=7,
+        initContainerStatuses=[container({"running": {}}, "routing-proxy")],
+    )
+    done = pod(phase="Succeeded", number=9)
+    made = applied("Deployment", "prefill", conditions=[condition("Progressing", "True", "NewReplicaSetAvailable", "")])
+    claim = {
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "c", "namespace": ENGINES},
+        "status": {"phase": "Pending"},
+    }
+    seen = Seen(
+        [made, endpoint(state="DeploymentComplete"), claim],
+        [well, ends, done, mounted],
+        [
+            event(well, "FailedMount", 'secret "keys" not found', 1),
+            event(well, "FailedScheduling", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.", 2),
+            event(made, "FailedCreate", "Error creating: exceeded quota: a, requested: b, used: c, limited: d", 3),
+            event(made, "SuccessfulCreate", "Created pod", 4),
+            event(mounted, "FailedMount", 'secret "keys" not found', 1),
+            event({**well, "metadata": {**well["metadata"], "uid": "another"}}, "Failed", "other", 5),
+        ],
+        [node()],
+    )
+    assert causes(seen, lambda *_: ()) == []
+
+
+def test_a_crash_shows_the_log_of_the_container_that_ended() -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def last_lines(*which: object) -> Sequence[str]:
+        asked.append(which)
+        return [f"line {number}" for number in range(40)]
+
+    again = starting(crashed(1))
+    over = starting(container({"terminated": {"exitCode": 1, "reason": "Error"}}), number=2)
+    found = causes(Seen(pods=[again, over]), last_lines)
+    assert asked == [
+        (ENGINES, "prefill-6f7c9d8b5-x0001", "prefill", True),
+        (ENGINES, "prefill-6f7c9d8b5-x0002", "prefill", False),
+    ]
+    assert found[0].log == tuple(f"line {number}" for number in range(28, 40))
+
+
+def test_a_log_that_cannot_be_read_hides_nothing() -> None:
+    def last_lines(*_: object) -> Sequence[str]:
+        raise CloudError("read the log of Pod x: Forbidden: no")
+
+    found = causes(Seen(pods=[starting(crashed(137, "OOMKilled"))]), last_lines)
+    assert "more memory" in found[0].what
+    assert found[0].log == ("its log cannot be read: read the log of Pod x: Forbidden: no",)
+
+
+def test_events_of_kueue_stand_for_the_gates_they_explain() -> None:
+    gated = pod() | {"spec": {"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]}}
+    workload = {
+        "kind": "Workload",
+        "metadata": {"name": "group", "namespace": ENGINES},
+        "spec": {"queueName": "team"},
+        "status": {"conditions": [condition("QuotaReserved", "False", "Pending", "insufficient unused quota")]},
+    }
+    assert [one.objects[0] for one in causes(Seen([workload], [gated]), lambda *_: ())] == [f"Workload {ENGINES}/group"]
+
+
+def test_nodes_of_another_kind_hide_no_cordoned_ones() -> None:
+    """Of nodes that may take it none is free: those that never could are no reason."""
+    message = (
+        "0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) didn't match Pod's node affinity/selector."
+    )
+    nodes = [node(NODE), node("cpu", "ml.m5.large")]
+    assert "uncordon" in causes(Seen(pods=[unplaced(message)], nodes=nodes), lambda *_: ())[0].fix
+
+
+def test_a_container_that_waits_for_its_image_alone_is_told() -> None:
+    both = starting(
+        waiting("ImagePullBackOff", "Back-off"), container({"waiting": {"reason": "ContainerCreating"}}, "side")
+    )
+    assert len(causes(Seen(pods=[both]), lambda *_: ())) == 1
+
+
+def test_a_rollout_that_stands_is_told_while_other_pods_are_well() -> None:
+    well = running(started=True)
+    well["status"]["conditions"] = [condition("Ready", "True", "", "")]
+    stands = condition("Progressing", "False", "ProgressDeadlineExceeded", "timed out")
+    found = causes(Seen([applied("Deployment", "prefill", conditions=[stands])], [well]), lambda *_: ())
+    assert [one.stage for one in found] == [Stage.FOLLOWS]
+
+
+def test_events_of_other_objects_are_no_reason() -> None:
+    one, other = starting(waiting("ContainerCreating")), starting(waiting("ContainerCreating"), number=2)
+    for body in (one, other):
+        del body["metadata"]["uid"]
+    about = event({**other, "metadata": {**other["metadata"], "uid": None}}, "FailedMount", 'secret "keys" not found')
+    assert causes(Seen(pods=[one], events=[about]), lambda *_: ()) == []
+    assert len(causes(Seen(pods=[one, other], events=[about]), lambda *_: ())) == 1
+
+
+def test_exit_codes_of_others_are_not_hyperpds() -> None:
+    other = starting(crashed(2))
+    other["metadata"]["labels"] = {"app": "vllm"}
+    assert causes(Seen(pods=[other]), lambda *_: ())[0].what.endswith("it gave up")
+
+
+def test_a_cause_reads_in_lines() -> None:
+    short = Cause(Stage.ENDED, ("Pod a/b",), "it ended", "", "look")
+    assert short.lines() == ["Pod a/b: it ended", "    try: look"]
+    long = Cause(Stage.ENDED, ("Node n",), "it ended", "said", "look", ("one", "two"))
+    tail = ["    last lines of its log:", "      one", "      two"]
+    assert long.lines() == ["Node n: it ended", "    why: said", "    try: look", *tail]
+
+
+def test_words_that_say_what_the_code_says_are_left_out() -> None:
+    found = causes(Seen(pods=[starting(crashed(137, "OOMKilled", restarts=1))]), lambda *_: ())
+    assert found[0].why == ""
+    assert "exit code 137: it took" in found[0].what  # the first time is not counted
