@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
+from hyperpd.deploy.kinds import KINDS
 from hyperpd.errors import CloudError
 
 Object = dict[str, Any]
@@ -20,52 +20,21 @@ Objects = list[Object]  # beside a method named list, its name is not to be had
 MANAGER = "hyperpd"  # owner of the fields that hyperpd applies
 NOT_SERVED = "NotServed"  # CloudError.code where the cluster has no such kind: its CRD is not installed
 _TIMEOUT_S = 30.0
+_ANSWER_S = 120.0  # of a model that has just started
 _TRIES = 5  # of a request that the server throttles
 _JSON, _MERGE, _APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind as a server serves it."""
-
-    api_version: str
-    plural: str
-    namespaced: bool = True
-
-
-# Written out: plurals do not follow from kinds, and asking the server for them costs a call for each group.
-KINDS = {
-    "Namespace": Kind("v1", "namespaces", namespaced=False),
-    "Node": Kind("v1", "nodes", namespaced=False),
-    "ConfigMap": Kind("v1", "configmaps"),
-    "Event": Kind("v1", "events"),
-    "LimitRange": Kind("v1", "limitranges"),
-    "PersistentVolumeClaim": Kind("v1", "persistentvolumeclaims"),
-    "Pod": Kind("v1", "pods"),
-    "ResourceQuota": Kind("v1", "resourcequotas"),
-    "Secret": Kind("v1", "secrets"),
-    "Service": Kind("v1", "services"),
-    "ServiceAccount": Kind("v1", "serviceaccounts"),
-    "Deployment": Kind("apps/v1", "deployments"),
-    "ReplicaSet": Kind("apps/v1", "replicasets"),
-    "StatefulSet": Kind("apps/v1", "statefulsets"),
-    "HorizontalPodAutoscaler": Kind("autoscaling/v2", "horizontalpodautoscalers"),
-    "Job": Kind("batch/v1", "jobs"),
-    "NetworkPolicy": Kind("networking.k8s.io/v1", "networkpolicies"),
-    "PodDisruptionBudget": Kind("policy/v1", "poddisruptionbudgets"),
-    "InferenceEndpointConfig": Kind("inference.sagemaker.aws.amazon.com/v1", "inferenceendpointconfigs"),
-    "LeaderWorkerSet": Kind("leaderworkerset.x-k8s.io/v1", "leaderworkersets"),
-    "PodMonitor": Kind("monitoring.coreos.com/v1", "podmonitors"),
-    "ScaledObject": Kind("keda.sh/v1alpha1", "scaledobjects"),
-    "Workload": Kind("kueue.x-k8s.io/v1beta1", "workloads"),
-}
 
 
 class Api:
     """One API server. client: an HTTP client of lightkube's library with address, trust and login in it."""
 
-    def __init__(self, client: Any, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._client, self._sleep = client, sleep
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    @property
+    def server(self) -> str:
+        """Its address."""
+        return str(self._client.base_url).rstrip("/")
 
     def close(self) -> None:
         self._client.close()
@@ -217,12 +186,11 @@ class Api:
                 _refuse(operation, int(happened["object"].get("code", 0)), happened["object"])
             yield happened["type"], happened["object"]
 
-    def ask_service(
-        self, namespace: str, service: str, port: int, path: str, body: bytes, headers: Mapping[str, str]
-    ) -> tuple[int, bytes]:
-        """POST to a Service through the API server: (HTTP status, content). Authorization goes no further than it."""
+    def ask_service(self, namespace: str, service: str, port: int, path: str, body: bytes) -> tuple[int, bytes]:
+        """POST JSON to a Service through the API server: (HTTP status, content)."""
         at = f"/api/v1/namespaces/{namespace}/services/http:{service}:{port}/proxy{path}"
-        answer = self._send("POST", f"ask Service {service} in {namespace}", at, {}, body, headers=headers)
+        operation, headers = f"ask Service {service} in {namespace}", {"Content-Type": _JSON}
+        answer = self._send("POST", operation, at, {}, body, headers, tries=1, timeout_s=_ANSWER_S)
         return int(answer.status_code), bytes(answer.content)
 
     def caller(self) -> str:
@@ -263,19 +231,20 @@ class Api:
         content: bytes | None,
         headers: Mapping[str, str],
         tries: int = _TRIES,
+        timeout_s: float = _TIMEOUT_S,
     ) -> Any:
         import httpx2
 
         for left in reversed(range(tries)):
             try:
                 answer = self._client.request(
-                    method, path, params=dict(parameters), content=content, headers=dict(headers), timeout=_TIMEOUT_S
+                    method, path, params=dict(parameters), content=content, headers=dict(headers), timeout=timeout_s
                 )
             except httpx2.HTTPError as error:
                 raise _unreachable(operation, error) from None
             if answer.status_code != 429 or not left or "Retry-After" not in answer.headers:
                 return answer
-            self._sleep(float(answer.headers["Retry-After"]))
+            time.sleep(float(answer.headers["Retry-After"]))
         raise AssertionError("tries is at least 1")
 
     def _lines(

@@ -42,8 +42,8 @@ def eks(aws: Aws, name: str) -> Api:
     cluster = aws.call("eks", "describe_cluster", name=name)["cluster"]
     if cluster.get("status") not in ("ACTIVE", "UPDATING"):
         raise NotReady(f"EKS cluster {name} is {cluster.get('status')}: wait until it is ACTIVE")
-    authority = base64.b64decode(cluster["certificateAuthority"]["data"]).decode()
-    trust = ssl.create_default_context(cadata=authority) if cluster["endpoint"].startswith("https:") else False
+    authority = base64.b64decode(cluster["certificateAuthority"]["data"]).decode("ascii")
+    trust = ssl.create_default_context(cadata=authority)  # the cluster's own authority, and no other
     login = _login(httpx2.Auth, lambda: _token(aws, name))
     return Api(httpx2.Client(base_url=cluster["endpoint"], verify=trust, auth=login, timeout=_TIMEOUT_S))
 

@@ -31,6 +31,7 @@ _MERGE = "application/merge-patch+json"
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: the second would wait for an acknowledgement
     store: Store
     closing: threading.Event
 
