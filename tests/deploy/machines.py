@@ -1,4 +1,4 @@
-"""Machines: nodes and pods in the API stand-in, and what kubelets, a scheduler and controllers do as time passes."""
+"""Machines: nodes with workers on them in the API stand-in, whose controllers are at work while time passes."""
 
 from __future__ import annotations
 
@@ -8,55 +8,65 @@ from hyperpd.deploy.drain import CORDONED
 from tests.deploy.stuck import parts
 from tests.deploy.stuck.parts import ENGINES, Object
 from tests.fakes.kubernetes import Store
+from tests.fakes.kubernetes.controllers import Controllers
+from tests.fakes.kubernetes.pods import PodState, Ready, Starting
 from tests.fakes.kubernetes.resources import place
 
 
 class Machines:
-    """Nodes and pods, and what a kubelet, a scheduler and a Deployment's controller do when `pass_time` is called."""
+    """Each node takes one worker. told: what a command said."""
 
     def __init__(self) -> None:
-        self.store = Store(("hyperpd", ENGINES))
+        self.store = Store((ENGINES,))
+        self.controllers = Controllers(self.store)
         self.told: list[str] = []
-        self.slow = 0  # how often time passes before a new pod is ready
-        self.scheduler = True
         self.now = 0.0
-        self._ages: dict[str, int] = {}
-        self._made = 100
+        self._due: list[tuple[float, dict[str, str]]] = []
 
     def tell(self, progress: Progress) -> None:
         assert isinstance(progress, Step)
         self.told.append(progress.text)
 
-    def node(self, name: str, *, unschedulable: bool = False, ours: bool = False) -> Node:
-        body = parts.node(f"hyperpod-i-{name}") | {"apiVersion": "v1", "kind": "Node", "spec": {}}
+    def node(self, name: str, gpus: int = 2, *, unschedulable: bool = False, ours: bool = False) -> Node:
+        """A node of HyperPod's; prefill takes two GPUs, decode four. ours: cordoned by a drain."""
+        body = parts.node(f"hyperpod-i-{name}", gpu=str(gpus)) | {"apiVersion": "v1", "kind": "Node", "spec": {}}
         body["spec"] |= {"unschedulable": True} if unschedulable else {}
         body["metadata"] |= {"annotations": {CORDONED: "drain"}} if ours else {}
         self.store.put(body)
         return Node(f"i-{name}", f"logical-{name}", "prefill", "ml.p5en.48xlarge", "Running", "", "", None)
 
-    def role(self, role: str, *nodes: Node, budget: bool = True) -> None:
-        """A Deployment with a ready worker on each of these nodes, and its budget."""
-        body = parts.applied("Deployment", role)
-        body["spec"]["replicas"] = len(nodes)
-        owner = self.store.put(body)
-        if budget:
-            self.store.put(parts.applied("PodDisruptionBudget", role))
-        for number, node in enumerate(nodes):
-            self._pod(owner, number, f"hyperpod-{node.id}", True)
+    def role(self, role: str, workers: int) -> None:
+        """A Deployment with its budget, and its workers ready on the nodes that are free, by name."""
+        for kind in ("Deployment", "PodDisruptionBudget"):
+            body = parts.applied(kind, role)
+            del body["status"]
+            if kind == "Deployment":
+                body["spec"]["replicas"] = workers
+            self.store.put(body)
+        self.controllers.settle()
+        assert all(self.where(role))
 
-    def _pod(self, owner: Object, number: int, node: str, ready: bool) -> None:
-        role = owner["metadata"]["name"]
-        body = parts.pod(role, number, node=node, phase="Running" if node else "Pending")
-        body |= {"apiVersion": "v1", "kind": "Pod"}
-        del body["metadata"]["uid"]
-        reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": role, "controller": True}
-        body["metadata"]["ownerReferences"] = [reference | {"uid": owner["metadata"]["uid"]}]
-        said = parts.condition("Ready", str(ready), "", "")
-        body["status"]["conditions"] = [said] if node else [_NO_NODE]
-        self.store.put(body)
+    def slow(self, role: str, time_s: float) -> None:
+        """Workers that are made from now on take so long to be ready."""
+        labels = {"app.kubernetes.io/component": role}
+        self._script(Starting(), labels)
+        self.controllers.script(Ready(), labels, pods=len(self.where(role)))
+        self.controllers.step()  # those that are there are the ones that stay ready
+        self._due.append((self.now + time_s, labels))
+
+    def _script(self, state: PodState, labels: dict[str, str]) -> None:
+        self.controllers.script(state, labels)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        for due, labels in self._due:
+            if self.now >= due:
+                self._script(Ready(), labels)
+        self._due = [one for one in self._due if one[0] > self.now]
+        self.controllers.step()
 
     def pods(self) -> list[Object]:
-        return self.store.list(place("/api/v1/pods"))["items"]
+        return list(self.store.list(place("/api/v1/pods"))["items"])
 
     def where(self, role: str) -> list[str]:
         """The nodes of a role's pods; "" for one that has none."""
@@ -73,36 +83,3 @@ class Machines:
             )
             for one in found
         }
-
-    def pass_time(self, seconds: float) -> None:
-        """Pods that are due get ready, new ones are made and placed, one on a node."""
-        self.now += seconds
-        for owner in self.store.list(place("/apis/apps/v1/deployments"))["items"]:
-            mine = [pod for pod in self.pods() if _owned(pod, owner)]
-            for pod in mine:
-                name = pod["metadata"]["name"]
-                self._ages[name] = self._ages.get(name, 0) + 1
-                open_ = self._open() if self.scheduler else []
-                if not pod["spec"].get("nodeName") and open_:
-                    pod["spec"]["nodeName"] = open_[0]
-                    pod["status"] = {"phase": "Running", "conditions": [parts.condition("Ready", "False", "", "")]}
-                elif pod["spec"].get("nodeName") and self._ages[name] > self.slow:
-                    pod["status"]["conditions"] = [parts.condition("Ready", "True", "", "")]
-                self.store.put(pod)
-            for _number in range(owner["spec"]["replicas"] - len(mine)):
-                self._made += 1
-                self._pod(owner, self._made, "", False)
-
-    def _open(self) -> list[str]:
-        taken = {pod["spec"].get("nodeName") for pod in self.pods()}
-        names = [f"hyperpod-i-{name}" for name, (cordoned, _) in self.nodes().items() if not cordoned]
-        return [name for name in names if name not in taken]
-
-
-_NO_NODE = parts.condition(
-    "PodScheduled", "False", "Unschedulable", "0/2 nodes are available: 2 node(s) were unschedulable."
-)
-
-
-def _owned(pod: Object, owner: Object) -> bool:
-    return any(one["uid"] == owner["metadata"]["uid"] for one in pod["metadata"].get("ownerReferences", ()))

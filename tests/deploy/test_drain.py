@@ -51,9 +51,9 @@ def _drain(machines: Machines, api: Api, *nodes: Node, force: bool = False) -> l
 
 def test_workers_leave_one_after_the_other_and_come_back(machines: Machines, api: Api) -> None:
     a, b = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
     machines.node("c"), machines.node("d")
-    machines.role("prefill", a, b)
-    machines.slow = 3
+    machines.slow("prefill", 3)
     drain = _of(machines, api)
     with drain([a, b], machines.tell):
         assert machines.nodes() == {"a": (True, True), "b": (True, True), "c": (False, False), "d": (False, False)}
@@ -69,10 +69,10 @@ def test_workers_leave_one_after_the_other_and_come_back(machines: Machines, api
 
 def test_a_budget_is_waited_for(machines: Machines, api: Api) -> None:
     nodes = [machines.node(name) for name in "abc"]
+    machines.role("prefill", 3)
     for name in "xyz":
         machines.node(name)
-    machines.role("prefill", *nodes)
-    machines.slow = 2
+    machines.slow("prefill", 2)
     with _of(machines, api)(nodes, machines.tell):
         assert not {"a", "b", "c"} & set(machines.where("prefill"))
     assert any("its disruption budget holds it" in one for one in machines.told), machines.told
@@ -80,10 +80,9 @@ def test_a_budget_is_waited_for(machines: Machines, api: Api) -> None:
 
 
 def test_the_last_worker_is_refused_before_anything_changes(machines: Machines, api: Api) -> None:
-    a, b, other = machines.node("a"), machines.node("b"), machines.node("o")
+    a, b = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
     machines.store.put(parts.node("hyperpod-i-o", "ml.m5.large") | {"apiVersion": "v1", "kind": "Node", "spec": {}})
-    machines.role("prefill", a, b)
-    machines.role("decode", other)
     with pytest.raises(
         RecipeError, match=r"prefill in hyperpd-engines: prefill-\S+, prefill-\S+ is all .* no other node"
     ):
@@ -92,31 +91,33 @@ def test_the_last_worker_is_refused_before_anything_changes(machines: Machines, 
 
 
 def test_one_alone_is_refused_since_none_would_come_before_it_goes(machines: Machines, api: Api) -> None:
-    a, _ = machines.node("a"), machines.node("b")
-    machines.role("decode", a)
-    with pytest.raises(RecipeError, match="hyperpd scale NAME decode=2"):
+    a = machines.node("a")
+    machines.role("prefill", 1)
+    machines.node("b")
+    with pytest.raises(RecipeError, match="hyperpd scale NAME prefill=2"):
         _drain(machines, api, a)
     assert not [one for one in machines.store.requests if not one.startswith("GET")]
 
 
 def test_force_takes_the_last_and_says_so(machines: Machines, api: Api) -> None:
     a, b = machines.node("a"), machines.node("b")
-    machines.role("prefill", a, b)
+    machines.role("prefill", 2)
     assert _drain(machines, api, a, b, force=True) == ["a", "b"]
     assert [one for one in machines.told if "deleted by force" in one]
     assert machines.where("prefill") == ["a", "b"]  # back, once the nodes were open
 
 
 def test_time_runs_out_with_names_causes_and_a_command(machines: Machines, api: Api) -> None:
-    a, _ = machines.node("a"), machines.node("b")
-    machines.role("prefill", a, machines.node("c"))
-    c = Node("i-c", "", "prefill", "ml.p5en.48xlarge", "Running", "", "", None)
-    machines.scheduler = False
+    """The third node is of the right kind, so nothing is refused at once; but it is full."""
+    a, b = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
+    machines.node("c", 1)
     with pytest.raises(NotReady) as caught:
-        _drain(machines, api, a, c)
+        _drain(machines, api, a, b)
     told = str(caught.value)
-    assert f"{ENGINES}/prefill-6f7c9d8b5-x0001, the last ready prefill" in told
-    assert "no node takes it: of 2 nodes 2 are cordoned" in told
+    last = next(pod["metadata"]["name"] for pod in machines.pods() if pod["spec"].get("nodeName"))
+    assert f"{ENGINES}/{last}, the last ready prefill" in told
+    assert "no node takes it: of 3 nodes 1 is short of nvidia.com/gpu, 2 are cordoned" in told
     assert "--force" in told
     assert "kubectl get pods" in told
     assert set(machines.nodes().values()) == {(False, False)}
@@ -124,18 +125,16 @@ def test_time_runs_out_with_names_causes_and_a_command(machines: Machines, api: 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), NotReady("rolled back")])
 def test_nodes_are_opened_after_an_error_inside(machines: Machines, api: Api, error: BaseException) -> None:
-    a = machines.node("a")
-    machines.node("c")
-    machines.role("prefill", a, machines.node("b"))
+    a, _ = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
     with pytest.raises(type(error)), _of(machines, api)([a], machines.tell):
         raise error
     assert set(machines.nodes().values()) == {(False, False)}
 
 
 def test_nodes_are_opened_after_ctrl_c_while_it_waits(machines: Machines, api: Api) -> None:
-    a = machines.node("a")
-    machines.node("c")
-    machines.role("prefill", a, machines.node("b"))
+    a, _ = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
@@ -154,10 +153,10 @@ def test_nodes_of_others_stay_cordoned_and_those_of_a_killed_run_are_opened(mach
 
 
 def test_as_many_workers_as_before_are_waited_for(machines: Machines, api: Api) -> None:
-    a, b = machines.node("a"), machines.node("b")
-    machines.role("decode", a, b)
-    machines.slow = 10**6
-    with pytest.raises(NotReady, match=r"decode in hyperpd-engines: 1 of 2 ready"):
+    a, _ = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
+    machines.slow("prefill", 10**6)
+    with pytest.raises(NotReady, match=r"prefill in hyperpd-engines: 1 of 2 ready"):
         _drain(machines, api, a)
     assert set(machines.nodes().values()) == {(False, False)}
 
@@ -197,23 +196,18 @@ def test_a_node_without_a_machine_is_told(machines: Machines, api: Api) -> None:
 
 
 def test_a_group_of_pods_is_one_worker(machines: Machines, api: Api) -> None:
-    """Of two groups over two machines each, one pod of the first leaves: its group goes, and the second is the last."""
+    """Of two groups over two machines each, one pod of the first leaves, and so the second is the last worker."""
     nodes = [machines.node(name) for name in "abcd"]
-    machines.role("prefill", *nodes, budget=False)
-    for number, pod in enumerate(machines.pods()):
-        pod["metadata"]["labels"] |= {
-            "leaderworkerset.sigs.k8s.io/name": "prefill-groups",
-            "leaderworkerset.sigs.k8s.io/group-index": str(number // 2),
-        }
-        pod["metadata"].setdefault("annotations", {})["leaderworkerset.sigs.k8s.io/size"] = "2"
+    machines.role("prefill", 4)
+    for number, pod in enumerate(sorted(machines.pods(), key=lambda one: one["spec"]["nodeName"])):
+        lws = "leaderworkerset.sigs.k8s.io"
+        pod["metadata"]["labels"] |= {f"{lws}/name": "prefill-groups", f"{lws}/group-index": str(number // 2)}
+        pod["metadata"].setdefault("annotations", {})[f"{lws}/size"] = "2"
         machines.store.put(pod)
-    machines.scheduler = False
-    machines.node("e")
+    machines.node("e", 1)
     with pytest.raises(NotReady, match="the last ready prefill"):
         _drain(machines, api, nodes[0], nodes[2])
-    assert [one for one in machines.store.requests if one.endswith("/eviction")] == [
-        f"POST /api/v1/namespaces/{ENGINES}/pods/prefill-6f7c9d8b5-x0000/eviction"
-    ]
+    assert len([one for one in machines.store.requests if one.endswith("/eviction")]) == 1
 
 
 def test_slurm_is_told_and_not_called_drained() -> None:
@@ -249,11 +243,11 @@ def test_patching_leaves_a_worker_of_each_role_and_waits_between_them(
 
 def _patch(here: Account, cluster: hyperpod.Cluster, machines: Machines, api: Api) -> None:
     prefill, decode = cluster.nodes("prefill"), cluster.nodes("decode")
-    for node in (*prefill, *decode):
-        machines.node(node.id.removeprefix("i-"))
-    machines.node("spare1"), machines.node("spare2")
-    machines.role("prefill", *prefill)
-    machines.role("decode", *decode)
+    for role, nodes, gpus in (("prefill", prefill, 2), ("decode", decode, 4)):
+        for node in nodes:
+            machines.node(node.id.removeprefix("i-"), gpus)
+        machines.role(role, len(nodes))
+    machines.node("spare1"), machines.node("spare2", 4)
     order: list[str] = []
 
     def tell(progress: Progress) -> None:
@@ -263,7 +257,7 @@ def _patch(here: Account, cluster: hyperpod.Cluster, machines: Machines, api: Ap
     with pytest.raises(RecipeError, match="first have two of them: hyperpd scale NAME decode=2"):
         cluster.patch(["decode"], tell, drain=_of(machines, api), poll_s=0)
     assert not here.gate.named("UpdateClusterSoftware")
-    machines.slow = 3
+    machines.slow("prefill", 5)
     cluster.patch((), tell, drain=_of(machines, api, force=True), poll_s=0)
     assert len(here.gate.named("UpdateClusterSoftware")) == 2
     whole = next(at for at, text in enumerate(order) if text.startswith("after the drain: waits for prefill"))
