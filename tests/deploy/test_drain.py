@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_workers_leave_one_after_the_other_and_come_back(machines: Machines, api
     a, b = machines.node("a"), machines.node("b")
     machines.role("prefill", 2)
     machines.node("c"), machines.node("d")
-    machines.slow("prefill", 3)
+    machines.slow("prefill", 6)
     drain = _of(machines, api)
     with drain([a, b], machines.tell):
         assert machines.nodes() == {"a": (True, True), "b": (True, True), "c": (False, False), "d": (False, False)}
@@ -62,6 +63,7 @@ def test_workers_leave_one_after_the_other_and_come_back(machines: Machines, api
     assert all(machines.where("prefill"))  # each has a node again
     assert set(machines.nodes().values()) == {(False, False)}
     assert any("the last ready prefill" in one for one in machines.told), machines.told
+    assert all(one != other for one, other in itertools.pairwise(machines.told))  # told when it moves
     evictions = [one for one in machines.store.requests if one.endswith("/eviction")]
     assert len(evictions) == 2
     cordons = [one for one in machines.store.requests if one.startswith("PATCH /api/v1/nodes")]
@@ -103,6 +105,7 @@ def test_a_pod_that_failed_is_not_waited_for(machines: Machines, api: Api) -> No
     a = machines.node("a")
     machines.store.put(parts.pod(node="hyperpod-i-a", phase="Failed") | {"apiVersion": "v1", "kind": "Pod"})
     assert _drain(machines, api, a) == ["a"]
+    assert not [one for one in machines.store.requests if one.endswith("/eviction")]
 
 
 def test_one_alone_is_refused_since_none_would_come_before_it_goes(machines: Machines, api: Api) -> None:

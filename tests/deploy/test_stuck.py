@@ -357,3 +357,17 @@ def test_what_controllers_fall_back_to_is_told() -> None:
         "Kueue has not admitted it (queue team)": "PodsReadyTimeout: not ready in 5m",
         "it has no volume (Lost)": "",
     }
+
+
+def test_of_a_volumes_troubles_the_last_counts() -> None:
+    one = starting(waiting("ContainerCreating"))
+    first = event(one, "FailedMount", 'MountVolume.SetUp failed for volume "keys" : secret "keys" not found', 1)
+    then = event(one, "FailedMount", 'Multi-Attach error for volume "pvc-1"', 2)
+    assert "attached to another node" in causes(Seen(pods=[one], events=[then, first]), lambda *_: ())[0].what
+
+
+def test_where_no_node_is_of_the_kind_that_is_the_reason() -> None:
+    message = "0/2 nodes are available: 1 Too many pods, 1 node(s) didn't match Pod's node affinity/selector."
+    nodes = [node("a", "ml.m5.large"), node("b", "ml.m5.large")]
+    fix = causes(Seen(pods=[unplaced(message)], nodes=nodes), lambda *_: ())[0].fix
+    assert fix.startswith("no node has node.kubernetes.io/instance-type=ml.p5en.48xlarge")
