@@ -18,6 +18,7 @@ import httpx2
 
 from hyperpd.deploy.apply import Api
 from tests.fakes import kubernetes
+from tests.fakes.kubernetes.controllers import Controllers
 
 Object = dict[str, Any]
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "Hi"}}]}
@@ -49,11 +50,12 @@ class Gate(httpx2.BaseTransport):
 
 
 class Stage:
-    """held: names of workloads that never become ready."""
+    """held: names of workloads that never become ready. controllers: play instead, where a test lets them."""
 
     def __init__(self, store: kubernetes.Store, url: str) -> None:
         self.store, self.url = store, url
         self.held: set[str] = set()
+        self.controllers: Controllers | None = None
         self.asked: list[tuple[str, Object]] = []
         self.answers: list[tuple[int, Object]] = [(200, ANSWER)]
         self.gate = Gate(self)
@@ -85,7 +87,9 @@ class Stage:
         return found - {"Namespace /default"}
 
     def play(self) -> None:
-        """What controllers do: every workload that is not held is ready."""
+        """What controllers do, in short: every workload that is not held is ready."""
+        if self.controllers:
+            return
         for kind in ("Deployment", "LeaderWorkerSet", "InferenceEndpointConfig"):
             for body in self.all(kind):
                 if body["metadata"]["name"] in self.held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -11,13 +12,20 @@ from typing import Any
 import pytest
 
 from hyperpd import recipe
+from hyperpd.cluster.aws import Aws
 from hyperpd.deploy import removal, revision, rollout
 from hyperpd.deploy.deployment import Deployment, deploy, want_of
+from hyperpd.deploy.kubernetes.fleet import COMPONENT
+from hyperpd.deploy.progress import Seen
 from hyperpd.deploy.wanted import want
 from hyperpd.errors import CloudError, NotReady, RecipeError
-from tests.deploy.stage import Killed, Stage, stage
+from tests.deploy.stage import ANSWER, Killed, Stage, stage
 from tests.fakes import kubernetes
+from tests.fakes.kubernetes.controllers import Controllers
+from tests.fakes.kubernetes.pods import Unschedulable, image_pull_back_off
 
+ENDPOINT = "gpt-oss-120b-p5en-4xtp4"
+ROLES = ("prefill", "decode")
 SETTINGS = ("image=example.com/hyperpd:1", "platform=eks")
 HOME = "hyperpd-engines"
 NAME = "tiny-cpu-1p1d"
@@ -71,6 +79,61 @@ def _from_nothing_to_an_answer(here: Stage) -> None:
         ("gateway", 2, 2),
     ]
     assert (status.ready, status.causes) == (True, ())
+
+
+@pytest.fixture
+def played(here: Stage, monkeypatch: pytest.MonkeyPatch) -> Controllers:
+    """Controllers, scheduler and operator, who work while hyperpd waits."""
+    here.controllers = Controllers(here.store)
+    monkeypatch.setattr(time, "sleep", lambda seconds: here.controllers and here.controllers.step())
+    return here.controllers
+
+
+def test_pods_come_up_and_drain(here: Stage, played: Controllers) -> None:
+    told: list[Any] = []
+    found = deployed(here, progress=told.append)
+    lines = [one.line() for one in told if isinstance(one, Seen)]
+    assert lines[0] == "prefill 0/1 ready, decode 0/1 ready, gateway 0/2 ready"
+    assert lines[-1] == "prefill 1/1 ready, decode 1/1 ready, gateway 2/2 ready"
+    found.scale({"decode": 2})
+    assert [len(here.api().list("Pod", HOME, {"app.kubernetes.io/component": role})) for role in ROLES] == [1, 2]
+    played.linger(*(one["metadata"]["name"] for one in here.all("Pod")))
+    with pytest.raises(NotReady, match=r"not gone within 0 s: Pod decode-.* in hyperpd-engines"):
+        found.delete(timeout_s=0)
+    played.linger()
+    found.delete()
+    assert {name for name in here.names() if not name.startswith("Event")} == set()
+
+
+def test_what_holds_pods_up_is_explained(here: Stage, played: Controllers) -> None:
+    played.script(Unschedulable("0/4 nodes are available: 4 Insufficient nvidia.com/gpu."), {COMPONENT: "prefill"})
+    played.script(image_pull_back_off("example.com/hyperpd:1"), {COMPONENT: "decode"})
+    deployed(here, wait=False)
+    played.settle()
+    with pytest.raises(NotReady) as why:
+        deployed(here, timeout_s=0)
+    said = str(why.value)
+    assert "not ready within 0 s: prefill 0/1 ready, decode 0/1 ready" in said
+    assert "nvidia.com/gpu" in said
+    assert "example.com/hyperpd:1" in said
+
+
+def test_the_operators_endpoint(here: Stage, played: Controllers, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def invoke(aws: Aws, service: str, operation: str, **sent: Any) -> dict[str, Any]:
+        asked.append((service, operation, sent["EndpointName"]))
+        return {"Body": io.BytesIO(json.dumps(ANSWER).encode())}
+
+    monkeypatch.setattr(Aws, "call", invoke)
+    found = deploy(ENDPOINT, here.api(), target="inference_operator")
+    assert asked == [("sagemaker-runtime", "invoke_endpoint", found.endpoint)]
+    assert found.revision.home == "hyperpd-endpoint"
+    assert f"invoke-endpoint --endpoint-name {found.endpoint} " in found.invoke()
+    played.endpoints.failing[found.endpoint or ""] = "model weights are not to be had"
+    played.settle()
+    with pytest.raises(NotReady, match=r"failed: endpoint 0/1 ready \(DeploymentFailed.*weights are not to be had"):
+        deploy(ENDPOINT, here.api(), target="inference_operator")
 
 
 def test_deployed_again_nothing_changes(here: Stage) -> None:
