@@ -13,7 +13,7 @@ import pytest
 
 from hyperpd import recipe
 from hyperpd.cluster.aws import Aws
-from hyperpd.deploy import removal, revision, rollout
+from hyperpd.deploy import ready, removal, revision, rollout
 from hyperpd.deploy.deployment import Deployment, deploy, want_of
 from hyperpd.deploy.kubernetes.fleet import COMPONENT
 from hyperpd.deploy.progress import Seen
@@ -130,6 +130,10 @@ def test_the_operators_endpoint(here: Stage, played: Controllers, monkeypatch: p
     assert asked == [("sagemaker-runtime", "invoke_endpoint", found.endpoint)]
     assert found.revision.home == "hyperpd-endpoint"
     assert f"invoke-endpoint --endpoint-name {found.endpoint} " in found.invoke()
+    (pod,) = here.all("Pod")[:1]
+    meta, container = pod["metadata"], pod["spec"]["containers"][0]["name"]
+    here.store.logs[meta["namespace"], meta["name"], container] = ["served"]
+    assert [line.text for line in found.logs("aggregated")].count("served") == 1
     played.endpoints.failing[found.endpoint or ""] = "model weights are not to be had"
     played.settle()
     with pytest.raises(NotReady, match=r"failed: endpoint 0/1 ready \(DeploymentFailed.*weights are not to be had"):
@@ -155,6 +159,9 @@ def test_a_changed_recipe_is_a_revision_and_what_it_leaves_behind_goes(here: Sta
     assert template in [field.path for field in what["Deployment decode in hyperpd-engines"].fields]
     assert here.gate.changes == []  # a plan changes nothing
     found = deployed(here, changed)
+    applied = [line for line in here.gate.changes if line.startswith("PATCH")]
+    different = [one for one in planned.changes if one.what in ("created", "changed")]
+    assert len(applied) == len(different) + 2  # and the revision's two states
     assert [one.number for one in found.history()] == [1, 2]
     assert old.replace("ConfigMap ", "").split(" in ")[0] not in "".join(here.names())
 
@@ -258,6 +265,27 @@ def test_a_gateway_that_is_not_there_yet_is_asked_again(here: Stage) -> None:
     assert len(here.asked) == 2
     here.answers = [(400, {"error": {"message": "no chat template"}})]
     with pytest.raises(NotReady, match=r"answers a request with 400: .*no chat template"):
+        deployed(here)
+
+
+def test_a_gateway_that_the_control_plane_does_not_reach(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "_ASK_S", 0.0)
+    here.store.backends["hyperpd", "gateway"] = "http://127.0.0.1:1"
+    with pytest.raises(NotReady, match=r"(?s)all is ready, but.*let the control plane in at port 8080"):
+        deployed(here)
+
+
+def test_a_gateway_for_one_namespace_is_not_asked_and_that_is_said(here: Stage) -> None:
+    told: list[Any] = []
+    deployed(here, NAME, "clients-namespace=apps", progress=told.append)
+    assert [one for one in told if "only pods of apps may call" in getattr(one, "text", "")]
+    assert here.asked == []
+
+
+def test_a_namespace_that_is_going_is_waited_for(here: Stage) -> None:
+    meta = {"name": "hyperpd", "deletionTimestamp": "2026-11-29T00:00:00Z", "finalizers": ["example.com/held"]}
+    here.store.put({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+    with pytest.raises(CloudError, match="Namespace hyperpd is being deleted: wait until it is gone"):
         deployed(here)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hyperpd.deploy import revision as revisions
+from hyperpd.deploy import stuck
 from hyperpd.deploy.apply import MANAGER, NOT_SERVED, Api, Object
 from hyperpd.deploy.difference import Change, Ref, fields, ref
 from hyperpd.deploy.progress import Step, Tell, silent
@@ -61,7 +62,8 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
     known = {ref(body) for one in before for body in one.objects}
     adopted = set(before[-1].adopted) if before else set()
     live: dict[Ref, Object] = {}
-    changes, objects, refused = [], [], []
+    changes, objects = [], []
+    refused: list[tuple[str, CloudError]] = []
     spaces = {one["metadata"]["name"] for one in wanted.objects if one["kind"] == "Namespace"}
     fresh = set()  # namespaces that are not there yet
     for body in wanted.objects:
@@ -69,8 +71,9 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
         try:
             found = api.get(*at)
             if found and found["metadata"].get("deletionTimestamp"):
+                said = f"{at} is being deleted"
                 refused.append(
-                    CloudError(f"{at} is being deleted: wait until it is gone, then deploy", code="Conflict")
+                    (f"{said}: wait until it is gone, then deploy", CloudError(said, operation=f"apply {at}"))
                 )
                 continue
             if found is None and at.kind == "Namespace":
@@ -91,7 +94,7 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
             if error.code == NOT_SERVED and at.kind in _OPTIONAL:
                 changes.append(Change(at, "left out", why=_OPTIONAL[at.kind]))
             elif error.code in ("NotFound", "Conflict", "Invalid", "BadRequest", "Forbidden", NOT_SERVED):
-                refused.append(error)
+                refused.append((f"{error}\n  try: {stuck.refused(body, error).fix}", error))
             else:
                 raise
         else:
@@ -208,14 +211,12 @@ def _source(revision: Revision) -> object:
     return revision.digest, revision.target, revision.settings, dict(revision.replicas), revision.objects
 
 
-def _all(refused: Sequence[CloudError]) -> CloudError:
-    lines = "\n".join(str(one) for one in refused)
-    hint = ""
-    if any(one.code == "Conflict" and "conflict with" in str(one) for one in refused):
-        hint = "\nSomebody else set these fields: --force takes them over"
-    count = f"{len(refused)} object{'s' * (len(refused) > 1)}"
-    said = f"the cluster would refuse {count}; nothing was changed:\n{lines}{hint}"
-    return CloudError(said, operation=refused[0].operation, code=refused[0].code)
+def _all(refused: Sequence[tuple[str, CloudError]]) -> CloudError:
+    lines, errors = [line for line, _ in refused], [error for _, error in refused]
+    if any(one.code == "Conflict" and "conflict with" in str(one) for one in errors):
+        lines.append("Somebody else set these fields: --force takes them over")
+    said = f"the cluster would refuse {len(refused)} object{'s' * (len(refused) > 1)}; nothing was changed:"
+    return CloudError("\n".join([said, *lines]), operation=errors[0].operation, code=errors[0].code)
 
 
 def _taken_back(
