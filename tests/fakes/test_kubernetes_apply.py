@@ -94,6 +94,8 @@ def test_conflicts_name_the_manager_and_the_field(api: httpx.Client) -> None:
     )
     forced = apply(api, deployment(replicas=5), "two", force="true")
     assert forced.json()["spec"]["replicas"] == 5
+    owners = {each["manager"]: each["fieldsV1"]["f:spec"] for each in forced.json()["metadata"]["managedFields"]}
+    assert ("f:replicas" in owners["one"], "f:replicas" in owners["two"]) == (False, True)
     assert "conflict with" in apply(api, deployment(), "one").json()["message"]  # two's now
 
 
@@ -156,6 +158,8 @@ def test_a_stale_version_conflicts_and_a_fresh_one_replaces(api: httpx.Client) -
 def test_status_is_written_at_its_own_path(api: httpx.Client) -> None:
     made = apply(api, {**deployment(), "status": {"replicas": 9}}).json()
     assert "status" not in made
+    posted = api.post(DEPLOYMENTS, json={**deployment("b"), "status": {"replicas": 9}}).json()
+    assert "status" not in posted
     answer = api.patch(f"{PATH}/status", json={"spec": {"replicas": 8}, "status": {"replicas": 2}}, headers=MERGE)
     assert (answer.json()["spec"]["replicas"], answer.json()["status"]) == (2, {"replicas": 2})
     assert answer.json()["metadata"]["generation"] == 1

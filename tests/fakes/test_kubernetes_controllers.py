@@ -127,6 +127,19 @@ def test_groups_are_made_whole_and_rolled_one_by_one(cluster: Controllers) -> No
     assert sorted(pod["metadata"]["name"] for pod in there(cluster)) == ["g-0", "g-0-1"]
 
 
+@pytest.mark.parametrize(("policy", "remade"), [(None, 2), ("None", 1)])
+def test_a_group_that_has_lost_a_pod_is_made_anew(policy: str | None, remade: int, cluster: Controllers) -> None:
+    body = group()
+    body["spec"]["leaderWorkerTemplate"] |= {"restartPolicy": policy} if policy else {}
+    create(cluster, body)
+    cluster.settle()
+    before = {pod["metadata"]["uid"] for pod in there(cluster)}
+    cluster.store.delete(kubernetes.place(f"{PODS}/g-1-1"))
+    cluster.settle()
+    assert len({pod["metadata"]["uid"] for pod in there(cluster)} - before) == remade
+    assert len(there(cluster)) == 4
+
+
 @pytest.mark.parametrize(
     ("state", "phase", "event"),
     [
@@ -266,4 +279,3 @@ def test_a_thread_keeps_the_cluster_at_rest(cluster: Controllers) -> None:
                 lambda: cluster.store.get(at).get("status", {}).get("availableReplicas") == 2, timeout=60
             )
     assert done
-    assert kubernetes.place(PODS).resource.kind == "Pod"

@@ -70,6 +70,45 @@ def test_some_fields_never_change(api: httpx.Client) -> None:
     assert "field is immutable" in refused["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (config_map("A_b"), 'metadata.name: Invalid value: "A_b": a lowercase RFC 1123 subdomain'),
+        (config_map("a" * 254), "must be no more than 253 characters"),
+        ({**config_map(), "metadata": meta("a", labels={"digest": "0" * 64})}, "must be no more than 63 characters"),
+        ({**config_map(), "metadata": meta("a", labels={"what": "a b"})}, "a valid label must be an empty string or"),
+        ({**config_map(), "metadata": meta("a", labels={"a b": ""})}, "name part must consist of"),
+        ({**config_map(), "metadata": meta("a", annotations={"a": "0" * 2**18})}, "metadata.annotations: Too long"),
+        (config_map(recipe="0" * (2**20 + 1)), "data: Too long: may not be more than 1048576 bytes"),
+    ],
+)
+def test_what_no_schema_says(body: Any, said: str, api: httpx.Client) -> None:
+    refused = api.post(CONFIGMAPS, json=body)
+    assert (refused.status_code, said in refused.json()["message"]) == (422, True)
+
+
+def test_a_selector_takes_its_own_pods(api: httpx.Client) -> None:
+    body = deployment()
+    body["spec"]["template"]["metadata"]["labels"] = {"app": "b"}
+    assert "`selector` does not match template `labels`" in api.post(DEPLOYMENTS, json=body).json()["message"]
+    body["spec"]["template"]["metadata"]["labels"] = {"app": "a", "x": "0" * 64}
+    assert "spec.template.labels: Invalid value" in api.post(DEPLOYMENTS, json=body).json()["message"]
+
+
+def test_an_immutable_config_map_stays(api: httpx.Client) -> None:
+    api.post(CONFIGMAPS, json={**config_map(x="1"), "immutable": True})
+    refused = api.patch(f"{CONFIGMAPS}/a", json={"data": {"x": "2"}}, headers=MERGE)
+    assert (refused.status_code, "field is immutable when" in refused.json()["message"]) == (422, True)
+    assert api.patch(f"{CONFIGMAPS}/a", json={"metadata": {"labels": {"x": "2"}}}, headers=MERGE).status_code == 200
+
+
+def test_a_secrets_text_is_kept_encoded(api: httpx.Client) -> None:
+    path = "/api/v1/namespaces/default/secrets"
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": meta("s"), "stringData": {"key": "word"}}
+    made = api.post(path, json=body).json()
+    assert (made["data"], made["type"], "stringData" in made) == ({"key": "d29yZA=="}, "Opaque", False)
+
+
 def test_a_webhook_denies(api: httpx.Client, store: kubernetes.Store) -> None:
     def deny(verb: str, at: kubernetes.Place, body: Any) -> str | None:
         return f"{verb} of {at.name} on a Sunday" if body["kind"] == "Deployment" else None

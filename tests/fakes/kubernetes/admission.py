@@ -1,7 +1,8 @@
 """Admission: what a server refuses of an object before it keeps it.
 
-Schemas are those of tests/deploy/schema.py. Whatever they refuse is 422 Invalid here; a real server answers 400
-or 500 for some unknown fields, by how they are sent, and drops them where nobody asked for strictness.
+Schemas are those of tests/deploy/schema.py; bounds.py has what they do not say. Whatever they refuse is 422 Invalid
+here; a real server answers 400 or 500 for some unknown fields, by how they are sent, and drops them where nobody asked
+for strictness.
 """
 
 from __future__ import annotations
@@ -11,20 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.deploy import schema as strict
+from tests.fakes.kubernetes import bounds
 from tests.fakes.kubernetes.refusal import Object, forbidden, invalid
 from tests.fakes.kubernetes.resources import Place
 
 Hook = Callable[[str, Place, Object], str | None]
-# What never changes once it is there, by kind.
-_IMMUTABLE = {
-    "Deployment": ("spec.selector",),
-    "StatefulSet": ("spec.selector", "spec.serviceName", "spec.volumeClaimTemplates"),
-    "Job": ("spec.selector", "spec.template", "spec.completions"),
-    "Service": ("spec.clusterIP",),
-    "Secret": ("type",),
-    "RoleBinding": ("roleRef",),
-    "PersistentVolumeClaim": ("spec.storageClassName", "spec.volumeName"),
-}
 
 
 @dataclass(slots=True)
@@ -42,18 +34,10 @@ class Admission:
                 raise forbidden(f'admission webhook "{name}" denied the request: {why}')
         if self.schemas and (problems := strict.problems(_held(at, new))):
             raise invalid(what, problems)
-        if old and (
-            fixed := [path for path in _IMMUTABLE.get(at.resource.kind, ()) if _at(old, path) != _at(new, path)]
-        ):
-            raise invalid(what, [f"{path}: Invalid value: field is immutable" for path in fixed])
+        if found := bounds.problems(new, old):
+            raise invalid(what, found)
 
 
 def _held(at: Place, body: Object) -> Object:
     """What the schemas speak of: the excerpts of custom resources have no status."""
     return body if "." not in at.resource.group else {key: value for key, value in body.items() if key != "status"}
-
-
-def _at(body: object, path: str) -> object:
-    for part in path.split("."):
-        body = body.get(part) if isinstance(body, dict) else None
-    return body

@@ -49,9 +49,7 @@ class Controllers:
         """One round; whether anything changed."""
         with self.store.changed:
             before = self.store.version
-            for pod in self.all("v1", "Pod"):
-                if pod["metadata"].get("deletionTimestamp") and pod["metadata"]["name"] not in self._lingering:
-                    self.store.finish(place_of(pod))
+            deleted = [pod for pod in self.all("v1", "Pod") if pod["metadata"].get("deletionTimestamp")]
             self.endpoints.step(self)
             for body in self.all("apps/v1", "Deployment"):
                 workloads.deployment(self, body)
@@ -61,6 +59,9 @@ class Controllers:
                 workloads.job(self, body)
             for pod in self.all("v1", "Pod"):
                 self._live(pod)
+            for pod in deleted:
+                if pod["metadata"]["name"] not in self._lingering:
+                    self.store.finish(place_of(pod))
             for body in self.all("policy/v1", "PodDisruptionBudget"):
                 workloads.budget(self, body)
             return self.store.version != before
@@ -80,8 +81,10 @@ class Controllers:
 
         def run() -> None:
             try:
-                while not ended.is_set():
+                while True:
                     with self.store.changed:
+                        if ended.is_set():
+                            return
                         if not self.step():
                             self.store.changed.wait()
             except BaseException as error:
@@ -102,14 +105,14 @@ class Controllers:
     def all(self, api_version: str, kind: str) -> list[Object]:
         return list(self.store.list(Place(resource_of(api_version, kind), "", ""))["items"])
 
-    def owned(self, owner: Object) -> list[Object]:
-        """The pods of a workload that are not deleted, and have not failed unless it is a Job."""
+    def owned(self, owner: Object, *, deleted: bool = False) -> list[Object]:
+        """The pods of a workload that are, or are not, deleted, and have not failed unless it is a Job."""
         uid = owner["metadata"]["uid"]
         return [
             pod
             for pod in self.all("v1", "Pod")
             if any(one["uid"] == uid for one in pod["metadata"].get("ownerReferences", ()))
-            and not pod["metadata"].get("deletionTimestamp")
+            and bool(pod["metadata"].get("deletionTimestamp")) == deleted
             and (owner["kind"] == "Job" or pod.get("status", {}).get("phase") != "Failed")
         ]
 

@@ -5,6 +5,7 @@ Of Kubernetes' kinds the commonest defaults, written out below; of custom resour
 
 from __future__ import annotations
 
+import base64
 import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -48,6 +49,8 @@ def filled(resource: Resource, body: Object) -> Object:
             _fill_service(new)
     if resource.kind == "Secret":
         new.setdefault("type", "Opaque")
+        for key, text in (new.pop("stringData", None) or {}).items():
+            new.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
     if resource.kind == "Namespace":
         new.setdefault("spec", {"finalizers": ["kubernetes"]})
         new["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = new["metadata"]["name"]

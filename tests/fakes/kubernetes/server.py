@@ -62,7 +62,10 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return None
         if not at.name:
-            return self.store.list(at, self.query)
+            listed = self.store.list(at, self.query)
+            if "." not in at.resource.group:  # of Kubernetes' own kinds, a list's items do not say what they are
+                listed["items"] = [_bare(each) for each in listed["items"]]
+            return listed
         if at.subresource == "scale":
             return subresources.scale(self.store, at)
         if at.subresource == "log":
@@ -222,6 +225,10 @@ def _refusal(fault: Fault) -> Refused:
         )
     said = "The server has received too many requests and has asked us to try again later"
     return Refused(HTTPStatus.TOO_MANY_REQUESTS, "TooManyRequests", said, retry_after_s=fault.retry_after_s)
+
+
+def _bare(body: Object) -> Object:
+    return {key: value for key, value in body.items() if key not in ("apiVersion", "kind")}
 
 
 def _by_name(at: Place, query: Mapping[str, str]) -> tuple[Place, Mapping[str, str]]:

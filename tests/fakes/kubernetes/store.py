@@ -17,6 +17,8 @@ from tests.fakes.kubernetes.refusal import Object, Refused, bad, conflict, inval
 from tests.fakes.kubernetes.resources import NAMESPACE, QUOTA, SUBRESOURCES, Place, place
 from tests.fakes.kubernetes.state import State, now
 
+_BORN = {"Namespace": {"phase": "Active"}, "Pod": {"phase": "Pending"}}  # the status a server gives a new object
+
 
 class Store(State):
     """Objects, and what may be done to them."""
@@ -135,7 +137,9 @@ class Store(State):
             if over := exceeded(key, new, self._beside(key), quotas):
                 raise over
         self.admission.check(verb, key, new, live)
-        if live and _content(new) == _content(live) and ownership.read(new) == ownership.read(live):
+        if verb == "create" and key.resource.kind in _BORN:
+            new["status"] = dict(_BORN[key.resource.kind])
+        if live and _content(new) == _content(live) and _owners(new) == _owners(live):
             return copy.deepcopy(live)
         return copy.deepcopy(new) if dry_run else self._commit(key, new, live)
 
@@ -178,3 +182,8 @@ def _check_version(at: Place, live: Object | None, meta: Mapping[str, str]) -> N
 
 def _content(body: Object) -> Object:
     return {**body, "metadata": {key: value for key, value in body["metadata"].items() if key != "managedFields"}}
+
+
+def _owners(body: Object) -> dict[ownership.Manager, set[fields.Path]]:
+    """Without the times: a server does not keep a write that changes nothing else."""
+    return {manager: owned.paths for manager, owned in ownership.read(body).items()}

@@ -50,13 +50,17 @@ def deployment(cluster: Controllers, body: Object) -> None:
 
 
 def groups(cluster: Controllers, body: Object) -> None:
-    """Groups of pods up to the replicas; a group of an older template is recreated when those after it are ready."""
+    """Groups of pods up to the replicas; a group of an older template is recreated when those after it are
+    ready, and by default one that has lost a pod."""
     spec, name = body["spec"], body["metadata"]["name"]
     digest, wanted = _digest(spec["leaderWorkerTemplate"]), spec.get("replicas", 1)
+    lost = {_group(pod) for pod in cluster.owned(body, deleted=True)}
+    if spec["leaderWorkerTemplate"].get("restartPolicy", "RecreateGroupOnPodRestart") == "RecreateGroupOnPodRestart":
+        _drop(cluster, [pod for pod in cluster.owned(body) if _group(pod) in lost])
     there = {pod["metadata"]["name"]: pod for pod in cluster.owned(body)}
     refused, by_group = "", dict[str, list[Object]]()
     for pod in there.values():
-        by_group.setdefault(pod["metadata"]["labels"][f"{objects.LWS}/group-index"], []).append(pod)
+        by_group.setdefault(_group(pod), []).append(pod)
     if not body["metadata"].get("deletionTimestamp"):
         for index in sorted(by_group, key=int):
             if int(index) >= wanted:
@@ -148,7 +152,7 @@ def _group_status(cluster: Controllers, body: Object, digest: str) -> Object:
     spec, name = body["spec"], body["metadata"]["name"]
     by_group: dict[str, list[Object]] = {}
     for pod in cluster.owned(body):
-        by_group.setdefault(pod["metadata"]["labels"][f"{objects.LWS}/group-index"], []).append(pod)
+        by_group.setdefault(_group(pod), []).append(pod)
     whole = sum(_whole(pods, spec) for pods in by_group.values())
     new = sum(all(pod["metadata"]["labels"][_REVISION] == digest for pod in pods) for pods in by_group.values())
     done = whole == new == len(by_group) == spec.get("replicas", 1)
@@ -169,6 +173,10 @@ def _group_status(cluster: Controllers, body: Object, digest: str) -> Object:
     selector = f"{objects.LWS}/name={name},{objects.LWS}/worker-index=0"
     status |= {"hpaPodSelector": selector, "observedGeneration": body["metadata"]["generation"]}
     return {**status, "conditions": conditions}
+
+
+def _group(pod: Object) -> str:
+    return str(pod["metadata"]["labels"][f"{objects.LWS}/group-index"])
 
 
 def _whole(pods: list[Object], spec: Object) -> bool:
