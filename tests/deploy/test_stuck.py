@@ -296,3 +296,19 @@ def test_words_that_say_what_the_code_says_are_left_out() -> None:
     found = causes(Seen(pods=[starting(crashed(137, "OOMKilled", restarts=1))]), lambda *_: ())
     assert found[0].why == ""
     assert "exit code 137: it took" in found[0].what  # the first time is not counted
+
+
+def test_a_maker_of_pods_that_may_not_be_read_is_known_by_its_event() -> None:
+    """And one whose kind was read, but which is gone, is no cause any more."""
+    old = {"kind": "ReplicaSet", "metadata": {"name": "prefill-old", "namespace": ENGINES, "uid": "uid-old"}}
+    said = event(
+        old,
+        "FailedCreate",
+        'Error creating: pods "x" is forbidden: exceeded quota: a, requested: b, used: c, limited: d',
+    )
+    found = causes(Seen([applied("Deployment", "prefill")], events=[said]), lambda *_: ())
+    assert [one.objects for one in found] == [(f"ReplicaSet {ENGINES}/prefill-old",)]
+    new = {"kind": "ReplicaSet", "metadata": {"name": "prefill-new", "namespace": ENGINES, "uid": "uid-new"}}
+    assert causes(Seen([new], events=[said]), lambda *_: ()) == []
+    made = event(old, "SuccessfulCreate", "Created pod: prefill-old-1", 9)
+    assert causes(Seen(events=[said, made]), lambda *_: ()) == []

@@ -102,12 +102,15 @@ def event(body: Object, reason: str, message: str, minute: int = 5, kind: str = 
 def node(name: str = NODE, instance_type: str = "ml.p5en.48xlarge", **allocatable: str) -> Object:
     """A node; its allocatable as p5en's, unless it is given: gpu, efa, hugepages."""
     names = {"gpu": "nvidia.com/gpu", "efa": "vpc.amazonaws.com/efa", "hugepages": "hugepages-2Mi"}
-    offers = {"gpu": "8", "efa": "16", "hugepages": "10256Mi"} | allocatable
+    offers = {"gpu": "8", "efa": "16", "hugepages": "10256Mi", "cpu": "191", "memory": "1800Gi"}
+    offers |= {"ephemeral-storage": "83Gi"} | allocatable
     return {
         "metadata": {
             "name": name,
             "labels": {
+                "kubernetes.io/hostname": name,
                 "node.kubernetes.io/instance-type": instance_type,
+                "topology.kubernetes.io/zone": "use2-az1",
                 "sagemaker.amazonaws.com/node-health-status": "Schedulable",
             },
         },

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from hyperpd.deploy.kubernetes.fleet import COMPONENT
 from hyperpd.deploy.stuck import pods, workloads
-from hyperpd.deploy.stuck.cause import Cause, LastLines, Seen, Stage, ready
+from hyperpd.deploy.stuck.cause import Cause, LastLines, Object, Seen, Stage, ready
 from hyperpd.deploy.stuck.refusals import refused
 from hyperpd.deploy.stuck.scheduling import selected
 
@@ -28,9 +28,17 @@ def causes(seen: Seen, last_lines: LastLines) -> list[Cause]:
         if own:
             meta = pod["metadata"]
             explained.add((str(meta.get("namespace", "")), str(meta.get("labels", {}).get(COMPONENT, ""))))
-    for body in seen.objects:
+    for body in [*seen.objects, *_makers(seen)]:
         found += workloads.of(body, seen, explained)
     return _once(found)
+
+
+def _makers(seen: Seen) -> list[Object]:
+    """What is known only by its event: makers of pods, of kinds that are not among the objects (may not be read)."""
+    given = {body.get("kind") for body in seen.objects}
+    about = [event["involvedObject"] for event in seen.events if event.get("reason") == "FailedCreate"]
+    unknown = {(one["kind"], one.get("namespace"), one["name"]): one for one in about if one["kind"] not in given}
+    return [{"kind": one["kind"], "metadata": one, "spec": {}, "status": {}} for one in unknown.values()]
 
 
 def _once(found: Iterable[Cause]) -> list[Cause]:

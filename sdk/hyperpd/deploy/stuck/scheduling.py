@@ -101,7 +101,6 @@ WHOLE = (
 
 def of_pod(pod: Object, seen: Seen) -> Iterator[Cause]:
     """At most one: a pod without a node has one last answer from the scheduler."""
-    placed = condition(pod, "PodScheduled")
     if pod.get("spec", {}).get("nodeName"):
         return
     gates = [str(one.get("name")) for one in pod.get("spec", {}).get("schedulingGates", ())]
@@ -109,8 +108,8 @@ def of_pod(pod: Object, seen: Seen) -> Iterator[Cause]:
         if not (set(gates) & set(_KUEUE_GATES) and _queued(pod, seen)):  # then the Workload says why
             yield _gated(pod, gates)
         return
-    message = str(placed.get("message", "")) or seen.said(pod, "FailedScheduling")
-    if placed.get("status") != "True" and message:
+    message = str(condition(pod, "PodScheduled").get("message", "")) or seen.said(pod, "FailedScheduling")
+    if message:
         yield unplaced(pod, message, seen.nodes)
 
 
