@@ -12,16 +12,34 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from hyperpd import recipe
 from hyperpd.deploy.apply import Api
+from hyperpd.deploy.deployment import Deployment, deploy
 from tests.fakes import kubernetes
 from tests.fakes.kubernetes.controllers import Controllers
 
 Object = dict[str, Any]
+NAME = "tiny-cpu-1p1d"
+SETTINGS = ("image=example.com/hyperpd:1", "platform=eks")
+HOME = "hyperpd-engines"
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "Hi"}}]}
+
+
+def deployed(here: Stage, what: str | Path = NAME, *settings: str, **given: Any) -> Deployment:
+    """What a user's program does."""
+    return deploy(what, here.api(), settings=(*SETTINGS, *settings), **given)
+
+
+def altered(folder: Path) -> Path:
+    """The same recipe with another limit: other pods."""
+    path = folder / "altered.yaml"
+    path.write_bytes(recipe.load(NAME).path.read_bytes().replace(b"max_len_tokens: 2048", b"max_len_tokens: 1024"))
+    return path
 
 
 class Killed(BaseException):

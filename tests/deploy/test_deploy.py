@@ -14,22 +14,17 @@ import pytest
 from hyperpd import recipe
 from hyperpd.cluster.aws import Aws
 from hyperpd.deploy import ready, removal, revision, rollout
-from hyperpd.deploy.deployment import Deployment, deploy, want_of
+from hyperpd.deploy.deployment import deploy, want_of
 from hyperpd.deploy.kubernetes.fleet import COMPONENT
 from hyperpd.deploy.progress import Seen
 from hyperpd.deploy.wanted import want
 from hyperpd.errors import CloudError, NotReady, RecipeError
-from tests.deploy.stage import ANSWER, Killed, Stage, stage
-from tests.fakes import kubernetes
+from tests.deploy.stage import ANSWER, HOME, NAME, SETTINGS, Stage, altered, deployed, stage
 from tests.fakes.kubernetes.controllers import Controllers
 from tests.fakes.kubernetes.pods import Unschedulable, image_pull_back_off
 
 ENDPOINT = "gpt-oss-120b-p5en-4xtp4"
 ROLES = ("prefill", "decode")
-SETTINGS = ("image=example.com/hyperpd:1", "platform=eks")
-HOME = "hyperpd-engines"
-NAME = "tiny-cpu-1p1d"
-_STATE = "hyperpd.io/revision-state"
 
 
 @pytest.fixture
@@ -46,14 +41,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
-    """The same recipe with another limit: other pods."""
-    path = tmp_path / "changed.yaml"
-    path.write_bytes(recipe.load(NAME).path.read_bytes().replace(b"max_len_tokens: 2048", b"max_len_tokens: 1024"))
-    return path
-
-
-def deployed(here: Stage, what: str | Path = NAME, *settings: str, **given: Any) -> Deployment:
-    return deploy(what, here.api(), settings=(*SETTINGS, *settings), **given)
+    return altered(tmp_path)
 
 
 def test_from_nothing_to_an_answer() -> None:
@@ -375,70 +363,6 @@ def test_a_removal_that_does_not_end_names_what_stays(here: Stage) -> None:
     here.store.put({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"containers": []}})
     with pytest.raises(NotReady, match="not gone within 0 s: Pod decode-0 in hyperpd-engines"):
         removal.remove(found.api, found.removal(), timeout_s=0)
-
-
-def test_killed_at_any_change_the_next_run_finishes(changed: Path) -> None:
-    """A first deployment and an update, each killed before every request that changes something; then run again.
-    Killed after one is killed before the next."""
-    with stage() as clean:
-        deployed(clean)
-        first, changes = _but_revisions(clean), len(clean.gate.changes)
-        deployed(clean, changed)
-        second, more = _but_revisions(clean), len(clean.gate.changes)
-    assert (changes > 20, more > 5) == (True, True)
-    for at in range(1, changes + 1):
-        with stage() as here:
-            with pytest.raises(Killed):
-                deploy(NAME, here.api(at), settings=SETTINGS)
-            found = deployed(here)
-            assert _but_revisions(here) == first, at
-            assert (found.revision.state, found.status().ready) == ("ready", True), at
-            if at > more:
-                continue
-            with pytest.raises(Killed):
-                deploy(changed, here.api(at), settings=SETTINGS)
-            assert (deployed(here, changed).revision.state, _but_revisions(here)) == ("ready", second), at
-
-
-def test_a_removal_killed_at_any_change_goes_on(here: Stage) -> None:
-    for at in range(1, 100):
-        deployed(here)
-        try:
-            Deployment.find(here.api(at), NAME).delete()
-            break
-        except Killed:
-            if revision.deployments(here.api()):  # else its namespace was going already, as the last thing
-                Deployment.find(here.api(), NAME).delete()
-            assert here.names() == set(), at
-    assert at > 20
-
-
-def test_where_an_answer_is_lost_its_object_is_taken_back_too(here: Stage) -> None:
-    here.store.faults.add(kubernetes.Fault(kubernetes.Effect.CUT_AFTER, 15, requests="PATCH (?!.*dryRun)"))
-    with pytest.raises(CloudError, match=r"(?s)RemoteProtocolError.*is deleted again: Namespace"):
-        deployed(here)
-    assert here.names() == set()
-
-
-def _but_revisions(here: Stage) -> set[str]:
-    return {name for name in here.names() if "hyperpd-revision-" not in name}
-
-
-def test_one_that_was_cut_off_is_named(here: Stage) -> None:
-    with pytest.raises(Killed):
-        deploy(NAME, here.api(6), settings=SETTINGS)
-    planned = rollout.plan(here.api(), want(recipe.load(NAME), "kubernetes", SETTINGS))
-    assert [note for note in planned.notes if note.startswith("revision 1 was cut off")]
-
-
-def test_two_at_once(here: Stage) -> None:
-    wanted = want(recipe.load(NAME), "kubernetes", SETTINGS)
-    first, second = rollout.plan(here.api(), wanted), rollout.plan(here.api(), wanted)
-    rollout.apply(here.api(), first)
-    before = here.names()
-    with pytest.raises(CloudError, match="somebody else wrote revision 1"):
-        rollout.apply(here.api(), second)
-    assert here.names() == before
 
 
 def test_targets_that_are_not_applied_name_what_does(here: Stage) -> None:

@@ -156,9 +156,9 @@ class Wait:
                 raise NotReady(said)
             if b"trying to reach service" in content and time.monotonic() - began_s >= _ASK_S:
                 raise NotReady(
-                    f"all is ready, but the API server does not reach it: {said}\nThe machines' security group has to let"
-                    f" the control plane in at port {port}; to ask without it: kubectl --namespace {namespace}"
-                    f" port-forward service/{name} {port}"
+                    f"all is ready, but the API server does not reach it: {said}\nThe machines' security group has to"
+                    f" let the control plane in at port {port}; to ask without it:"
+                    f" kubectl --namespace {namespace} port-forward service/{name} {port}"
                 )
             self._pause(said)
 

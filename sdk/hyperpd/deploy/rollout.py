@@ -71,10 +71,8 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
         try:
             found = api.get(*at)
             if found and found["metadata"].get("deletionTimestamp"):
-                said = f"{at} is being deleted"
-                refused.append(
-                    (f"{said}: wait until it is gone, then deploy", CloudError(said, operation=f"apply {at}"))
-                )
+                error = CloudError(f"{at} is being deleted", operation=f"apply {at}")
+                refused.append((f"{error}: wait until it is gone, then deploy", error))
                 continue
             if found is None and at.kind == "Namespace":
                 fresh.add(at.name)
