@@ -45,11 +45,14 @@ def test_killed_at_any_change_the_next_run_finishes(tmp_path: Path) -> None:
                 continue
             with pytest.raises(Killed):
                 deploy(changed, here.api(at), settings=SETTINGS)
-            assert (deployed(here, changed).revision.state, _but_revisions(here)) == ("ready", second), at
+            if at % 2:  # go on, or back: what the one that was cut off made goes
+                assert (deployed(here, changed).revision.state, _but_revisions(here)) == ("ready", second), at
+            else:
+                assert (deployed(here).revision.state, _but_revisions(here)) == ("ready", first), at
 
 
 def test_a_removal_killed_at_any_change_goes_on(here: Stage) -> None:
-    for at in range(1, 100):
+    for at in range(1, 100, 2):
         deployed(here)
         try:
             Deployment.find(here.api(at), NAME).delete()
