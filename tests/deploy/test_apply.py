@@ -107,7 +107,7 @@ def test_scale_and_merge(api: Api, store: kubernetes.Store) -> None:
 
 def test_a_missing_right_and_a_policy_are_told_apart(api: Api, store: kubernetes.Store) -> None:
     store.admission.webhooks["limits.example.com"] = lambda verb, at, body: "no"
-    with pytest.raises(CloudError, match="denied the request: no$"):
+    with pytest.raises(CloudError, match=r"denied the request: no$"):
         api.create(SERVICE)
     store.access.denied.add(("create", "services"))
     with pytest.raises(CloudError, match=r"(?s)cannot create resource.*Your user lacks this right"):
