@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -193,6 +194,26 @@ def test_a_node_without_a_machine_is_told(machines: Machines, api: Api) -> None:
     missing = Node("", "logical-1", "prefill", "ml.p5en.48xlarge", "Pending", "", "", None)
     _drain(machines, api, missing)
     assert machines.told == ["drain: node prefill/logical-1 is not in Kubernetes: nothing runs on it"]
+
+
+def test_a_pod_that_ends_slowly_is_waited_for_and_no_worker_any_more(machines: Machines, api: Api) -> None:
+    """Its engine still answers: Ready, until it is gone."""
+    a, b = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
+    machines.controllers.linger(*(pod["metadata"]["name"] for pod in machines.pods()))
+    machines.node("c", 1)
+    with pytest.raises(NotReady, match=r"the last ready prefill") as caught:
+        _drain(machines, api, a, b)
+    assert re.search(r"prefill-\S+ to end \(within \d+ s\)\n", str(caught.value))
+    assert len([one for one in machines.store.requests if one.endswith("/eviction")]) == 1
+
+
+def test_a_node_of_another_name_is_known_by_its_machine(machines: Machines, api: Api) -> None:
+    node = machines.node("a")
+    there = parts.node("ip-10-0-0-1") | {"apiVersion": "v1", "kind": "Node"}
+    machines.store.delete(place("/api/v1/nodes/hyperpod-i-a"))
+    machines.store.put({**there, "spec": {"providerID": "aws:///use2-az1/sagemaker/cluster/hyperpod-abc-i-a"}})
+    assert _drain(machines, api, node) == ["ip-10-0-0-1"]
 
 
 def test_a_group_of_pods_is_one_worker(machines: Machines, api: Api) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from types import ModuleType
@@ -40,6 +41,7 @@ from tests.deploy.stuck.parts import (
     unplaced,
     waiting,
 )
+from tests.deploy.stuck.places import PLACES
 
 REFUSALS = (
     (
@@ -312,3 +314,23 @@ def test_a_maker_of_pods_that_may_not_be_read_is_known_by_its_event() -> None:
     assert causes(Seen([new], events=[said]), lambda *_: ()) == []
     made = event(old, "SuccessfulCreate", "Created pod: prefill-old-1", 9)
     assert causes(Seen(events=[said, made]), lambda *_: ()) == []
+
+
+@pytest.mark.parametrize("case", [one for one in PLACES if one.seen.nodes], ids=lambda case: case.name)
+def test_the_order_of_the_schedulers_reasons_says_nothing(case: Case) -> None:
+    """It counts them in the order of their texts."""
+    pod_ = copy.deepcopy(case.seen.pods[0])
+    said = pod_["status"]["conditions"][0]
+    head, _, rest = said["message"].partition(": ")
+    reasons, stop, tail = rest.partition(". preemption")
+    parts = re.split(r", (?=\d )", reasons)
+    said["message"] = f"{head}: {', '.join(reversed(parts))}{stop}{tail}"
+    turned = causes(Seen(pods=[pod_], nodes=case.seen.nodes), lambda *_: ())
+    words = [{word.strip(":;") for word in found[0].fix.split()} for found in (turned, _lines(case))]
+    assert words[0] == words[1]
+
+
+def test_only_what_fits_is_proposed() -> None:
+    by_name = {case.name: _lines(case)[0].fix for case in PLACES}
+    assert "platform" not in by_name["instance type"]
+    assert by_name["a resource of others"] == "none of them offers example.com/licence"

@@ -175,6 +175,33 @@ PLACES = (
         f"kubectl describe pvc -n {ENGINES}",
         "0/6 nodes are available: pod has unbound immediate PersistentVolumeClaims.",
     ),
+    _unplaced(
+        "a resource of others",
+        "2 are short of example.com/licence",
+        "none of them offers example.com/licence",
+        f"2 Insufficient example.com/licence, {_SELECTOR}",
+    ),
+    _unplaced(
+        "two reasons of one meaning",
+        "of 6 nodes 2 are taken by the other role",
+        "hyperpd cluster scale",
+        "1 node(s) didn't match pod anti-affinity rules, 1 node(s) didn't satisfy existing pods anti-affinity rules,"
+        f" {_SELECTOR}",
+    ),
+    _unplaced(
+        "a reason nobody knows",
+        "of 6 nodes 2: node(s) had a bad day",
+        "add nodes",
+        f"2 node(s) had a bad day, {_SELECTOR}",
+    ),
+    Case(
+        "a message nobody knows",
+        Stage.UNPLACED,
+        "no node takes it",
+        "add nodes",
+        Seen(pods=[unplaced("running PreBind plugin VolumeBinding: binding volumes: timed out")]),
+        why="binding volumes: timed out",
+    ),
     Case(
         "Kueue's gate",
         Stage.UNPLACED,
