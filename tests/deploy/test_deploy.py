@@ -296,7 +296,7 @@ def test_scaling_restarts_nobody_and_is_not_undone_silently(here: Stage) -> None
     assert after["spec"] == before["spec"] | {"replicas": 3}
     assert (scaled.revision.number, dict(scaled.revision.replicas)) == (2, {"prefill": 3})
     planned = rollout.plan(here.api(), want(recipe.load(NAME), "kubernetes", SETTINGS))
-    assert [note for note in planned.notes if "hyperpd scale set prefill=3" in note]
+    assert [note for note in planned.notes if "prefill goes from 3, which hyperpd scale set, to the recipe's 1" in note]
     assert [str(field) for one in planned.changes for field in one.fields] == ["~ spec.replicas: 3 → 1"]
     assert not planned.again
 

@@ -15,7 +15,7 @@ from hyperpd.deploy.apply import MANAGER, NOT_SERVED, Api, Object
 from hyperpd.deploy.difference import Change, Ref, fields, ref
 from hyperpd.deploy.progress import Step, Tell, silent
 from hyperpd.deploy.revision import Revision
-from hyperpd.deploy.wanted import Wanted
+from hyperpd.deploy.wanted import Wanted, counts
 from hyperpd.errors import CloudError
 
 _OPTIONAL = {"PodMonitor": "the cluster has no Prometheus Operator, so nothing scrapes metrics"}
@@ -190,10 +190,11 @@ def _notes(wanted: Wanted, before: Sequence[Revision], fresh: Sequence[str], ado
         yield f"revision {last.number} was cut off ({last.line()}): this finishes it, or puts its own in its place"
     if last and last.name != wanted.name:
         yield f"{wanted.home} runs {last.name}: this puts {wanted.name} in its place"
+    own = counts(wanted.parsed)
     for role, count in (last.replicas if last else {}).items():
-        if wanted.replicas.get(role) != count:
-            keep = f"to keep it, write {role}.replicas: {count}"
-            yield f"hyperpd scale set {role}={count}; now the recipe decides again: {keep}"
+        if role not in wanted.replicas and own.get(role) != count:
+            said = f"{role} goes from {count}, which hyperpd scale set, to the recipe's {own.get(role, 0)}"
+            yield f"{said}: to keep {count}, write {role}.replicas: {count}"
     if fresh:
         yield f"the server has not tried what goes into {' and '.join(fresh)}: there is no such namespace yet"
     for at in adopted:
