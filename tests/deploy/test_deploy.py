@@ -330,13 +330,17 @@ def test_an_autoscaled_role_is_not_scaled_by_hand_and_keeps_its_number(here: Sta
     assert after["spec"]["replicas"] == 3
 
 
-def test_the_last_revisions_are_kept(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_revisions_are_kept(here: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert revision.KEPT == 10
     monkeypatch.setattr(revision, "KEPT", 2)  # ten take their time
-    for number in range(4):
-        deployed(here, NAME, f"monitoring_namespace=m{number}")
+    text = recipe.load(NAME).path.read_bytes()
+    for number in range(4):  # nobody waits, so nothing is ever ready
+        (path := tmp_path / "recipe.yaml").write_bytes(text + b"# %d" % number)
+        deployed(here, path, wait=False)
     found = revision.history(here.api(), HOME)
     assert [one.number for one in found] == [3, 4]
+    recipes = [name for name in here.names() if name.startswith(f"ConfigMap {HOME}/recipe-")]
+    assert {name[-12:] for name in recipes} == {one.digest[:12] for one in found}
     with pytest.raises(RecipeError, match=r"revision 1: .*\n.*it is not kept; the last 2 are: 3, 4"):
         revision.numbered(found, 1)
 

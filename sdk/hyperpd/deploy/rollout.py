@@ -144,16 +144,15 @@ def apply(api: Api, plan: Plan, tell: Tell = silent, *, force: bool = False) -> 
             raise _taken_back(api, revision, made, error, tell, written=written) from None
         raise _half(api, revision, plan.complete, error, written=written) from None
     _delete(api, [one.ref for one in plan.changes if one.what == "deleted" and one.ref.kind != _LATE], tell)
-    return revisions.mark(api, revision, "applied")
+    revision = revisions.mark(api, revision, "applied")
+    _prune(api, revision, tell)
+    return revision
 
 
 def finish(api: Api, plan: Plan, revision: Revision, tell: Tell = silent) -> Revision:
-    """It is ready: what only older pods used goes, and revisions but the last ten."""
+    """It is ready: what only older pods used goes."""
     _delete(api, [one.ref for one in plan.changes if one.what == "deleted" and one.ref.kind == _LATE], tell)
-    if revision.state != "ready":
-        revision = revisions.mark(api, revision, "ready")
-    revisions.prune(api, revision.home)
-    return revision
+    return revision if revision.state == "ready" else revisions.mark(api, revision, "ready")
 
 
 def _as_scaled(body: Object, found: Object | None, objects: Sequence[Object]) -> Object:
@@ -249,6 +248,16 @@ def _half(api: Api, revision: Revision, good: Revision, error: CloudError, *, wr
         f" hyperpd deploy {revision.name} --revision {good.number}"
     )
     return CloudError(f"{error}\n{said}", operation=error.operation, code=error.code)
+
+
+def _prune(api: Api, revision: Revision, tell: Tell) -> None:
+    """Keep the last revisions only; what none of them knows goes with the others."""
+    history = revisions.history(api, revision.home)
+    old, kept = history[: -revisions.KEPT], history[-revisions.KEPT :]
+    known = {ref(body) for one in kept for body in one.objects} | set(revision.adopted)
+    for one in old:
+        _delete(api, [at for at in map(ref, one.objects) if at.kind == _LATE and at not in known], tell)
+        api.delete(*revisions.ref(one))
 
 
 def _delete(api: Api, refs: Sequence[Ref], tell: Tell) -> None:
