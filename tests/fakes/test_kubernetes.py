@@ -20,7 +20,7 @@ def store() -> kubernetes.Store:
 
 @pytest.fixture
 def api(store: kubernetes.Store) -> Iterator[httpx.Client]:
-    with kubernetes.serve(store) as url, httpx.Client(base_url=url) as client:
+    with kubernetes.serve(store) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 

@@ -16,7 +16,7 @@ PATH = f"{DEPLOYMENTS}/a"
 
 @pytest.fixture
 def api() -> Iterator[httpx.Client]:
-    with kubernetes.serve(kubernetes.Store()) as url, httpx.Client(base_url=url) as client:
+    with kubernetes.serve(kubernetes.Store()) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 

@@ -7,7 +7,6 @@ for strictness.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from tests.deploy import schema as strict
 from tests.fakes.kubernetes import bounds
 from tests.fakes.kubernetes.refusal import Object, forbidden, invalid
 from tests.fakes.kubernetes.resources import Place
+from tests.fakes.kubernetes.state import copied
 
 Hook = Callable[[str, Place, Object], str | None]
 
@@ -30,7 +30,7 @@ class Admission:
         """Raises Refused for what is not to be kept."""
         what = f'{at.resource.qualified_kind} "{new["metadata"]["name"]}"'
         for name, hook in self.webhooks.items():
-            if why := hook(verb, at, copy.deepcopy(new)):
+            if why := hook(verb, at, copied(new)):
                 raise forbidden(f'admission webhook "{name}" denied the request: {why}')
         if self.schemas and (problems := strict.problems(_held(at, new))):
             raise invalid(what, problems)

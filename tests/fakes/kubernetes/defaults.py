@@ -6,7 +6,6 @@ Of Kubernetes' kinds the commonest defaults, written out below; of custom resour
 from __future__ import annotations
 
 import base64
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from tests.deploy import schema as strict
 from tests.fakes.kubernetes import fields
 from tests.fakes.kubernetes.refusal import Object
 from tests.fakes.kubernetes.resources import Resource
+from tests.fakes.kubernetes.state import copied
 
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}
 _SPECS: Mapping[str, Object] = {
@@ -40,7 +40,7 @@ _PROBE: Object = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 
 
 def filled(resource: Resource, body: Object) -> Object:
     """The object with its defaults; what it says itself stays."""
-    new = copy.deepcopy(body)
+    new = copied(body)
     if "." in resource.group:
         _fill_by_schema(new, fields.schema_of(resource))
     elif "spec" in new:
@@ -61,7 +61,7 @@ def filled(resource: Resource, body: Object) -> Object:
 
 def _fill(value: Object, defaults: Mapping[str, Any]) -> None:
     for key, default in defaults.items():
-        value.setdefault(key, copy.deepcopy(default))
+        value.setdefault(key, copied(default))
 
 
 def _pod_specs(resource: Resource, body: Object) -> Iterator[Object]:
@@ -118,7 +118,7 @@ def _fill_by_schema(value: Any, schema: Mapping[str, Any]) -> None:
     elif isinstance(value, dict):
         for name, inner in schema.get("properties", {}).items():
             if name not in value and "default" in inner:
-                value[name] = copy.deepcopy(inner["default"])
+                value[name] = copied(inner["default"])
             if name in value and name != "metadata":
                 _fill_by_schema(value[name], inner)
         if isinstance(others := schema.get("additionalProperties"), dict):

@@ -8,7 +8,6 @@ granular and lists atomic.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from tests.deploy import schema as strict
 from tests.fakes.kubernetes.refusal import Refused
 from tests.fakes.kubernetes.resources import Resource
+from tests.fakes.kubernetes.state import copied
 
 Schema = Mapping[str, Any]
 Path = tuple[str, ...]  # elements in FieldsV1's form: f:name, k:{"name":"a"}, v:"a"
@@ -55,13 +55,13 @@ def flatten(value: Any, schema: Schema, path: Path = ()) -> dict[Path, Any]:
 def merge(live: Any, given: Any, schema: Schema, path: Path = ()) -> Any:
     """`given` laid over `live`; entries of a list of entries keep the order of `live`, new ones follow."""
     if _kind(given, schema) != _kind(live, schema) or _kind(given, schema) == "leaf":
-        return copy.deepcopy(given)
+        return copied(given)
     old = {element: (child, inner) for element, child, inner in _children(live, schema, path)}
     new = {element: (child, inner) for element, child, inner in _children(given, schema, path)}
     merged = {element: child for element, (child, _) in old.items()}
     for element, (child, inner) in new.items():
         known = element in old
-        merged[element] = merge(old[element][0], child, inner, (*path, element)) if known else copy.deepcopy(child)
+        merged[element] = merge(old[element][0], child, inner, (*path, element)) if known else copied(child)
     if isinstance(given, list):
         return list(merged.values())
     return {element[2:]: child for element, child in merged.items()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Any
 
 from tests.fakes.kubernetes.refusal import Object, Refused, bad, missing
 from tests.fakes.kubernetes.resources import NAMESPACE, Place, resource_of
@@ -51,7 +51,7 @@ class State:
         at = place_of(body)
         with self.changed:
             before = self._objects.get(at)
-            return self._commit(at, self._stamp(at, copy.deepcopy(body), before), before)
+            return self._commit(at, self._stamp(at, copied(body), before), before)
 
     def has(self, at: Place) -> bool:
         with self.changed:
@@ -59,7 +59,7 @@ class State:
 
     def get(self, at: Place) -> Object:
         with self.changed:
-            return copy.deepcopy(self._live(at))
+            return copied(self._live(at))
 
     def list(self, at: Place, query: Mapping[str, str] | None = None) -> Object:
         """All of a kind; of one namespace where the path names one; those that the selectors take; by `limit` in pages
@@ -81,12 +81,12 @@ class State:
                 found = found[:limit]
                 token = json.dumps([self._version, *found[-1][:2]]).encode()
                 meta["continue"] = base64.urlsafe_b64encode(token).decode()
-            return {**said, "metadata": meta, "items": [copy.deepcopy(body) for _, _, body in found]}
+            return {**said, "metadata": meta, "items": [copied(body) for _, _, body in found]}
 
     def find(self, uid: str) -> Object | None:
         """The object with this uid."""
         with self.changed:
-            return next((copy.deepcopy(one) for one in self._objects.values() if one["metadata"]["uid"] == uid), None)
+            return next((copied(one) for one in self._objects.values() if one["metadata"]["uid"] == uid), None)
 
     def compact(self) -> None:
         """Forget every change until now: whoever asks from an earlier version is told that it is gone."""
@@ -157,9 +157,9 @@ class State:
         else:
             self._objects[key] = body
         said = "DELETED" if finished else "MODIFIED" if before else "ADDED"
-        self.log.append(Change(self._version, said, key, copy.deepcopy(body), before))
+        self.log.append(Change(self._version, said, key, copied(body), before))
         self.changed.notify_all()
-        return copy.deepcopy(body)
+        return copied(body)
 
     def _ends_later(self, key: Place, body: Object) -> bool:
         """Whether a deleted pod is still being ended by its node."""
@@ -194,6 +194,13 @@ def place_of(body: Object) -> Place:
 
 def _spec(body: Object) -> Object:
     return {key: value for key, value in body.items() if key not in ("metadata", "status")}
+
+
+def copied(value: Any) -> Any:
+    """A copy of an object in JSON's terms; several times faster than copy.deepcopy."""
+    if isinstance(value, dict):
+        return {key: copied(each) for key, each in value.items()}
+    return [copied(each) for each in value] if isinstance(value, list) else value
 
 
 def now() -> str:

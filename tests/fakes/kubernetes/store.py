@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
@@ -15,7 +14,7 @@ from tests.fakes.kubernetes.faults import Faults
 from tests.fakes.kubernetes.quota import exceeded
 from tests.fakes.kubernetes.refusal import Object, Refused, bad, conflict, invalid, missing
 from tests.fakes.kubernetes.resources import NAMESPACE, QUOTA, SUBRESOURCES, Place, place
-from tests.fakes.kubernetes.state import State, now
+from tests.fakes.kubernetes.state import State, copied, now
 
 _BORN = {"Namespace": {"phase": "Active"}, "Pod": {"phase": "Pending"}}  # the status a server gives a new object
 
@@ -140,8 +139,8 @@ class Store(State):
         if verb == "create" and key.resource.kind in _BORN:
             new["status"] = dict(_BORN[key.resource.kind])
         if live and _content(new) == _content(live) and _owners(new) == _owners(live):
-            return copy.deepcopy(live)
-        return copy.deepcopy(new) if dry_run else self._commit(key, new, live)
+            return copied(live)
+        return copied(new) if dry_run else self._commit(key, new, live)
 
     def _updater(self, at: Place, manager: str) -> ownership.Manager:
         return ownership.Manager(manager, "Update", at.resource.api_version, at.subresource)
@@ -150,7 +149,7 @@ class Store(State):
 def merged(live: object, patch: object) -> Object:
     """RFC 7386."""
     if not isinstance(patch, dict):
-        return copy.deepcopy(patch)  # type: ignore[return-value]
+        return copied(patch)  # type: ignore[return-value]
     new = dict(live) if isinstance(live, dict) else {}
     for key, value in patch.items():
         if value is None:
