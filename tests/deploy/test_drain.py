@@ -91,6 +91,20 @@ def test_the_last_worker_is_refused_before_anything_changes(machines: Machines, 
     assert not [one for one in machines.store.requests if not one.startswith("GET")]
 
 
+def test_a_node_that_others_cordoned_takes_no_worker(machines: Machines, api: Api) -> None:
+    a, b = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
+    machines.node("c", unschedulable=True)
+    with pytest.raises(RecipeError, match="no other node takes one"):
+        _drain(machines, api, a, b)
+
+
+def test_a_pod_that_failed_is_not_waited_for(machines: Machines, api: Api) -> None:
+    a = machines.node("a")
+    machines.store.put(parts.pod(node="hyperpod-i-a", phase="Failed") | {"apiVersion": "v1", "kind": "Pod"})
+    assert _drain(machines, api, a) == ["a"]
+
+
 def test_one_alone_is_refused_since_none_would_come_before_it_goes(machines: Machines, api: Api) -> None:
     a = machines.node("a")
     machines.role("prefill", 1)

@@ -25,6 +25,7 @@ from hyperpd.deploy.stuck import (
 )
 from hyperpd.errors import CloudError
 from tests.deploy.stuck import CASES, Case
+from tests.deploy.stuck.controllers import CLAIM, HPA, KEDA, KUEUE
 from tests.deploy.stuck.parts import (
     ENGINES,
     NODE,
@@ -334,3 +335,25 @@ def test_only_what_fits_is_proposed() -> None:
     by_name = {case.name: _lines(case)[0].fix for case in PLACES}
     assert "platform" not in by_name["instance type"]
     assert by_name["a resource of others"] == "none of them offers example.com/licence"
+
+
+def test_controllers_that_are_well_or_explained_are_no_cause() -> None:
+    off = condition("ScalingActive", "False", "ScalingDisabled", "scaling is disabled since the replica count is zero")
+    asleep = {**HPA, "status": {"conditions": [off]}}
+    done = {**KUEUE, "status": {"conditions": [condition("Finished", "True", "Succeeded", "")]}}
+    assert causes(Seen([asleep, done]), lambda *_: ()) == []
+    group = applied("LeaderWorkerSet", "prefill-groups", "deepseek-r1-p5en-1p1d", readyReplicas=0)
+    found = causes(Seen([group], [starting(crashed(2))]), lambda *_: ())
+    assert [one.stage for one in found] == [Stage.ENDED]  # the pods say why
+
+
+def test_what_controllers_fall_back_to_is_told() -> None:
+    fallen = {**KEDA, "status": {"conditions": [condition("Fallback", "True", "FallbackExists", "1 scaler failed")]}}
+    put_out = {**KUEUE, "status": {"conditions": [condition("Evicted", "True", "PodsReadyTimeout", "not ready in 5m")]}}
+    lost = {**CLAIM, "status": {"phase": "Lost"}}
+    found = causes(Seen([fallen, put_out, lost]), lambda *_: ())
+    assert {one.what: one.why for one in found} == {
+        "KEDA cannot scale by it": "FallbackExists: 1 scaler failed",
+        "Kueue has not admitted it (queue team)": "PodsReadyTimeout: not ready in 5m",
+        "it has no volume (Lost)": "",
+    }

@@ -26,23 +26,23 @@ _LEADER["metadata"] |= {
     "labels": {"leaderworkerset.sigs.k8s.io/name": "prefill-groups", "leaderworkerset.sigs.k8s.io/group-index": "0"}
 }
 _LEADER["status"]["conditions"] = [condition("Ready", "True", "", "")]
-_HPA = {
+HPA = {
     "apiVersion": "autoscaling/v2",
     "kind": "HorizontalPodAutoscaler",
     "metadata": {"name": "keda-hpa-prefill", "namespace": ENGINES, "uid": "uid-hpa"},
 }
-_KEDA = {
+KEDA = {
     "apiVersion": "keda.sh/v1alpha1",
     "kind": "ScaledObject",
     "metadata": {"name": "prefill", "namespace": ENGINES, "uid": "uid-so"},
 }
-_KUEUE = {
+KUEUE = {
     "apiVersion": "kueue.x-k8s.io/v1beta1",
     "kind": "Workload",
     "spec": {"queueName": "team"},
     "metadata": {"name": "pod-group", "namespace": ENGINES, "uid": "uid-wl"},
 }
-_CLAIM = {
+CLAIM = {
     "apiVersion": "v1",
     "kind": "PersistentVolumeClaim",
     "status": {"phase": "Pending"},
@@ -53,7 +53,7 @@ _CLAIM = {
 def _queued(name: str, fix: str, said: str, reason: str = "Pending") -> Case:
     status = {"conditions": [condition("QuotaReserved", "False", reason, said)]}
     return Case(
-        name, Stage.UNMADE, "Kueue has not admitted it (queue team)", fix, Seen([_KUEUE | {"status": status}]), why=said
+        name, Stage.UNMADE, "Kueue has not admitted it (queue team)", fix, Seen([KUEUE | {"status": status}]), why=said
     )
 
 
@@ -165,7 +165,7 @@ CONTROLLERS = (
         "describe hpa keda-hpa-prefill",
         Seen(
             [
-                _HPA
+                HPA
                 | {
                     "status": {
                         "conditions": [
@@ -189,7 +189,7 @@ CONTROLLERS = (
         "option prometheus",
         Seen(
             [
-                _KEDA
+                KEDA
                 | {
                     "status": {
                         "conditions": [
@@ -206,7 +206,7 @@ CONTROLLERS = (
         ),
         why="no such host",
     ),
-    Case("no KEDA", Stage.UNMADE, "KEDA has not looked", "keda-operator", Seen([_KEDA])),
+    Case("no KEDA", Stage.UNMADE, "KEDA has not looked", "keda-operator", Seen([KEDA])),
     _queued(
         "Kueue's quota",
         "nominalQuota",
@@ -220,7 +220,7 @@ CONTROLLERS = (
         Stage.UNPLACED,
         "it has no volume (Pending)",
         "claimRef",
-        Seen([_CLAIM], events=[event(_CLAIM, "ProvisioningFailed", 'storageclass.storage.k8s.io "fsx" not found')]),
+        Seen([CLAIM], events=[event(CLAIM, "ProvisioningFailed", 'storageclass.storage.k8s.io "fsx" not found')]),
         why='storageclass.storage.k8s.io "fsx" not found',
     ),
 )
