@@ -12,15 +12,34 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from hyperpd import recipe
 from hyperpd.deploy.apply import Api
+from hyperpd.deploy.deployment import Deployment, deploy
 from tests.fakes import kubernetes
+from tests.fakes.kubernetes.controllers import Controllers
 
 Object = dict[str, Any]
+NAME = "tiny-cpu-1p1d"
+SETTINGS = ("image=example.com/hyperpd:1", "platform=eks")
+HOME = "hyperpd-engines"
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "Hi"}}]}
+
+
+def deployed(here: Stage, what: str | Path = NAME, *settings: str, **given: Any) -> Deployment:
+    """What a user's program does."""
+    return deploy(what, here.api(), settings=(*SETTINGS, *settings), **given)
+
+
+def altered(folder: Path) -> Path:
+    """The same recipe with another limit: other pods."""
+    path = folder / "altered.yaml"
+    path.write_bytes(recipe.load(NAME).path.read_bytes().replace(b"max_len_tokens: 2048", b"max_len_tokens: 1024"))
+    return path
 
 
 class Killed(BaseException):
@@ -49,11 +68,12 @@ class Gate(httpx2.BaseTransport):
 
 
 class Stage:
-    """held: names of workloads that never become ready."""
+    """held: names of workloads that never become ready. controllers: play instead, where a test lets them."""
 
     def __init__(self, store: kubernetes.Store, url: str) -> None:
         self.store, self.url = store, url
         self.held: set[str] = set()
+        self.controllers: Controllers | None = None
         self.asked: list[tuple[str, Object]] = []
         self.answers: list[tuple[int, Object]] = [(200, ANSWER)]
         self.gate = Gate(self)
@@ -85,7 +105,9 @@ class Stage:
         return found - {"Namespace /default"}
 
     def play(self) -> None:
-        """What controllers do: every workload that is not held is ready."""
+        """What controllers do, in short: every workload that is not held is ready."""
+        if self.controllers:
+            return
         for kind in ("Deployment", "LeaderWorkerSet", "InferenceEndpointConfig"):
             for body in self.all(kind):
                 if body["metadata"]["name"] in self.held:

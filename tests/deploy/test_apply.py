@@ -103,3 +103,12 @@ def test_scale_and_merge(api: Api, store: kubernetes.Store) -> None:
     found = api.get("Deployment", "default", "decode")
     assert found
     assert (found["spec"]["replicas"], found["metadata"]["labels"]) == (3, {"a": "b"})
+
+
+def test_a_missing_right_and_a_policy_are_told_apart(api: Api, store: kubernetes.Store) -> None:
+    store.admission.webhooks["limits.example.com"] = lambda verb, at, body: "no"
+    with pytest.raises(CloudError, match=r"denied the request: no$"):
+        api.create(SERVICE)
+    store.access.denied.add(("create", "services"))
+    with pytest.raises(CloudError, match=r"(?s)cannot create resource.*Your user lacks this right"):
+        api.create(SERVICE)

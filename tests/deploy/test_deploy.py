@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -11,17 +12,19 @@ from typing import Any
 import pytest
 
 from hyperpd import recipe
-from hyperpd.deploy import removal, revision, rollout
-from hyperpd.deploy.deployment import Deployment, deploy, want_of
+from hyperpd.cluster.aws import Aws
+from hyperpd.deploy import ready, removal, revision, rollout
+from hyperpd.deploy.deployment import deploy, want_of
+from hyperpd.deploy.kubernetes.fleet import COMPONENT
+from hyperpd.deploy.progress import Seen
 from hyperpd.deploy.wanted import want
 from hyperpd.errors import CloudError, NotReady, RecipeError
-from tests.deploy.stage import Killed, Stage, stage
-from tests.fakes import kubernetes
+from tests.deploy.stage import ANSWER, HOME, NAME, SETTINGS, Stage, altered, deployed, stage
+from tests.fakes.kubernetes.controllers import Controllers
+from tests.fakes.kubernetes.pods import Unschedulable, image_pull_back_off
 
-SETTINGS = ("image=example.com/hyperpd:1", "platform=eks")
-HOME = "hyperpd-engines"
-NAME = "tiny-cpu-1p1d"
-_STATE = "hyperpd.io/revision-state"
+ENDPOINT = "gpt-oss-120b-p5en-4xtp4"
+ROLES = ("prefill", "decode")
 
 
 @pytest.fixture
@@ -38,14 +41,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
-    """The same recipe with another limit: other pods."""
-    path = tmp_path / "changed.yaml"
-    path.write_bytes(recipe.load(NAME).path.read_bytes().replace(b"max_len_tokens: 2048", b"max_len_tokens: 1024"))
-    return path
-
-
-def deployed(here: Stage, what: str | Path = NAME, *settings: str, **given: Any) -> Deployment:
-    return deploy(what, here.api(), settings=(*SETTINGS, *settings), **given)
+    return altered(tmp_path)
 
 
 def test_from_nothing_to_an_answer() -> None:
@@ -73,6 +69,65 @@ def _from_nothing_to_an_answer(here: Stage) -> None:
     assert (status.ready, status.causes) == (True, ())
 
 
+@pytest.fixture
+def played(here: Stage, monkeypatch: pytest.MonkeyPatch) -> Controllers:
+    """Controllers, scheduler and operator, who work while hyperpd waits."""
+    here.controllers = Controllers(here.store)
+    monkeypatch.setattr(time, "sleep", lambda seconds: here.controllers and here.controllers.step())
+    return here.controllers
+
+
+def test_pods_come_up_and_drain(here: Stage, played: Controllers) -> None:
+    told: list[Any] = []
+    found = deployed(here, progress=told.append)
+    lines = [one.line() for one in told if isinstance(one, Seen)]
+    assert lines[0] == "prefill 0/1 ready, decode 0/1 ready, gateway 0/2 ready"
+    assert lines[-1] == "prefill 1/1 ready, decode 1/1 ready, gateway 2/2 ready"
+    found.scale({"decode": 2})
+    assert [len(here.api().list("Pod", HOME, {"app.kubernetes.io/component": role})) for role in ROLES] == [1, 2]
+    played.linger(*(one["metadata"]["name"] for one in here.all("Pod")))
+    with pytest.raises(NotReady, match=r"not gone within 0 s: Pod decode-.* in hyperpd-engines"):
+        found.delete(timeout_s=0)
+    played.linger()
+    found.delete()
+    assert {name for name in here.names() if not name.startswith("Event")} == set()
+
+
+def test_what_holds_pods_up_is_explained(here: Stage, played: Controllers) -> None:
+    played.script(Unschedulable("0/4 nodes are available: 4 Insufficient nvidia.com/gpu."), {COMPONENT: "prefill"})
+    played.script(image_pull_back_off("example.com/hyperpd:1"), {COMPONENT: "decode"})
+    deployed(here, wait=False)
+    played.settle()
+    with pytest.raises(NotReady) as why:
+        deployed(here, timeout_s=0)
+    said = str(why.value)
+    assert "not ready within 0 s: prefill 0/1 ready, decode 0/1 ready" in said
+    assert "nvidia.com/gpu" in said
+    assert "example.com/hyperpd:1" in said
+
+
+def test_the_operators_endpoint(here: Stage, played: Controllers, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def invoke(aws: Aws, service: str, operation: str, **sent: Any) -> dict[str, Any]:
+        asked.append((service, operation, sent["EndpointName"]))
+        return {"Body": io.BytesIO(json.dumps(ANSWER).encode())}
+
+    monkeypatch.setattr(Aws, "call", invoke)
+    found = deploy(ENDPOINT, here.api(), target="inference_operator")
+    assert asked == [("sagemaker-runtime", "invoke_endpoint", found.endpoint)]
+    assert found.revision.home == "hyperpd-endpoint"
+    assert f"invoke-endpoint --endpoint-name {found.endpoint} " in found.invoke()
+    (pod,) = here.all("Pod")[:1]
+    meta, container = pod["metadata"], pod["spec"]["containers"][0]["name"]
+    here.store.logs[meta["namespace"], meta["name"], container] = ["served"]
+    assert [line.text for line in found.logs("aggregated")].count("served") == 1
+    played.endpoints.failing[found.endpoint or ""] = "model weights are not to be had"
+    played.settle()
+    with pytest.raises(NotReady, match=r"failed: endpoint 0/1 ready \(DeploymentFailed.*weights are not to be had"):
+        deploy(ENDPOINT, here.api(), target="inference_operator")
+
+
 def test_deployed_again_nothing_changes(here: Stage) -> None:
     deployed(here)
     before, api = here.store.version, here.api()
@@ -92,6 +147,9 @@ def test_a_changed_recipe_is_a_revision_and_what_it_leaves_behind_goes(here: Sta
     assert template in [field.path for field in what["Deployment decode in hyperpd-engines"].fields]
     assert here.gate.changes == []  # a plan changes nothing
     found = deployed(here, changed)
+    applied = [line for line in here.gate.changes if line.startswith("PATCH")]
+    different = [one for one in planned.changes if one.what in ("created", "changed")]
+    assert len(applied) == len(different) + 2  # and the revision's two states
     assert [one.number for one in found.history()] == [1, 2]
     assert old.replace("ConfigMap ", "").split(" in ")[0] not in "".join(here.names())
 
@@ -198,6 +256,27 @@ def test_a_gateway_that_is_not_there_yet_is_asked_again(here: Stage) -> None:
         deployed(here)
 
 
+def test_a_gateway_that_the_control_plane_does_not_reach(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "_ASK_S", 0.0)
+    here.store.backends["hyperpd", "gateway"] = "http://127.0.0.1:1"
+    with pytest.raises(NotReady, match=r"(?s)all is ready, but.*let the control plane in at port 8080"):
+        deployed(here)
+
+
+def test_a_gateway_for_one_namespace_is_not_asked_and_that_is_said(here: Stage) -> None:
+    told: list[Any] = []
+    deployed(here, NAME, "clients-namespace=apps", progress=told.append)
+    assert [one for one in told if "only pods of apps may call" in getattr(one, "text", "")]
+    assert here.asked == []
+
+
+def test_a_namespace_that_is_going_is_waited_for(here: Stage) -> None:
+    meta = {"name": "hyperpd", "deletionTimestamp": "2026-11-29T00:00:00Z", "finalizers": ["example.com/held"]}
+    here.store.put({"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+    with pytest.raises(CloudError, match="Namespace hyperpd is being deleted: wait until it is gone"):
+        deployed(here)
+
+
 def test_a_gateway_with_keys_is_not_asked_and_that_is_said(here: Stage, tmp_path: Path) -> None:
     path = tmp_path / "keyed.yaml"
     path.write_bytes(recipe.load(NAME).path.read_bytes() + b"gateway:\n  auth: keys\n")
@@ -217,7 +296,7 @@ def test_scaling_restarts_nobody_and_is_not_undone_silently(here: Stage) -> None
     assert after["spec"] == before["spec"] | {"replicas": 3}
     assert (scaled.revision.number, dict(scaled.revision.replicas)) == (2, {"prefill": 3})
     planned = rollout.plan(here.api(), want(recipe.load(NAME), "kubernetes", SETTINGS))
-    assert [note for note in planned.notes if "hyperpd scale set prefill=3" in note]
+    assert [note for note in planned.notes if "prefill goes from 3, which hyperpd scale set, to the recipe's 1" in note]
     assert [str(field) for one in planned.changes for field in one.fields] == ["~ spec.replicas: 3 → 1"]
     assert not planned.again
 
@@ -251,13 +330,17 @@ def test_an_autoscaled_role_is_not_scaled_by_hand_and_keeps_its_number(here: Sta
     assert after["spec"]["replicas"] == 3
 
 
-def test_the_last_revisions_are_kept(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_revisions_are_kept(here: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert revision.KEPT == 10
     monkeypatch.setattr(revision, "KEPT", 2)  # ten take their time
-    for number in range(4):
-        deployed(here, NAME, f"monitoring_namespace=m{number}")
+    text = recipe.load(NAME).path.read_bytes()
+    for number in range(4):  # nobody waits, so nothing is ever ready
+        (path := tmp_path / "recipe.yaml").write_bytes(text + b"# %d" % number)
+        deployed(here, path, wait=False)
     found = revision.history(here.api(), HOME)
     assert [one.number for one in found] == [3, 4]
+    recipes = [name for name in here.names() if name.startswith(f"ConfigMap {HOME}/recipe-")]
+    assert {name[-12:] for name in recipes} == {one.digest[:12] for one in found}
     with pytest.raises(RecipeError, match=r"revision 1: .*\n.*it is not kept; the last 2 are: 3, 4"):
         revision.numbered(found, 1)
 
@@ -284,70 +367,6 @@ def test_a_removal_that_does_not_end_names_what_stays(here: Stage) -> None:
     here.store.put({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"containers": []}})
     with pytest.raises(NotReady, match="not gone within 0 s: Pod decode-0 in hyperpd-engines"):
         removal.remove(found.api, found.removal(), timeout_s=0)
-
-
-def test_killed_at_any_change_the_next_run_finishes(changed: Path) -> None:
-    """A first deployment and an update, each killed before every request that changes something; then run again.
-    Killed after one is killed before the next."""
-    with stage() as clean:
-        deployed(clean)
-        first, changes = _but_revisions(clean), len(clean.gate.changes)
-        deployed(clean, changed)
-        second, more = _but_revisions(clean), len(clean.gate.changes)
-    assert (changes > 20, more > 5) == (True, True)
-    for at in range(1, changes + 1):
-        with stage() as here:
-            with pytest.raises(Killed):
-                deploy(NAME, here.api(at), settings=SETTINGS)
-            found = deployed(here)
-            assert _but_revisions(here) == first, at
-            assert (found.revision.state, found.status().ready) == ("ready", True), at
-            if at > more:
-                continue
-            with pytest.raises(Killed):
-                deploy(changed, here.api(at), settings=SETTINGS)
-            assert (deployed(here, changed).revision.state, _but_revisions(here)) == ("ready", second), at
-
-
-def test_a_removal_killed_at_any_change_goes_on(here: Stage) -> None:
-    for at in range(1, 100):
-        deployed(here)
-        try:
-            Deployment.find(here.api(at), NAME).delete()
-            break
-        except Killed:
-            if revision.deployments(here.api()):  # else its namespace was going already, as the last thing
-                Deployment.find(here.api(), NAME).delete()
-            assert here.names() == set(), at
-    assert at > 20
-
-
-def test_where_an_answer_is_lost_its_object_is_taken_back_too(here: Stage) -> None:
-    here.store.faults.add(kubernetes.Fault(kubernetes.Effect.CUT_AFTER, 15, requests="PATCH (?!.*dryRun)"))
-    with pytest.raises(CloudError, match=r"(?s)RemoteProtocolError.*is deleted again: Namespace"):
-        deployed(here)
-    assert here.names() == set()
-
-
-def _but_revisions(here: Stage) -> set[str]:
-    return {name for name in here.names() if "hyperpd-revision-" not in name}
-
-
-def test_one_that_was_cut_off_is_named(here: Stage) -> None:
-    with pytest.raises(Killed):
-        deploy(NAME, here.api(6), settings=SETTINGS)
-    planned = rollout.plan(here.api(), want(recipe.load(NAME), "kubernetes", SETTINGS))
-    assert [note for note in planned.notes if note.startswith("revision 1 was cut off")]
-
-
-def test_two_at_once(here: Stage) -> None:
-    wanted = want(recipe.load(NAME), "kubernetes", SETTINGS)
-    first, second = rollout.plan(here.api(), wanted), rollout.plan(here.api(), wanted)
-    rollout.apply(here.api(), first)
-    before = here.names()
-    with pytest.raises(CloudError, match="somebody else wrote revision 1"):
-        rollout.apply(here.api(), second)
-    assert here.names() == before
 
 
 def test_targets_that_are_not_applied_name_what_does(here: Stage) -> None:

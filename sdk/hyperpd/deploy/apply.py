@@ -306,14 +306,14 @@ def _refuse(operation: str, status: int, said: Object) -> NoReturn:
         if cause.get("message") and cause["message"] not in message
     ]
     text = "\n".join([f"{operation}: {code}: {message}", *causes])
-    raise CloudError(text + _hint(status, code), operation=operation, code=code)
+    raise CloudError(text + _hint(status, code, message), operation=operation, code=code)
 
 
-def _hint(status: int, code: str) -> str:
+def _hint(status: int, code: str, message: str) -> str:
     if status == 401:
         return "\nThe cluster does not know you: log in again, and see that your role has an EKS access entry"
-    if status == 403 and "quota" not in code:
-        return "\nYour user lacks this right in the cluster, or a policy of it forbids the object"
+    if status == 403 and " cannot " in message:  # else a policy of the cluster's, which says so itself
+        return "\nYour user lacks this right in the cluster: its administrator gives it, by a role or an access policy"
     if code == NOT_SERVED:
         return "\nThe cluster has no such kind: its controller (LeaderWorkerSet, KEDA, operator …) is not installed"
     return ""

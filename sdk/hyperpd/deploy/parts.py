@@ -78,9 +78,9 @@ def _endpoint(at: Ref, body: Object, status: Mapping[str, Any]) -> Part:
     return Part(
         at,
         "endpoint",
-        1,
-        int(done),
-        int(done),
+        wanted=1,
+        ready=int(done),
+        current=1,
         seen=bool(state),
         state=f"{said}: {conditions[-1]}" if failed and conditions else said,
         failed=failed,

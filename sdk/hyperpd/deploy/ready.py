@@ -19,6 +19,7 @@ from hyperpd.errors import CloudError, NotReady
 POLL_S = 5.0
 _EXPLAIN_EVERY_S = 60.0
 _LOG_LINES = 20
+_ASK_S = 180.0  # for the first answer, once all is ready
 _AGAIN = (404, 429, 500, 502, 503, 504)  # of a gateway, or of the API server before it, that was ready a moment ago
 _CHATS = "/v1/chat/completions"
 # What controllers make of the objects; read to explain, and only where the caller may.
@@ -34,6 +35,7 @@ class Way:
 
     service: tuple[str, str, int] | None
     endpoint: str | None
+    clients: str = ""  # the only namespace that may call the gateway; empty: everybody
 
     @property
     def url(self) -> str | None:
@@ -47,7 +49,9 @@ def way(revision: Revision) -> Way:
     found = next((one for at, one in of_kind if (at.kind, at.name) == ("Service", "gateway")), None)
     endpoints = [one["spec"].get("endpointName") for at, one in of_kind if at.kind == "InferenceEndpointConfig"]
     service = (found["metadata"]["namespace"], "gateway", found["spec"]["ports"][0]["port"]) if found else None
-    return Way(service, endpoints[0] if endpoints else None)
+    given = dict(setting.split("=", 1) for setting in revision.settings)
+    clients = next((value for key, value in given.items() if key.strip().replace("-", "_") == "clients_namespace"), "")
+    return Way(service, endpoints[0] if endpoints else None, clients)
 
 
 def parts(api: Api, revision: Revision) -> tuple[Part, ...]:
@@ -124,7 +128,9 @@ class Wait:
     def _ask(self) -> None:
         """One real request."""
         asked = way(self.revision)
-        if asked.service:
+        if asked.service and asked.clients:
+            self.tell(Step(f"no request was made: only pods of {asked.clients} may call {asked.url}"))
+        elif asked.service:
             self._ask_gateway(*asked.service)
         elif asked.endpoint and self.ask_endpoint:
             content = self.ask_endpoint(asked.endpoint, self.question.encode())
@@ -135,6 +141,7 @@ class Wait:
             self.tell(Step("no request was made: it has no address that can be asked from here"))
 
     def _ask_gateway(self, namespace: str, name: str, port: int) -> None:
+        began_s = time.monotonic()
         while True:
             status, content = self.api.ask_service(namespace, name, port, _CHATS, self.question.encode())
             if status == 200 and _answered(content):
@@ -147,6 +154,12 @@ class Wait:
             said = f"the gateway answers a request with {status}: {_start(content)}"
             if status not in _AGAIN:
                 raise NotReady(said)
+            if b"trying to reach service" in content and time.monotonic() - began_s >= _ASK_S:
+                raise NotReady(
+                    f"all is ready, but the API server does not reach it: {said}\nThe machines' security group has to"
+                    f" let the control plane in at port {port}; to ask without it:"
+                    f" kubectl --namespace {namespace} port-forward service/{name} {port}"
+                )
             self._pause(said)
 
     def _pause(self, last: str) -> None:

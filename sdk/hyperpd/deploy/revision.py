@@ -163,12 +163,6 @@ def ref(revision: Revision) -> Ref:
     return Ref("ConfigMap", revision.home, _named(revision.number))
 
 
-def prune(api: Api, home: str) -> None:
-    """Keep the last KEPT."""
-    for one in history(api, home)[:-KEPT]:
-        api.delete(*ref(one))
-
-
 def _named(number: int) -> str:
     return f"hyperpd-revision-{number}"
 

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hyperpd.deploy import revision as revisions
+from hyperpd.deploy import stuck
 from hyperpd.deploy.apply import MANAGER, NOT_SERVED, Api, Object
 from hyperpd.deploy.difference import Change, Ref, fields, ref
 from hyperpd.deploy.progress import Step, Tell, silent
 from hyperpd.deploy.revision import Revision
-from hyperpd.deploy.wanted import Wanted
+from hyperpd.deploy.wanted import Wanted, counts
 from hyperpd.errors import CloudError
 
 _OPTIONAL = {"PodMonitor": "the cluster has no Prometheus Operator, so nothing scrapes metrics"}
@@ -61,7 +62,8 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
     known = {ref(body) for one in before for body in one.objects}
     adopted = set(before[-1].adopted) if before else set()
     live: dict[Ref, Object] = {}
-    changes, objects, refused = [], [], []
+    changes, objects = [], []
+    refused: list[tuple[str, CloudError]] = []
     spaces = {one["metadata"]["name"] for one in wanted.objects if one["kind"] == "Namespace"}
     fresh = set()  # namespaces that are not there yet
     for body in wanted.objects:
@@ -69,9 +71,8 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
         try:
             found = api.get(*at)
             if found and found["metadata"].get("deletionTimestamp"):
-                refused.append(
-                    CloudError(f"{at} is being deleted: wait until it is gone, then deploy", code="Conflict")
-                )
+                error = CloudError(f"{at} is being deleted", operation=f"apply {at}")
+                refused.append((f"{error}: wait until it is gone, then deploy", error))
                 continue
             if found is None and at.kind == "Namespace":
                 fresh.add(at.name)
@@ -91,7 +92,7 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
             if error.code == NOT_SERVED and at.kind in _OPTIONAL:
                 changes.append(Change(at, "left out", why=_OPTIONAL[at.kind]))
             elif error.code in ("NotFound", "Conflict", "Invalid", "BadRequest", "Forbidden", NOT_SERVED):
-                refused.append(error)
+                refused.append((f"{error}\n  try: {stuck.refused(body, error).fix}", error))
             else:
                 raise
         else:
@@ -143,16 +144,15 @@ def apply(api: Api, plan: Plan, tell: Tell = silent, *, force: bool = False) -> 
             raise _taken_back(api, revision, made, error, tell, written=written) from None
         raise _half(api, revision, plan.complete, error, written=written) from None
     _delete(api, [one.ref for one in plan.changes if one.what == "deleted" and one.ref.kind != _LATE], tell)
-    return revisions.mark(api, revision, "applied")
+    revision = revisions.mark(api, revision, "applied")
+    _prune(api, revision, tell)
+    return revision
 
 
 def finish(api: Api, plan: Plan, revision: Revision, tell: Tell = silent) -> Revision:
-    """It is ready: what only older pods used goes, and revisions but the last ten."""
+    """It is ready: what only older pods used goes."""
     _delete(api, [one.ref for one in plan.changes if one.what == "deleted" and one.ref.kind == _LATE], tell)
-    if revision.state != "ready":
-        revision = revisions.mark(api, revision, "ready")
-    revisions.prune(api, revision.home)
-    return revision
+    return revision if revision.state == "ready" else revisions.mark(api, revision, "ready")
 
 
 def _as_scaled(body: Object, found: Object | None, objects: Sequence[Object]) -> Object:
@@ -189,10 +189,11 @@ def _notes(wanted: Wanted, before: Sequence[Revision], fresh: Sequence[str], ado
         yield f"revision {last.number} was cut off ({last.line()}): this finishes it, or puts its own in its place"
     if last and last.name != wanted.name:
         yield f"{wanted.home} runs {last.name}: this puts {wanted.name} in its place"
+    own = counts(wanted.parsed)
     for role, count in (last.replicas if last else {}).items():
-        if wanted.replicas.get(role) != count:
-            keep = f"to keep it, write {role}.replicas: {count}"
-            yield f"hyperpd scale set {role}={count}; now the recipe decides again: {keep}"
+        if role not in wanted.replicas and own.get(role) != count:
+            said = f"{role} goes from {count}, which hyperpd scale set, to the recipe's {own.get(role, 0)}"
+            yield f"{said}: to keep {count}, write {role}.replicas: {count}"
     if fresh:
         yield f"the server has not tried what goes into {' and '.join(fresh)}: there is no such namespace yet"
     for at in adopted:
@@ -208,14 +209,12 @@ def _source(revision: Revision) -> object:
     return revision.digest, revision.target, revision.settings, dict(revision.replicas), revision.objects
 
 
-def _all(refused: Sequence[CloudError]) -> CloudError:
-    lines = "\n".join(str(one) for one in refused)
-    hint = ""
-    if any(one.code == "Conflict" and "conflict with" in str(one) for one in refused):
-        hint = "\nSomebody else set these fields: --force takes them over"
-    count = f"{len(refused)} object{'s' * (len(refused) > 1)}"
-    said = f"the cluster would refuse {count}; nothing was changed:\n{lines}{hint}"
-    return CloudError(said, operation=refused[0].operation, code=refused[0].code)
+def _all(refused: Sequence[tuple[str, CloudError]]) -> CloudError:
+    lines, errors = [line for line, _ in refused], [error for _, error in refused]
+    if any(one.code == "Conflict" and "conflict with" in str(one) for one in errors):
+        lines.append("Somebody else set these fields: --force takes them over")
+    said = f"the cluster would refuse {len(refused)} object{'s' * (len(refused) > 1)}; nothing was changed:"
+    return CloudError("\n".join([said, *lines]), operation=errors[0].operation, code=errors[0].code)
 
 
 def _taken_back(
@@ -249,6 +248,16 @@ def _half(api: Api, revision: Revision, good: Revision, error: CloudError, *, wr
         f" hyperpd deploy {revision.name} --revision {good.number}"
     )
     return CloudError(f"{error}\n{said}", operation=error.operation, code=error.code)
+
+
+def _prune(api: Api, revision: Revision, tell: Tell) -> None:
+    """Keep the last revisions only; what none of them knows goes with the others."""
+    history = revisions.history(api, revision.home)
+    old, kept = history[: -revisions.KEPT], history[-revisions.KEPT :]
+    known = {ref(body) for one in kept for body in one.objects} | set(revision.adopted)
+    for one in old:
+        _delete(api, [at for at in map(ref, one.objects) if at.kind == _LATE and at not in known], tell)
+        api.delete(*revisions.ref(one))
 
 
 def _delete(api: Api, refs: Sequence[Ref], tell: Tell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,8 @@ def want(
         digest=file.digest,
         question=question(file.recipe),
         keyed=file.recipe.gateway.auth == "keys",
-        objects=tuple(dict(one.body) for one in rendering.documents if not isinstance(one.body, str)),
+        # As JSON has them, so that they equal those that a revision keeps.
+        objects=tuple(json.loads(json.dumps([one.body for one in rendering.documents]))),
         not_expressed=rendering.not_expressed,
     )
 
