@@ -13,7 +13,7 @@ from hyperpd.errors import HyperpdError
 
 _COMMANDS = (
     *("up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image", "hub"),
-    *("cluster", "iam", "review"),
+    *("deploy", "scale", "logs", "undeploy", "cluster", "iam", "review"),
 )
 
 

@@ -1,0 +1,34 @@
+"""What a deployment tells while it works: small values, given to a callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hyperpd.deploy.parts import Part
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something was done, or is waited for."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How far workers and gateways are; told when something moved."""
+
+    parts: tuple[Part, ...]
+    elapsed_s: float  # since the wait began
+
+    def line(self) -> str:
+        return ", ".join(map(str, self.parts))
+
+
+Progress = Step | Seen
+Tell = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """Nobody listens."""

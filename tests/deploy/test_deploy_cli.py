@@ -1,0 +1,173 @@
+"""hyperpd deploy, status, logs, scale and undeploy as they are typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpd.cli.main import main
+from hyperpd.deploy import connect
+from tests.deploy.stage import Stage, stage
+
+SET = ("--set", "image=example.com/hyperpd:1", "--set", "platform=eks")
+NAME = "tiny-cpu-1p1d"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with stage() as found:
+        monkeypatch.setattr(connect, "kubeconfig", lambda context, path: found.api())
+        yield found
+
+
+@pytest.fixture
+def hyperpd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs a command within this process; exit status, standard output, standard error."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def run(*argv: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hyperpd", *map(str, argv)])
+        code = 0
+        try:
+            main()
+        except SystemExit as done:
+            code = int(done.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_deploy_shows_asks_and_says_how_to_ask(here: Stage, hyperpd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("click.confirm", lambda question, abort: pytest.fail(question))
+    code, out, _ = hyperpd("deploy", NAME, *SET, "--dry-run")
+    assert (code, here.gate.changes) == (0, [])
+    assert out.startswith(f"target: kubernetes (others: --target)\nto: hyperpd-engines of {here.url}\n")
+    assert "create Deployment decode in hyperpd-engines" in out
+    asked: list[str] = []
+    monkeypatch.setattr("click.confirm", lambda question, abort: asked.append(question))
+    code, out, _ = hyperpd("deploy", NAME, *SET)
+    assert (code, asked) == (0, [f"Deploy {NAME} in hyperpd-engines as revision 1?"])
+    assert out.splitlines()[-3:] == [
+        "the gateway has answered a request",
+        "gateway (inside the cluster): http://gateway.hyperpd.svc.cluster.local:8080",
+        "try: kubectl --namespace hyperpd port-forward service/gateway 8080 & hyperpd invoke --chat Hello",
+    ]
+    code, out, _ = hyperpd("deploy", NAME, *SET)
+    assert "nothing differs from revision 1" in out
+
+
+def test_a_bad_recipe_flag_is_told_before_anybody_is_asked(here: Stage, hyperpd: Run, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("version: 1\nname: wrong\n")
+    assert hyperpd("deploy", path, *SET)[0] == 2
+    assert hyperpd("deploy", NAME, "--set", "platfrm=eks")[0] == 2
+    code, _, err = hyperpd("deploy", NAME, "--target", "console")
+    assert (code, "FOLDER/console.md" in err) == (2, True)
+    assert here.store.requests == []
+
+
+def test_json(here: Stage, hyperpd: Run) -> None:
+    code, _, err = hyperpd("deploy", NAME, *SET, "--json")
+    assert (code, "--json cannot ask: give --yes" in err) == (2, True)
+    code, out, _ = hyperpd("deploy", NAME, *SET, "--json", "--yes")
+    found = json.loads(out)
+    assert (code, found["deployed"], found["state"], found["revision"]) == (0, True, "ready", 1)
+    (one,) = json.loads(hyperpd("status", "--context", "c", "--json")[1])
+    assert (one["name"], one["ready"], [part["ready"] for part in one["parts"]]) == (NAME, True, [1, 1, 2])
+    found = json.loads(hyperpd("deploy", NAME, *SET, "--set", "privileged=true", "--json", "--diff")[1])
+    changed = [one["name"] for one in found["changes"] if one["what"] == "changed"]
+    assert (found["deployed"], changed) == (False, ["hyperpd-engines", "prefill", "decode"])
+    found = json.loads(hyperpd("deploy", NAME, *SET, "--set", "privileged=true", "--json", "--diff", "1")[1])
+    assert found["from"]["revision"] == 1
+    assert [one["name"] for one in found["changes"] if one["what"] == "changed"] == changed
+    found = json.loads(hyperpd("scale", NAME, "prefill=2", "--context", "c", "--json")[1])
+    assert (found["sent"], found["replicas"], found["ready"]) == (True, {"prefill": 2}, True)
+    found = json.loads(hyperpd("undeploy", NAME, "--context", "c", "--json", "--yes")[1])
+    assert (found["removed"], found["stays"]) == (True, [])
+    assert here.names() == set()
+
+
+def test_back(here: Stage, hyperpd: Run) -> None:
+    hyperpd("deploy", NAME, *SET, "--yes")
+    hyperpd("deploy", NAME, *SET, "--set", "privileged=true", "--yes")
+    code, out, err = hyperpd("deploy", NAME, "--revision", 1, "--yes")
+    assert (code, err) == (0, "")
+    assert "revision 3 in hyperpd-engines is applied" in out
+    code, _, err = hyperpd("deploy", NAME, "--revision", 9, "--yes")
+    assert (code, "it is not kept; the last 10 are: 1, 2, 3" in err) == (2, True)
+    assert "before: revision 2: ready" in hyperpd("status", NAME, "--context", "c")[1]
+
+
+def test_status_names_what_holds_it_up(here: Stage, hyperpd: Run) -> None:
+    assert "nothing is deployed" in hyperpd("status", "--context", "c")[1]
+    hyperpd("deploy", NAME, *SET, "--yes", "--no-wait")
+    here.held.add("decode")
+    live = here.api().get("Deployment", "hyperpd-engines", "decode")
+    assert live
+    here.store.put({**live, "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1}})
+    here.store.put(_pod("decode-0", waiting={"reason": "ImagePullBackOff", "message": "not found"}))
+    code, out, _ = hyperpd("status", NAME, "--context", "c")
+    assert (code, "decode 0/1 ready" in out) == (0, True)
+    assert "decode-0" in out
+    assert "example.com/hyperpd:1" in out
+    code, _, err = hyperpd("status", "other", "--context", "c")
+    assert (code, f"it has {NAME} (in hyperpd-engines)" in err) == (2, True)
+
+
+def test_logs(here: Stage, hyperpd: Run) -> None:
+    hyperpd("deploy", NAME, *SET, "--yes")
+    code, _, err = hyperpd("logs", NAME, "--role", "decode", "--context", "c")
+    assert (code, "no pod of decode in the cluster" in err) == (2, True)
+    for number in range(2):
+        here.store.put(_pod(f"decode-{number}"))
+        here.store.logs["hyperpd-engines", f"decode-{number}", "decode"] = ["one", "two"]
+        here.store.previous_logs["hyperpd-engines", f"decode-{number}", "decode"] = ["before"]
+    code, out, _ = hyperpd("logs", NAME, "--role", "decode", "--tail", 1, "--context", "c")
+    assert (code, out) == (0, "decode-0  two\ndecode-1  two\n")
+    code, out, _ = hyperpd("logs", NAME, "--previous", "--json", "--context", "c")
+    assert [json.loads(line)["line"] for line in out.splitlines()] == ["before", "before"]
+
+
+def test_ctrl_c_says_what_remains(here: Stage, hyperpd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.held.add("decode")
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    code, _, err = hyperpd("deploy", NAME, *SET, "--yes", "--context", "c")
+    assert code == 130
+    assert f"run it again and it goes on where it was: hyperpd deploy {NAME} --context c" in err
+
+
+def test_help_loads_neither_lightkube_nor_boto3() -> None:
+    program = (
+        "import sys; from hyperpd.cli.main import cli\n"
+        "for name in ('deploy', 'status', 'logs', 'scale', 'undeploy'):\n"
+        "    cli([name, '--help'], standalone_mode=False)\n"
+        "print(sorted({'lightkube', 'httpx2', 'boto3', 'rich', 'pydantic'} & set(sys.modules)), file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stderr == "[]\n"
+
+
+def _pod(name: str, waiting: dict[str, str] | None = None) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/name": "hyperpd", "app.kubernetes.io/component": "decode"}
+    container = {"name": "decode", "image": "example.com/hyperpd:1"}
+    state = {"waiting": waiting} if waiting else {"running": {}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "hyperpd-engines", "labels": labels},
+        "spec": {"containers": [container]},
+        "status": {"phase": "Pending", "containerStatuses": [{**container, "ready": False, "state": state}]},
+    }
