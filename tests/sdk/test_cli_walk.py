@@ -26,6 +26,9 @@ from tests.documents import held
 
 IMAGE = "123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:1"
 HUB = f"tiny-cpu-1p1d --set image={IMAGE} --set instance_type=ml.m5.2xlarge"
+MIRROR = "{recipe} --registry r.example --bucket s3://models-example/p --model-folder {folder} -o {folder}/out.yaml"
+PUBLISH = f"{HUB} --bucket s3://recipes-example/p --hub team"
+RENDER = f"tiny-cpu-1p1d --target kubernetes --set image={IMAGE} -o {{folder}}/out"
 PLACE = "--account 123456789012 --region us-east-2"
 LIFE = "tests/cluster/test_cli.py::test_every_command_has_json"
 NO_HELP = {"invoke --max-tokens", "invoke --temperature"}  # to be written
@@ -59,7 +62,7 @@ CASES = {
     "recipes schema": Case("x", "hyperpd recipes schema --help"),
     "render": Case(
         *("tiny-cpu-1p1d --target kubernets", "did you mean kubernetes?"),
-        json=f"tiny-cpu-1p1d --target kubernetes --set image={IMAGE} -o {{folder}}/out",
+        json=RENDER,
     ),
     "targets": Case("kubernets", "did you mean kubernetes?", json=""),
     "doctor": Case("--peer nowhere", "as in 10.0.0.1:18515", json="", codes=(0, 4)),
@@ -67,11 +70,11 @@ CASES = {
     "image push": Case("x y:1@z", "as in registry.example", json="hyperpd:1 r.example/h --tool buildah --dry-run"),
     "image mirror": Case(
         *("tiny-cpu-1p1d --registry r.example -o {folder}/none/x.yaml", "make it first"),
-        json="{recipe} --registry r.example --bucket s3://models-example/p --model-folder {folder} -o {folder}/closed.yaml --dry-run",
+        json=f"{MIRROR} --dry-run",
     ),
     "hub publish": Case(
         *(f"{HUB} --bucket s3://b/p --hub team --version 1", "as in s3://BUCKET/PREFIX"),
-        json=f"{HUB} --bucket s3://recipes-example/p --hub team --dry-run",
+        json=f"{PUBLISH} --dry-run",
     ),
     "hub serve-local": Case(f"{HUB} --set bucket=s3://b", "remove it", elsewhere="test_ctrl_c_says_what_remains"),
     "iam": Case("cluster creat", "did you mean", json=f"cluster create --cluster {{cluster}} {PLACE}"),
@@ -221,3 +224,31 @@ def test_schema_says_what_is_printed(hyperpd: Callable[..., tuple[int, str, str]
     assert hyperpd("schema")[1].splitlines() == list(DOCUMENTS)
     for name in DOCUMENTS:
         assert json.loads(hyperpd(f"schema {name}")[1]) == json_schema(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "cut", "remains"),
+    [
+        ("down", "hyperpd.cli.fleet.LocalFleet.stop", "hyperpd status"),
+        (f"render {RENDER}", "hyperpd.cli.render.write", "run it again for the rest"),
+        ("image build --no-efa --tool buildah", "hyperpd.image.tools.Buildah.build", "in its cache: run it again"),
+        ("image push hyperpd:1 r.example/h --tool buildah", "hyperpd.image.tools.push", "run it again"),
+        (f"image mirror {MIRROR}", "hyperpd.image.mirror.copy_image", "out.yaml is not written: run it again"),
+        (f"hub publish {PUBLISH}", "hyperpd.deploy.hub_recipe.publish.send", "stay at s3://recipes-example/p"),
+        (f"hub serve-local {HUB} --port 0 --json", "socketserver.BaseServer.serve_forever", "nothing remains"),
+    ],
+)
+def test_ctrl_c_says_what_remains(
+    words: str,
+    cut: str,
+    remains: str,
+    hyperpd: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def press(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hyperpd.cli.fleet.LocalFleet.running", lambda fleet: True)
+    monkeypatch.setattr(cut, press)
+    code, _, err = hyperpd("", words)
+    assert (code, remains in err, err.endswith("error: interrupted\n")) == (130, True, True), err
