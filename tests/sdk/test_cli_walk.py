@@ -252,3 +252,15 @@ def test_ctrl_c_says_what_remains(
     monkeypatch.setattr(cut, press)
     code, _, err = hyperpd("", words)
     assert (code, remains in err, err.endswith("error: interrupted\n")) == (130, True, True), err
+
+
+def test_up_without_its_extra_names_the_command_that_installs_it(
+    hyperpd: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: Any) -> None:
+        raise AssertionError("a node was started")
+
+    monkeypatch.setattr("hyperpd.cli.fleet.LocalFleet.start", start)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    code, out, err = hyperpd("up")
+    assert (code, out, "not installed: aiohttp; pip install 'hyperpd[gateway]'" in err) == (4, "", True)

@@ -43,6 +43,7 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int, as
     """Start prefill, decode and gateway on this machine."""
     from hyperpd.recipe import load
 
+    _gateway_is_installed()
     say = output.note if as_json else output.line
     file = load(recipe or _default())
     fleet = LocalFleet(file.recipe.name + (f"+{port_offset}" if port_offset else ""))
@@ -83,6 +84,15 @@ def _interrupt(*_: Any) -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _gateway_is_installed() -> None:
+    """Raises NotReady without the extra: the node could not even say so."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("fastapi", "uvicorn", "aiohttp", "prometheus_client") if not find_spec(name)]:
+        said = f"not installed: {', '.join(missing)}"
+        raise NotReady(f"{said}; pip install 'hyperpd[gateway]', and an engine: in a checkout make up does both")
 
 
 def _default() -> str:

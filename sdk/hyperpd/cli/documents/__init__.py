@@ -6,20 +6,22 @@ command print is held to its type.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from hyperpd.cli.documents import account, cluster, machine, recipe
 from hyperpd.cluster import patch, state
 
-# By command. A plain dict: what comes from elsewhere, as it came.
+_ANSWER = Field(description="The answer of OpenAI's API, as the gateway or the endpoint gave it.")
+
+# By the command's words.
 DOCUMENTS: dict[str, Any] = {
     "up": machine.Up,
     "status": dict[str, machine.FleetState],
     "down": machine.Down,
-    "invoke": dict[str, Any],
+    "invoke": Annotated[dict[str, Any], _ANSWER],
     "plan": recipe.Plan,
     "recipes": list[recipe.Recipe],
     "recipes show": recipe.Recipe,
