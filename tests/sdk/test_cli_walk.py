@@ -6,6 +6,7 @@ A new command fails here until it has a line in CASES, and one with --json until
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -127,6 +128,11 @@ def hyperpd(
     recipe = {"version": 1, "name": "r", "accelerator": "cpu", "image": "ghcr.io/org/hyperpd:1.0", "decode": {}}
     recipe |= {"model": {"huggingface": "org/model", "revision": "abc"}, "prefill": {}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for tool in ("buildah", "skopeo"):  # looked for, and not to be run
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / tool).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / "bin" / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     files = {"folder": tmp_path, **{name: tmp_path / f"{name}.yaml" for name in ("cluster", "wrong", "recipe")}}
 
     def refuse(*asked: Any, **_: Any) -> None:
