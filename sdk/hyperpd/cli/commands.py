@@ -19,6 +19,19 @@ class Commands(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self._modules)
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; what does not exist is answered with the nearest that does."""
+        name = args[0]
+        if name not in self._modules and not name.startswith("-") and not context.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, self._modules, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(self._modules)}"
+            context.fail(f"no command {name!r}; {hint}")
+        return super().resolve_command(context, args)
+
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in self._modules:
             return None

@@ -8,20 +8,38 @@ import sys
 
 import click
 
-from hyperpd.cli import output
+from hyperpd.cli import completion, output
 from hyperpd.errors import FabricError, RecipeError
 
 _MARKS = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}
 
 
+def _peer(context: click.Context, option: click.Parameter, given: str) -> str:
+    if given and not (given.rpartition(":")[0] and given.rpartition(":")[2].isdecimal()):
+        raise click.BadParameter(f"{given}: give HOST:PORT, as in 10.0.0.1:18515, where a doctor has --listen")
+    return given
+
+
 @click.command()
-@click.option("--recipe", default="tiny-cpu-1p1d", show_default=True, help="What the machine is meant for.")
+@click.option(
+    "--recipe",
+    default="tiny-cpu-1p1d",
+    show_default=True,
+    shell_complete=completion.recipe,
+    help="What the machine is meant for.",
+)
 @click.option("--address", default="127.0.0.1", show_default=True, help="IP address that peers connect to.")
 @click.option("--instance-type", default="", help="As in ml.p5.48xlarge: counts and rates are compared with it.")
 @click.option("--net-devices", default="", help="TCP: network devices; default: the one with the address.")
 @click.option("--port-offset", default=0, type=click.IntRange(0, 50000), help="Added to every port.")
 @click.option("--listen", type=click.IntRange(0, 65535), help="Wait on this port for another doctor's --peer.")
-@click.option("--peer", default="", metavar="HOST:PORT", help="Read through NIXL from a doctor that listens there.")
+@click.option(
+    "--peer",
+    default="",
+    callback=_peer,
+    metavar="HOST:PORT",
+    help="Read through NIXL from a doctor that listens there.",
+)
 @click.option("--floor-gb-s", type=float, help="With --peer: fail below this; default half of the line rate.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def doctor(as_json: bool, **given: str | int | float | None) -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperpd.cli import output
+from hyperpd.cli import completion, output
+from hyperpd.cli.cluster.options import remains
 
 if TYPE_CHECKING:
+    from hyperpd.cli.documents.account import Published, Request, ServedHub
     from hyperpd.deploy import Rendering
     from hyperpd.deploy.hub_recipe import Options
     from hyperpd.recipe import RecipeFile
@@ -40,7 +42,7 @@ def hub() -> None:
 
 
 @hub.command()
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=completion.recipe)
 @click.option("--bucket", required=True, metavar="s3://BUCKET/PREFIX", help="Where the two files go.")
 @click.option("--hub", "hub_name", required=True, help="Your private hub (aws sagemaker create-hub).")
 @click.option("--name", help="Name in the hub; default: the recipe's, without dots; of a front, and -front.")
@@ -78,11 +80,15 @@ def publish(
     if wrong := content.problems():
         raise RecipeError("hyperpd hub publish", wrong)
     wanted = publishing.requests(rendering, entry, file.recipe, content)
-    arn = content.arn() if dry_run else publishing.send(wanted)
+    with remains(f"files that were sent stay at {bucket}: run it again, and they are sent anew and imported"):
+        arn = content.arn() if dry_run else publishing.send(wanted)
     typed = publishing.commands(arn, file.recipe, options, content.name)
     if as_json:
-        shown = [{"service": r.service, "operation": r.operation, "parameters": dict(r.parameters)} for r in wanted]
-        output.document({"sent": not dry_run, "requests": shown, "arn": arn, "commands": typed})
+        shown: list[Request] = [
+            {"service": r.service, "operation": r.operation, "parameters": dict(r.parameters)} for r in wanted
+        ]
+        document: Published = {"sent": not dry_run, "requests": shown, "arn": arn, "commands": typed}
+        output.document(document)
         return
     for one in wanted:
         if dry_run:
@@ -97,7 +103,7 @@ def publish(
 
 
 @hub.command("serve-local")
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=completion.recipe)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -107,7 +113,8 @@ def publish(
 )
 @click.option("--out", "folder", type=click.Path(file_okay=False, path_type=Path), help="Also write the files there.")
 @_set
-def serve_local(recipe: str, port: int, folder: Path | None, settings: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, once it serves.")
+def serve_local(recipe: str, port: int, folder: Path | None, settings: tuple[str, ...], as_json: bool) -> None:
     """Serve RECIPE as a hub does, on this machine, so that hyp init works without an account. Ctrl-C ends it.
 
     A stand-in: it answers DescribeHubContent for this one recipe, and S3's GetObject for its two files.
@@ -136,13 +143,19 @@ def serve_local(recipe: str, port: int, folder: Path | None, settings: tuple[str
             for called, text in deploy.texts(rendering, file, given).items():
                 write(folder / called, text)
         url = f"http://127.0.0.1:{server.server_port}"
-        output.line(f"a stand-in for a hub and its bucket, with {file.recipe.name}, on {url}; Ctrl-C ends it")
         arn = content.arn(local.REGION, local.ACCOUNT)
         # hyp init alone asks the stand-in: a real cluster's login knows no stand-in's keys.
         before, init, *rest = publish.commands(arn, file.recipe, options, content.name)
         asked = " ".join(f"{key}={value}" for key, value in local.environment(url).items())
-        _type_this(recipe, _LOCAL_BUCKET, settings, [before, f"{asked} {init}", *rest])
-        server.serve_forever()
+        typed = [before, f"{asked} {init}", *rest]
+        if as_json:
+            document: ServedHub = {"url": url, "arn": arn, "commands": typed}
+            output.document(document)
+        else:
+            output.line(f"a stand-in for a hub and its bucket, with {file.recipe.name}, on {url}; Ctrl-C ends it")
+            _type_this(recipe, _LOCAL_BUCKET, settings, typed)
+        with remains("nothing remains of the hub" + (f"; its files are in {folder}" if folder else "")):
+            server.serve_forever()
 
 
 def _rendered(recipe: str, bucket: str, settings: tuple[str, ...]) -> tuple[RecipeFile, Rendering, Options]:

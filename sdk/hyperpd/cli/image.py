@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperpd.cli import output
+from hyperpd.cli import completion, output
+from hyperpd.cli.cluster.options import remains
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hyperpd.cli.documents.machine import ImageBuilt, ImagePushed, Mirrored
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -81,18 +87,18 @@ def build(
     by = tools.tool(tool) if tool != "codebuild" else None
     if by:
         shell = tools.Shell(dry_run)
-        by.build(shell, checkout, tag, arguments | build_.revision(checkout))
-        _tell(
-            as_json, {"tool": by.name, "image": tag, "commands": shell.commands}, shell.commands if dry_run else [tag]
-        )
+        with remains(f"what {by.name} has built so far is in its cache: run it again"):
+            by.build(shell, checkout, tag, arguments | build_.revision(checkout))
+        built: ImageBuilt = {"tool": by.name, "image": tag, "commands": shell.commands}
+        _tell(as_json, built, shell.commands if dry_run else [tag])
         return
     text, lines = build_.codebuild(tag, arguments | build_.revision(checkout, dirty=""), checkout, template)
     if not dry_run:
         template.write_text(text)
     why = "" if tool else "# neither docker nor buildah can be used here\n"
     shown = [f"{why}# unverified; CodeBuild costs money by the minute; what is not committed is not built", *lines]
-    document = {"tool": "codebuild", "image": tag, "file": str(template), "template": text, "commands": lines}
-    _tell(as_json, document, [*([text] if dry_run else [f"# written: {template}"]), *shown])
+    built = {"tool": "codebuild", "image": tag, "file": str(template), "template": text, "commands": lines}
+    _tell(as_json, built, [*([text] if dry_run else [f"# written: {template}"]), *shown])
 
 
 @image.command()
@@ -109,12 +115,14 @@ def push(tag: str, repository: str, tool: str | None, dry_run: bool, as_json: bo
     from hyperpd.image import tools
 
     shell = tools.Shell(dry_run)
-    pushed = tools.push(shell, tools.must(tools.tool(tool)), tag, repository)
-    _tell(as_json, {"image": pushed, "commands": shell.commands}, shell.commands if dry_run else [pushed])
+    with remains("layers that were sent stay: run it again, and the rest is sent"):
+        pushed = tools.push(shell, tools.must(tools.tool(tool)), tag, repository)
+    document: ImagePushed = {"image": pushed, "commands": shell.commands}
+    _tell(as_json, document, shell.commands if dry_run else [pushed])
 
 
 @image.command()
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=completion.recipe)
 @click.option("--registry", required=True, metavar="HOST/PATH", help="Your registry.")
 @click.option("--image", "source", help="The image to copy, instead of the recipe's.")
 @click.option("--model-folder", type=_FOLDER, help="The model's files here; needed for a model from a hub.")
@@ -155,10 +163,11 @@ def mirror(
         raise RecipeError(str(out), ["no such folder; make it first"])
     plan = mirror_.plan_mirror(file, registry, image=source, bucket=bucket, folder=model_folder, model_path=model_path)
     shell = tools.Shell(dry_run)
-    digest = mirror_.copy_image(shell, plan.source, plan.target)
     uploaded = mirror_.Uploaded()
-    if model_folder and not dry_run:
-        uploaded = mirror_.upload(model_folder, plan.place, (lambda _: None) if as_json else output.line)
+    with remains(f"what was sent stays, {out} is not written: run it again, and the rest is sent"):
+        digest = mirror_.copy_image(shell, plan.source, plan.target)
+        if model_folder and not dry_run:
+            uploaded = mirror_.upload(model_folder, plan.place, (lambda _: None) if as_json else output.line)
     text = plan.recipe(digest or plan.source.digest)
     lines = list(shell.commands)
     if dry_run:
@@ -171,22 +180,19 @@ def mirror(
         kept = "model: not copied (no --model-folder)"
         lines = [f"image: {plan.target.repository}@{digest}", f"model: {plan.place}, {sent}" if model_folder else kept]
         lines += [f"recipe: {out}"]
-    _tell(
-        as_json,
-        {
-            "image": f"{plan.target.repository}@{digest}" if digest else str(plan.target),
-            "model": plan.place,
-            "uploaded": uploaded.files,
-            "skipped": uploaded.skipped,
-            "uploaded_bytes": uploaded.sent_bytes,
-            "recipe": str(out),
-            "commands": shell.commands,
-        },
-        lines,
-    )
+    document: Mirrored = {
+        "image": f"{plan.target.repository}@{digest}" if digest else str(plan.target),
+        "model": plan.place,
+        "uploaded": uploaded.files,
+        "skipped": uploaded.skipped,
+        "uploaded_bytes": uploaded.sent_bytes,
+        "recipe": str(out),
+        "commands": shell.commands,
+    }
+    _tell(as_json, document, lines)
 
 
-def _tell(as_json: bool, document: dict[str, Any], lines: list[str]) -> None:
+def _tell(as_json: bool, document: Mapping[str, Any], lines: list[str]) -> None:
     if as_json:
         output.document(document)
         return

@@ -13,7 +13,7 @@ from hyperpd.errors import HyperpdError
 
 _COMMANDS = (
     *("up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image", "hub"),
-    *("deploy", "scale", "logs", "undeploy", "cluster", "iam", "review"),
+    *("deploy", "scale", "logs", "undeploy", "cluster", "iam", "review", "schema", "completion"),
 )
 
 
@@ -21,6 +21,8 @@ _COMMANDS = (
     cls=Commands,
     commands={name: f"hyperpd.cli.{name}" for name in _COMMANDS},
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 ok, 2 wrong input, 3 does not fit, 4 not ready or refused, 5 request failed, 130 Ctrl-C."
+    " Nothing is sent but what a command is for; nothing is counted or reported to anybody.",
 )
 @click.version_option(__version__)
 def cli() -> None:
@@ -28,13 +30,13 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Exit codes: 0 ok, 2 wrong input, 3 does not fit, 4 not ready or refused, 5 request failed, 130 Ctrl-C."""
+    """Run the command line, and end with its exit code."""
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="hyperpd", standalone_mode=False)
     except HyperpdError as error:
         output.error(str(error))
         sys.exit(error.exit_code)
-    except click.UsageError as error:
+    except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
+
+import click
 
 
 def line(text: str = "") -> None:
@@ -30,11 +33,18 @@ def note(text: str) -> None:
 
 def error(text: str) -> None:
     """What went wrong, to standard error."""
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    print(f"{_painted('error:', sys.stderr, fg='red', bold=True)} {text}", file=sys.stderr, flush=True)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns as wide as their widest cell."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    for row in [head, *rows]:
-        line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for number, row in enumerate([head, *rows]):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        line(text if number else _painted(text, sys.stdout, bold=True))
+
+
+def _painted(text: str, stream: TextIO, **style: Any) -> str:
+    """With colour on a terminal alone, and not where NO_COLOR (https://no-color.org) or TERM=dumb forbids it."""
+    plain = not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else click.style(text, **style)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import click
 
-from hyperpd.cli import output
+from hyperpd.cli import completion, output
+
+if TYPE_CHECKING:
+    from hyperpd.cli.documents.recipe import Plan, PlannedWorker
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=completion.recipe)
 @click.option("--launch", "launches", is_flag=True, help="Print the argv and environment of every worker.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.option("--model", help="Model folder or Hugging Face id to serve instead of the recipe's.")
@@ -29,17 +34,17 @@ def plan(recipe: str, launches: bool, as_json: bool, model: str | None, port_off
     workers = place(file.recipe, where, Ports().shifted(port_offset)).workers
     commands = [launch(file.recipe, worker, model_path=model_path(file.recipe)) for worker in workers]
     if as_json:
-        output.document(
-            {
-                "recipe": file.recipe.name,
-                "recipe_digest": file.digest,
-                "workers": [
-                    {"name": worker.name, **asdict(worker)}
-                    | ({"argv": command.argv, "env": dict(command.env), "cpus": command.cpus} if launches else {})
-                    for worker, command in zip(workers, commands, strict=True)
-                ],
-            }
-        )
+        shown = [
+            {"name": worker.name, **asdict(worker)}
+            | ({"argv": command.argv, "env": dict(command.env), "cpus": command.cpus} if launches else {})
+            for worker, command in zip(workers, commands, strict=True)
+        ]
+        document: Plan = {
+            "recipe": file.recipe.name,
+            "recipe_digest": file.digest,
+            "workers": cast("list[PlannedWorker]", shown),
+        }
+        output.document(document)
         return
     title = f"{file.recipe.name} (recipe digest {file.digest})"
     if launches:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from hyperpd.cli import output
+from hyperpd.cli import completion, output
 from hyperpd.errors import HyperpdError
 
 if TYPE_CHECKING:
     from hyperpd.capacity import Capacity
+    from hyperpd.cli.documents import recipe as documents
     from hyperpd.recipe import Recipe, RecipeFile
 
 
@@ -33,7 +34,7 @@ def recipes(context: click.Context, as_json: bool) -> None:
 
 
 @recipes.command()
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=completion.recipe)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def show(recipe: str, as_json: bool) -> None:
     """What RECIPE takes: machines, memory, KV cache, price; and how its KV cache moves."""
@@ -48,7 +49,7 @@ def show(recipe: str, as_json: bool) -> None:
 
 
 @recipes.command()
-@click.argument("recipe", nargs=-1, required=True)
+@click.argument("recipe", nargs=-1, required=True, shell_complete=completion.recipe)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def check(recipe: tuple[str, ...], as_json: bool) -> None:
     """Whether each RECIPE loads and fits its machines, and what was not checked; every problem of all of them.
@@ -56,7 +57,7 @@ def check(recipe: tuple[str, ...], as_json: bool) -> None:
     A target may refuse more: hyperpd render says so.
     """
     failed: list[HyperpdError] = []
-    results = []
+    results: list[documents.Checked] = []
     for name in recipe:
         try:
             capacity = _check(name)
@@ -67,7 +68,7 @@ def check(recipe: tuple[str, ...], as_json: bool) -> None:
                 output.error(str(error))
             continue
         unchecked = [*capacity.unchecked, "vLLM's own options (engine:), which only the engine knows"]
-        results.append({"recipe": name, "ok": True, "unchecked": unchecked, "notes": capacity.notes})
+        results.append({"recipe": name, "ok": True, "unchecked": unchecked, "notes": list(capacity.notes)})
         if not as_json:
             rest = [f"not checked: {what}" for what in unchecked]
             rest += [f"note: {what}" for what in capacity.notes]
@@ -79,8 +80,8 @@ def check(recipe: tuple[str, ...], as_json: bool) -> None:
 
 
 @recipes.command()
-@click.argument("left")
-@click.argument("right")
+@click.argument("left", shell_complete=completion.recipe)
+@click.argument("right", shell_complete=completion.recipe)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def diff(left: str, right: str, as_json: bool) -> None:
     """What RIGHT says that LEFT does not, field by field, and whether their workers could exchange KV."""
@@ -99,8 +100,11 @@ def diff(left: str, right: str, as_json: bool) -> None:
     left_id, right_id = (asdict(one.identity) for one in prints)
     unlike = [field for field in left_id if left_id[field] != right_id[field]]
     if as_json:
-        document = {path: {"left": old, "right": new} for path, (old, new) in changed.items()}
-        output.document({"changed": document, "same_engine_digest": not unlike})
+        document: documents.Diff = {
+            "changed": {path: {"left": old, "right": new} for path, (old, new) in changed.items()},
+            "same_engine_digest": not unlike,
+        }
+        output.document(document)
         return
     for path, (old, new) in changed.items():
         output.line(f"{path}: {_shown(old)} → {_shown(new)}")
@@ -136,7 +140,7 @@ def _line(file: RecipeFile) -> str:
     return file.recipe.description or "-"
 
 
-def _facts(file: RecipeFile) -> dict[str, Any]:
+def _facts(file: RecipeFile) -> documents.Recipe:
     from dataclasses import asdict
 
     from hyperpd import capacity
@@ -148,7 +152,7 @@ def _facts(file: RecipeFile) -> dict[str, Any]:
         "recipe_digest": file.digest,
         "layout": recipe.layout,
         "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
-        "capacity": asdict(capacity.check(recipe)),
+        "capacity": cast("Capacity", asdict(capacity.check(recipe))),
         "usd_per_hour": _price(recipe)[0],
     }
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from hyperpd.cli import output
+from hyperpd.cli import completion, output
+
+if TYPE_CHECKING:
+    from hyperpd.cli.documents.recipe import Target
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.target)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def targets(name: str | None, as_json: bool) -> None:
     """List the targets of hyperpd render; with NAME, its options and every field of a recipe."""
@@ -20,19 +25,18 @@ def targets(name: str | None, as_json: bool) -> None:
     paths = list(leaves(Recipe))
     fields = {target.NAME: {path: fate(target.FIELDS, path) for path in paths} for target in chosen}
     if as_json:
-        output.document(
-            {
-                target.NAME: {
-                    "summary": target.SUMMARY,
-                    "options": {
-                        key: {"default": option.default, "meaning": option.description}
-                        for key, option in target.Options.model_fields.items()
-                    },
-                    "fields": {p: {"fate": f.fate, "how": f.how} for p, f in fields[target.NAME].items() if f},
-                }
-                for target in chosen
+        document: dict[str, Target] = {
+            target.NAME: {
+                "summary": target.SUMMARY,
+                "options": {
+                    key: {"default": option.default, "meaning": option.description}
+                    for key, option in target.Options.model_fields.items()
+                },
+                "fields": {p: {"fate": f.fate, "how": f.how} for p, f in fields[target.NAME].items() if f},
             }
-        )
+            for target in chosen
+        }
+        output.document(document)
         return
     if not name:
         output.table(("target", "what it is"), [(target.NAME, target.SUMMARY) for target in chosen])

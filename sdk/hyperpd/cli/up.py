@@ -9,13 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperpd.cli import output
+from hyperpd.cli import completion, output
 from hyperpd.cli.fleet import LocalFleet
 from hyperpd.errors import HyperpdError, NotReady
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hyperpd.cli.documents.machine import Up
 
 _POLL_S = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -24,43 +29,54 @@ _STOPPED = "stopped by hyperpd down or a signal"
 
 @click.command()
 @click.option(
-    "--recipe", help="Recipe file or name of a shipped one (default: tiny-cpu-1p1d, with the GPU engine tiny-gpu-1p1d)."
+    "--recipe",
+    shell_complete=completion.recipe,
+    help="Recipe file or name of a shipped one (default: tiny-cpu-1p1d, with the GPU engine tiny-gpu-1p1d).",
 )
 @click.option("--model", help="Model folder or Hugging Face id to serve instead of the recipe's.")
 @click.option("--detach", is_flag=True, help="Return when ready; stop it with hyperpd down.")
 @click.option("--port-offset", default=0, type=click.IntRange(0, 50000), help="Added to every port.")
-def up(recipe: str | None, model: str | None, detach: bool, port_offset: int) -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document, when it is ready; progress to standard error."
+)
+def up(recipe: str | None, model: str | None, detach: bool, port_offset: int, as_json: bool) -> None:
     """Start prefill, decode and gateway on this machine."""
     from hyperpd.recipe import load
 
+    _gateway_is_installed()
+    say = output.note if as_json else output.line
     file = load(recipe or _default())
     fleet = LocalFleet(file.recipe.name + (f"+{port_offset}" if port_offset else ""))
     description = f": {file.recipe.description}" if file.recipe.description else ""
-    output.line(f"{file.recipe.name}{description} (recipe digest {file.digest[:12]})")
+    say(f"{file.recipe.name}{description} (recipe digest {file.digest[:12]})")
     for number in _SIGNALS:
         signal.signal(number, _interrupt)
     node = fleet.start(file.path, port_offset, model)
     try:
-        if not _wait_until_ready(fleet, node):
-            output.line(_STOPPED)
+        if not _wait_until_ready(fleet, node, say):
+            say(_STOPPED)
             return
-        _show(fleet.state())
+        if as_json:
+            ready: Up = {"name": fleet.name, **fleet.state()}  # type: ignore[typeddict-item]
+            output.document(ready)
+        else:
+            _show(fleet.state())
         if detach:
-            output.line(f"stop it with: {_hyperpd()} down {fleet.name}")
+            say(f"stop it with: {_hyperpd()} down {fleet.name}")
             return
-        output.line("Ctrl-C stops everything")
+        say("Ctrl-C stops everything")
         node.wait()
     except (KeyboardInterrupt, OSError):  # OSError: the terminal is gone
         node.terminate()
         with contextlib.suppress(OSError):
-            output.line("stopping …")
+            say("stopping …")
         node.wait()
         with contextlib.suppress(OSError):
-            output.line("stopped")
+            say("stopped")
         return
     if fleet.state().get("phase") != "stopped":
         raise _ended(fleet, node)
-    output.line(_STOPPED)
+    say(_STOPPED)
 
 
 def _interrupt(*_: Any) -> None:
@@ -70,6 +86,15 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _gateway_is_installed() -> None:
+    """Raises NotReady without the extra: the node could not even say so."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in ("fastapi", "uvicorn", "aiohttp", "prometheus_client") if not find_spec(name)]:
+        said = f"not installed: {', '.join(missing)}"
+        raise NotReady(f"{said}; pip install 'hyperpd[gateway]', and an engine: in a checkout make up does both")
+
+
 def _default() -> str:
     """The recipe for the engine that is installed."""
     from hyperpd.versions import installed
@@ -77,7 +102,7 @@ def _default() -> str:
     return "tiny-gpu-1p1d" if installed().startswith("vllm ") else "tiny-cpu-1p1d"
 
 
-def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> bool:
+def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes], say: Callable[[str], None]) -> bool:
     """Show every step. False when somebody stopped the fleet meanwhile; raises what ended it."""
     told: dict[str, str] = {}
     while True:
@@ -87,7 +112,7 @@ def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> bool:
             if told.get(step["name"]) != step["state"]:
                 told[step["name"]] = step["state"]
                 seconds = "" if step["state"] == "running" else f" in {step['elapsed_s']} s"
-                output.line(f"{step['name']} {'…' if step['state'] == 'running' else step['state'] + seconds}")
+                say(f"{step['name']} {'…' if step['state'] == 'running' else step['state'] + seconds}")
         if state.get("phase") == "ready":
             return True
         if ended:
