@@ -33,6 +33,7 @@ RENDER = f"tiny-cpu-1p1d --target kubernetes --set image={IMAGE} -o {{folder}}/o
 PLACE = "--account 123456789012 --region us-east-2"
 LIFE = "tests/cluster/test_cli.py::test_every_command_has_json"
 NO_HELP = {"invoke --max-tokens", "invoke --temperature"}  # to be written
+ROLLED = "tests/deploy/test_deploy_cli.py::test_json"
 # Where standard output is for a program anyway: a script, or JSON.
 NO_JSON = {"completion", "schema", "recipes schema", "cluster schema"}
 
@@ -78,6 +79,10 @@ CASES = {
         json=f"{PUBLISH} --dry-run",
     ),
     "hub serve-local": Case(f"{HUB} --set bucket=s3://b", "remove it", elsewhere="test_ctrl_c_says_what_remains"),
+    "deploy": Case("tiny-cpu-1p1", "did you mean tiny-cpu-1p1d?", elsewhere=ROLLED),
+    "scale": Case("pd prefill", "as in prefill=3", elsewhere=ROLLED),
+    "logs": Case("pd --role worker", "'prefill', 'decode'", elsewhere=ROLLED),
+    "undeploy": Case("pd --cluster c --context d", "not both", elsewhere=ROLLED),
     "iam": Case("cluster creat", "did you mean", json=f"cluster create --cluster {{cluster}} {PLACE}"),
     "review": Case("nosuch.yaml", "nosuch.yaml", json=f"{{cluster}} {PLACE}"),
     "schema": Case("cluster statu", "did you mean cluster status?"),

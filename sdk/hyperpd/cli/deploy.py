@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hyperpd.cli import output
+from hyperpd.cli import completion, output
 from hyperpd.cli.cluster.options import confirm, json_option, remains, yes_option
 from hyperpd.cli.place import Where, place_options
 
@@ -19,9 +19,13 @@ _LIVE = "what runs"
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=completion.recipe)
 @place_options
-@click.option("--target", help="kubernetes (default) or inference_operator; hyperpd targets says more.")
+@click.option(
+    "--target",
+    shell_complete=completion.target,
+    help="kubernetes (default) or inference_operator; hyperpd targets says more.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the target; may be repeated.")
 @click.option("--revision", type=click.IntRange(1), help="Deploy what this revision of the deployment RECIPE was.")
 @click.option(
@@ -71,9 +75,9 @@ def deploy(
         api = where.connect()
         wanted = _earlier(api, recipe, revision)
     else:
+        wanted = want(recipes.load(recipe), target or TARGET, settings)  # before anything is asked
         if not (target or as_json):
             output.line(f"target: {TARGET} (others: --target)")
-        wanted = want(recipes.load(recipe), target or TARGET, settings)  # before anything is asked
         api = where.connect()
     if number is not None:
         _show_difference(api, wanted, number, as_json)

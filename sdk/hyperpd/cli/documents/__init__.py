@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from hyperpd.cli.documents import account, cluster, machine, recipe
+from hyperpd.cli.documents import account, cluster, deployment, machine, recipe
 from hyperpd.cluster import patch, state
 
 _ANSWER = Field(description="The answer of OpenAI's API, as the gateway or the endpoint gave it.")
@@ -19,7 +19,7 @@ _ANSWER = Field(description="The answer of OpenAI's API, as the gateway or the e
 # By the command's words.
 DOCUMENTS: dict[str, Any] = {
     "up": machine.Up,
-    "status": dict[str, machine.FleetState],
+    "status": dict[str, machine.FleetState] | list[deployment.Deployment],
     "down": machine.Down,
     "invoke": Annotated[dict[str, Any], _ANSWER],
     "plan": recipe.Plan,
@@ -35,6 +35,10 @@ DOCUMENTS: dict[str, Any] = {
     "image mirror": machine.Mirrored,
     "hub publish": account.Published,
     "hub serve-local": account.ServedHub,
+    "deploy": deployment.Deployed | deployment.Tried | deployment.Compared,
+    "scale": deployment.Scaled | deployment.ScalePlanned,
+    "logs": deployment.Line,
+    "undeploy": deployment.Removed,
     "iam": account.Policy,
     "review": account.Review,
     "cluster plan": cluster.ClusterPlan,

@@ -24,7 +24,7 @@ class Cluster(TypedDict):
 
 
 class Node(TypedDict):
-    """A node of a cluster. `id`: empty until there is a machine; `launched`: ISO 8601."""
+    """A node of a cluster. `id`: empty until there is a machine."""
 
     id: str
     logical_id: str
@@ -33,7 +33,6 @@ class Node(TypedDict):
     status: str
     message: str
     release: str
-    launched: str | None
     healthy: NotRequired[bool]
 
 
