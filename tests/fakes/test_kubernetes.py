@@ -33,6 +33,7 @@ def test_objects_are_kept_as_they_came(api: httpx.Client, store: kubernetes.Stor
     assert (kept["metadata"]["namespace"], kept["metadata"]["resourceVersion"]) == ("default", "3")
     listed = api.get("/api/v1/services").json()
     assert ([item["metadata"]["name"] for item in listed["items"]], listed["kind"]) == (["a"], "ServiceList")
+    assert "kind" not in listed["items"][0]  # the list has said it
 
 
 @pytest.mark.parametrize(

@@ -94,12 +94,12 @@ def test_recreate_ends_the_old_before_the_new(cluster: Controllers) -> None:
     at = create(cluster, body)
     cluster.settle()
     names = {pod["metadata"]["name"] for pod in there(cluster)}
-    cluster.store.merge(at, {"spec": {"template": {"metadata": {"labels": {"version": "2"}}}}})
+    cluster.store.merge(at, {"spec": {"replicas": 3, "template": {"metadata": {"labels": {"version": "2"}}}}})
     cluster.step()
     assert {pod["metadata"]["name"] for pod in there(cluster)} == names
     cluster.settle()
     assert not names & {pod["metadata"]["name"] for pod in there(cluster)}
-    assert cluster.store.get(at)["status"]["availableReplicas"] == 2
+    assert cluster.store.get(at)["status"]["availableReplicas"] == 3
 
 
 def test_groups_are_made_whole_and_rolled_one_by_one(cluster: Controllers) -> None:
