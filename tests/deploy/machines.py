@@ -33,7 +33,7 @@ class Machines:
         body["spec"] |= {"unschedulable": True} if unschedulable else {}
         body["metadata"] |= {"annotations": {CORDONED: "drain"}} if ours else {}
         self.store.put(body)
-        return Node(f"i-{name}", f"logical-{name}", "prefill", "ml.p5en.48xlarge", "Running", "", "", None)
+        return Node(f"i-{name}", f"logical-{name}", "prefill", "ml.p5en.48xlarge", "Running", "", "")
 
     def role(self, role: str, workers: int) -> None:
         """A Deployment with its budget, and its workers ready on the nodes that are free, by name."""

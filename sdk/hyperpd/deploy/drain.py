@@ -19,12 +19,16 @@ from hyperpd.cluster.state import Node
 from hyperpd.deploy import stuck
 from hyperpd.deploy.apply import Api
 from hyperpd.deploy.kubernetes.fleet import COMPONENT, selector
-from hyperpd.errors import CloudError, NotReady, RecipeError
+from hyperpd.errors import CloudError, NotReady
 
 Object = dict[str, Any]
 Role = tuple[str, str]  # (namespace, component)
 
 TIMEOUT_S, POLL_S = 3600.0, 5.0  # workers load for minutes, and end within drain_s and a lease
+_AS_THEY_GO = (
+    "HyperPod takes the nodes batch by batch; a worker finishes its requests as SIGTERM reaches it, within its recipe's"
+    " drain_s"
+)
 CORDONED = "hyperpd.io/cordoned"  # an annotation: by us, so that a run after one that was killed takes it back
 _SIZE = "leaderworkerset.sigs.k8s.io/size"  # an annotation: pods of a group
 _GROUP = ("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index")
@@ -57,10 +61,10 @@ def drain_of(
 ) -> Drain:
     """A Drain for clusters of EKS.
 
-    force: also the last ready worker of a role; its requests find none until nodes are back. timeout_s: for the pods
-    to leave, and again for workers to be ready afterwards. The drain raises RecipeError where a role would be left
-    without a worker and no other node takes one, before anything is changed; NotReady when time runs out, with the
-    pods that are waited for; CloudError.
+    Where a role would be left without a worker, since no other node takes one, nothing is evicted, and it says so:
+    HyperPod then takes the nodes batch by batch, and their workers end by SIGTERM. force: evicted all the same; their
+    requests find no worker until nodes are back. timeout_s: for the pods to leave, and again for workers to be ready
+    afterwards. The drain raises NotReady when time runs out, with the pods that are waited for; CloudError.
     """
 
     @contextmanager
@@ -68,8 +72,11 @@ def drain_of(
         waits = _Waits(api, tell, timeout_s, poll_s, sleep, clock)
         there = _named(api.list("Node"), nodes, tell)
         before = _workers(api)
-        if not force:
-            _refuse_the_last(before, there, api.list("Node"))
+        if not force and (kept := _kept(before, there, api.list("Node"))):
+            tell(Step(f"not drained: {'; '.join(kept)}. {_AS_THEY_GO}"))
+            yield
+            waits.back(_counts(before))
+            return
         cordoned: list[str] = []
         try:
             for name, node in there.items():
@@ -249,8 +256,8 @@ def _counts(workers: Sequence[Worker]) -> dict[Role, int]:
     return found
 
 
-def _refuse_the_last(workers: Sequence[Worker], there: Collection[str], nodes: Sequence[Object]) -> None:
-    """Raise RecipeError where a role would lose its last ready worker, and none can be ready elsewhere before."""
+def _kept(workers: Sequence[Worker], there: Collection[str], nodes: Sequence[Object]) -> list[str]:
+    """Why nothing may be evicted: roles that would lose their last ready worker, and have none elsewhere before."""
     told = []
     for role in dict.fromkeys(worker.role for worker in workers):
         every = [worker for worker in workers if worker.role == role]
@@ -261,11 +268,10 @@ def _refuse_the_last(workers: Sequence[Worker], there: Collection[str], nodes: S
         what = f"{role[1]} in {role[0]}: {names} is all that is ready of it"
         stay = [node for node in nodes if node["metadata"]["name"] not in there and _takes(node, ready[0].pods[0])]
         if not stay:
-            told.append(f"{what}, and no other node takes one; add nodes in another group (hyperpd cluster update)")
+            told.append(f"{what}, and no other node takes one (hyperpd cluster update adds a group)")
         elif len(every) == 1:
-            told.append(f"{what}; first have two of them: hyperpd scale NAME {role[1]}=2")
-    if told:
-        raise RecipeError("drain", [f"{one}, or give --force and lose its requests meanwhile" for one in told])
+            told.append(f"{what}, and it is the only one (hyperpd scale NAME {role[1]}=2 makes a second)")
+    return told
 
 
 def _takes(node: Object, pod: Object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import click
@@ -42,19 +43,26 @@ def patch(
     as_json: bool,
 ) -> None:
     """Bring the software of CLUSTER up to date: prefill, then decode, then the rest, and never two groups at once.
+    Workers on EKS are evicted from the nodes of a group before, where other nodes take them.
     Never all healthy nodes of a role at once (a group of one, or --batch as large as it), unless by --force.
 
     Nodes are set up anew, and what is on their root volumes is lost. HyperPod takes an update back without a word
     where nodes do not come up: the release before and after tells, and then this fails.
     """
     from hyperpd.cli.cluster import show
+    from hyperpd.deploy import connect, drain
 
     found = named(cluster, region)
+    on_slurm = found.status().orchestrator == "slurm"
     confirm(f"Patch {found.name}, {batch} nodes of a group at once?", yes, as_json)
-    with remains(f"what was sent goes on: {again('watch', cluster, found)}"):
+    with (
+        remains(f"what was sent goes on: {again('watch', cluster, found)}"),
+        nullcontext() if on_slurm else connect.hyperpod(found.name, aws=found.aws) as api,
+    ):
         done = found.patch(
             groups,
             show.progress(as_json),
+            drain=drain.drain_of(api, force=force, timeout_s=timeout_min * 60) if api else drain.on_slurm,
             release=release,
             batch=batch,
             force=force,
