@@ -14,7 +14,7 @@ from hyperpd.client import answers
 from hyperpd.client.gateway import Gateway
 from hyperpd.client.patience import Deadline, Retries, Retry, Timeouts
 from hyperpd.client.way import Opened, Request, Way
-from hyperpd.errors import NotReady, Rejected, RequestError
+from hyperpd.errors import NotReady, RecipeError, Rejected, RequestError
 
 Message = Mapping[str, Any]
 _log = logging.getLogger("hyperpd.client")
@@ -28,8 +28,8 @@ class AsyncClient:
     to:       a gateway's URL, or a way in with more to say: Gateway(…), Endpoint(…).
     model:    name to ask for; None asks the gateway once, and lets an endpoint take its own.
     api_key:  the gateway's, where it needs one.
-    on_retry: is told of each request that will be sent again; `retried` counts them, and the log "hyperpd.client" has
-              them. No log and no error has anything of a prompt.
+    on_retry: is told of each request that will be sent again; default: a warning in the log "hyperpd.client".
+              `retried` counts them. No log and no error has anything of a prompt.
 
     Streams are async generators: leaving one early needs `aclose`, as `contextlib.aclosing` does it, and ends the
     request upstream. An Endpoint is asked by boto3 in threads.
@@ -46,11 +46,12 @@ class AsyncClient:
         on_retry: Callable[[Retry], None] | None = None,
     ) -> None:
         if api_key and not isinstance(to, str):
-            raise Rejected("api_key goes with a URL; Gateway(url, api_key=…) has its own, an Endpoint signs with AWS's")
+            what = "goes with a URL; Gateway(url, api_key=…) has its own, an Endpoint signs with AWS credentials"
+            raise RecipeError("api_key", [what])
         self.way = Gateway(to, api_key=api_key) if isinstance(to, str) else to
         self.timeouts, self.retries = timeouts or Timeouts(), retries or Retries()
         self.retried = 0
-        self._on_retry = on_retry
+        self._on_retry = on_retry or _warn
         self._model = model
 
     async def __aenter__(self) -> AsyncClient:
@@ -90,14 +91,16 @@ class AsyncClient:
     def as_openai(self) -> Any:
         """An openai.AsyncOpenAI for the same gateway, with its key and timeouts; it sends nothing twice by itself.
 
-        Raises NotReady without the package openai, Rejected for a way in that is no URL.
+        Raises NotReady without the package openai, RecipeError for a way in that is no URL.
         """
         return self.openai_client("AsyncOpenAI")
 
     def openai_client(self, kind: str) -> Any:
         """openai's client of that kind; see as_openai."""
         if not isinstance(self.way, Gateway):
-            raise Rejected(f"{self.way.where}: OpenAI's client needs a gateway's URL; here use complete, chat, stream")
+            raise RecipeError(
+                self.way.where, ["OpenAI's client needs a gateway's URL; here use complete, chat, stream"]
+            )
         try:
             import openai
         except ImportError:
@@ -167,17 +170,17 @@ class AsyncClient:
             pause_s = self.retries.pause_s(attempt, error, answered)
             if pause_s is None:
                 raise error
-            self._tell(Retry(attempt, pause_s, error), request)
+            self.retried += 1
+            self._on_retry(Retry(attempt, pause_s, error))
             await deadline.pause(pause_s)
 
-    def _tell(self, retry: Retry, request: Request) -> None:
-        self.retried += 1
-        _log.warning(
-            "request=%s attempt=%d status=%d code=%s again_in_s=%.2f",
-            *(request.id, retry.attempt, retry.error.status, retry.error.code, retry.pause_s),
-        )
-        if self._on_retry:
-            self._on_retry(retry)
+
+def _warn(retry: Retry) -> None:
+    error = retry.error
+    _log.warning(
+        "request=%s attempt=%d status=%d code=%s again_in_s=%.2f",
+        *(error.request_id, retry.attempt, error.status, error.code, retry.pause_s),
+    )
 
 
 async def _read(opened: Opened, deadline: Deadline) -> bytes:

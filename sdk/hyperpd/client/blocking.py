@@ -78,7 +78,7 @@ class Client:
     def as_openai(self) -> Any:
         """An openai.OpenAI for the same gateway, with its key and timeouts; it sends nothing twice by itself.
 
-        Raises NotReady without the package openai, Rejected for a way in that is no URL.
+        Raises NotReady without the package openai, RecipeError for a way in that is no URL.
         """
         return self._client.openai_client("OpenAI")
 

@@ -14,7 +14,7 @@ from typing import Any
 from hyperpd.client.call import Call, Sent
 from hyperpd.client.patience import UNREACHABLE, Timeouts
 from hyperpd.client.way import Opened, Request
-from hyperpd.errors import CloudError, DecodeFailed, NotReady, Rejected, RequestError
+from hyperpd.errors import CloudError, DecodeFailed, NotReady, RecipeError, Rejected, RequestError
 
 ANSWER_S = 60  # SageMaker gives a container so long for a whole answer, or to begin a stream
 _THROTTLED = ("ThrottlingException", "Throttling", "TooManyRequestsException", "ModelNotReadyException")
@@ -36,7 +36,7 @@ class Endpoint:
     region, session: where and as whom; default: boto3's. session_id: SageMaker's SessionId. attributes: what else is
     said in CustomAttributes. parameters: InvokeEndpoint's own, as boto3 names them (TargetVariant, PrefixAwareId, …).
 
-    Raises Rejected for attributes that cannot be said.
+    Raises RecipeError for attributes that cannot be said.
     """
 
     lists_models = False
@@ -54,9 +54,10 @@ class Endpoint:
         self.name, self.where = name, f"endpoint {name}"
         self._region, self._session = region, session
         self._attributes = dict(attributes or {})
-        for key, value in self._attributes.items():
-            if key == "route" or not f"{key}{value}".isascii() or set(f"{key}{value}") & {",", "=", "\r", "\n"}:
-                raise Rejected(f"attributes: {key!r} cannot be said: ASCII without commas and =, and no route")
+        wrong = [key for key, value in self._attributes.items() if not _sayable(key, value)]
+        if wrong:
+            rule = "ASCII without commas and =, and no route, which is the client's"
+            raise RecipeError("attributes", [f"{key!r} cannot be said: {rule}" for key in wrong])
         self._parameters = {**({"SessionId": session_id} if session_id else {}), **parameters}
         self._runtime: Any = None
         self._lock = threading.Lock()
@@ -106,7 +107,8 @@ class Endpoint:
         except ClientError as error:
             return self._refused(error.response, request)
         except (EndpointConnectionError, ConnectTimeoutError) as error:
-            raise RequestError(f"{self.where}: {error}\ntry: the Region it is in", code=UNREACHABLE) from error
+            message = f"{self.where}: {error}\ntry: the Region it is in"
+            raise RequestError(message, code=UNREACHABLE, request_id=request.id) from error
         except ParamValidationError as error:
             raise Rejected(f"{self.where}: {error}") from error
         except BotoCoreError as error:
@@ -203,6 +205,11 @@ class Endpoint:
                 except BotoCoreError as error:
                     raise _no_login(self.where, error) from None
             return self._runtime
+
+
+def _sayable(key: str, value: str) -> bool:
+    text = f"{key}{value}"
+    return key != "route" and text.isascii() and text.isprintable() and not set(text) & {",", "="}
 
 
 def _no_login(where: str, error: Exception) -> CloudError:

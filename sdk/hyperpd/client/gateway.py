@@ -8,11 +8,11 @@ import httpx
 
 from hyperpd.client.patience import UNREACHABLE, Timeouts
 from hyperpd.client.way import Opened, Request
-from hyperpd.errors import Rejected, RequestError
+from hyperpd.errors import RecipeError, RequestError
 
 
 class Gateway:
-    """url: as in http://127.0.0.1:8080. Raises Rejected where it is none."""
+    """url: as in http://127.0.0.1:8080. Raises RecipeError where it is none."""
 
     lists_models = True
 
@@ -26,7 +26,7 @@ class Gateway:
             if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
                 raise httpx.InvalidURL("no http:// or https:// in front")
         except httpx.InvalidURL as error:
-            raise Rejected(f"{url!r} is no URL of a gateway: {error}; try http://127.0.0.1:8080") from None
+            raise RecipeError("url", [f"{url!r} is no gateway's: {error}; try http://127.0.0.1:8080"]) from None
 
     def next_step(self, status: int) -> str:
         if status in (401, 403):
@@ -44,7 +44,7 @@ class Gateway:
         try:
             answer = await self._http.send(built, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, request) from error
         except httpx.HTTPError as error:
             raise self._lost(error, request) from error
         return Opened(answer.status_code, answer.headers, self._parts(answer, request), answer.aclose)
@@ -60,9 +60,10 @@ class Gateway:
     async def close(self) -> None:
         await self._http.aclose()
 
-    def _unreachable(self, error: httpx.HTTPError) -> RequestError:
+    def _unreachable(self, error: httpx.HTTPError, request: Request) -> RequestError:
         reason = str(error) or type(error).__name__
-        return RequestError(f"{self.where}: {reason}; is it running? try: {self.next_step(500)}", code=UNREACHABLE)
+        message = f"{self.where}: {reason}; is it running? try: {self.next_step(500)}"
+        return RequestError(message, code=UNREACHABLE, request_id=request.id)
 
     def _lost(self, error: httpx.HTTPError, request: Request) -> RequestError:
         reason = str(error) or type(error).__name__
