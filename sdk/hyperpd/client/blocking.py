@@ -52,6 +52,7 @@ class Client:
     def close(self) -> None:
         """End what runs, and close the connections."""
         if self._finalize.alive:
+            self._loop.run(_cancel_others())
             self._loop.run(self._client.close())
             self._finalize()
 
@@ -139,9 +140,9 @@ class _Loop:
             self._loop.call_soon(self._loop.stop)
             return
         self.run(_cancel_others())
+        self.run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
 
