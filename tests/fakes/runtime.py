@@ -146,7 +146,10 @@ class Runtime:
             opening = asyncio.ensure_future(
                 self._http.post(f"{url}/invocations", data=io.BytesIO(body), headers=passed)
             )
-            answer = await _unless(overdue, opening, "ModelError")
+            try:
+                answer = await _unless(overdue, opening, "ModelError")
+            except aiohttp.ClientError:
+                raise _model_error(0, "the connection broke") from None
             async with answer:
                 if answer.status != 200:
                     said_by_it = (await answer.content.read()).decode(errors="replace")

@@ -18,6 +18,7 @@ from hyperpd import errors
 from hyperpd.client import AsyncClient, Client, Endpoint, Retries, Retry, Timeouts
 from tests.container.stack import Stack, running, tiny, until
 from tests.fakes import wire
+from tests.fakes.gate import Disconnected
 from tests.fakes.runtime import BODY_BYTES, Runtime
 
 QUICK = Retries(first_pause_s=0.0)
@@ -157,6 +158,20 @@ async def test_sixty_seconds_are_explained_and_not_repeated(hosted: Hosted, stre
     assert (caught.value.status, caught.value.code) == (504, "sagemaker_timeout")
     assert ("try: streaming" in str(caught.value)) is not streamed
     assert len(hosted.runtime.calls) == 1
+
+
+async def test_a_container_that_hangs_up(aws: pytest.MonkeyPatch) -> None:
+    with wire.serve(hang_up) as url, Runtime({"tiny": url}) as runtime:
+        for name, value in runtime.environment().items():
+            aws.setenv(name, value)
+        async with AsyncClient(Endpoint("tiny"), retries=Retries(attempts=1)) as client:
+            with pytest.raises(errors.DecodeFailed, match=r"server error \(0\)") as caught:
+                await client.complete("hello")
+    assert caught.value.code == "model_error"
+
+
+def hang_up(_: wire.Request) -> wire.Answer:
+    raise Disconnected
 
 
 async def test_eight_minutes_are_explained(hosted: Hosted) -> None:

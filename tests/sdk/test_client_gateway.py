@@ -291,6 +291,12 @@ async def test_a_stream_of_several_texts_is_refused(options: dict[str, Any]) -> 
     assert server.asked == []
 
 
+async def test_one_prompt_may_be_tokens() -> None:
+    server = Server(httpx.Response(200, content=CHUNK + encode("[DONE]")))
+    async with server.client() as client:
+        assert await read(client.stream([1, 2, 3])) == "a"
+
+
 async def test_as_openai(stack: Stack) -> None:
     def ask(url: str) -> tuple[str, str]:
         with Client(url) as client, client.as_openai() as theirs:

@@ -80,7 +80,7 @@ class AsyncClient:
         """A chat completion. Raises RequestError."""
         return await self._whole(_CHAT, {"messages": messages, **options})
 
-    def stream(self, prompt: str, **options: Any) -> AsyncGenerator[str, None]:
+    def stream(self, prompt: str | Sequence[int], **options: Any) -> AsyncGenerator[str, None]:
         """The text of a completion, piece by piece. Raises RequestError, also in the middle."""
         return self._stream(_COMPLETIONS, {"prompt": prompt, **options}, lambda choice: choice["text"])
 
@@ -130,7 +130,7 @@ class AsyncClient:
         return answers.document(f"{self.way.where}{path}", opened.headers.get("content-type", ""), content)
 
     async def _stream(self, path: str, body: Mapping[str, Any], piece: answers.Piece) -> AsyncGenerator[str, None]:
-        if body.get("n", 1) != 1 or not isinstance(body.get("prompt", ""), str):
+        if body.get("n", 1) != 1 or _several(body.get("prompt")):
             raise Rejected("a stream of text is one prompt's one answer; without streaming, complete takes several")
         request = await self._request(path, body, stream=True)
         deadline = Deadline(self.timeouts, self.way.where, request.id)
@@ -175,6 +175,11 @@ class AsyncClient:
             await deadline.pause(pause_s)
 
 
+def _several(prompt: Any) -> bool:
+    """Whether it is several prompts; one may be a list of tokens."""
+    return isinstance(prompt, list | tuple) and not all(isinstance(token, int) for token in prompt)
+
+
 def _warn(retry: Retry) -> None:
     error = retry.error
     _log.warning(
@@ -195,7 +200,7 @@ async def _read(opened: Opened, deadline: Deadline) -> bytes:
 
 
 async def _to_its_end(opened: Opened) -> None:
-    """Nothing more is said; to who hangs up before the end it would look as if the client had left."""
+    """Nothing more is said; but who hangs up before the end loses the connection, and seems to have left."""
     with contextlib.suppress(RequestError, TimeoutError):
         async with asyncio.timeout(_LAST_S):
             while await anext(opened.parts, b""):

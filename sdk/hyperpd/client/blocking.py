@@ -68,7 +68,7 @@ class Client:
         """A chat completion. Raises RequestError."""
         return self._loop.run(self._client.chat(messages, **options))
 
-    def stream(self, prompt: str, **options: Any) -> Generator[str, None, None]:
+    def stream(self, prompt: str | Sequence[int], **options: Any) -> Generator[str, None, None]:
         """The text of a completion, piece by piece. Raises RequestError, also in the middle."""
         return self._loop.iterate(self._client.stream(prompt, **options))
 

@@ -142,7 +142,9 @@ class Endpoint:
         headers = {"x-request-id": metadata.get("RequestId", request.id)}
         if code == "ModelError" and (original := response.get("OriginalStatusCode", 0)):
             return Sent(original, headers, [str(response.get("OriginalMessage", "")).encode()])
-        if code == "ModelError":
+        if code == "ModelError" and "timed out" not in message:
+            status, code = 502, "model_error"  # the container hung up, say
+        elif code == "ModelError":
             status, code = 504, "sagemaker_timeout"
             what = "begin its stream" if request.stream else "give its whole answer"
             message = f"the container did not {what} within the {ANSWER_S} s that SageMaker waits"
