@@ -29,7 +29,7 @@ class AsyncClient:
     model:    name to ask for; None asks the gateway once, and lets an endpoint take its own.
     api_key:  the gateway's, where it needs one.
     on_retry: is told of each request that will be sent again; default: a warning in the log "hyperpd.client".
-              `retried` counts them. No log and no error has anything of a prompt.
+              `retried` counts them. Nothing of a prompt is logged, or added to what the other side said.
 
     Streams are async generators: leaving one early needs `aclose`, as `contextlib.aclosing` does it, and ends the
     request upstream. An Endpoint is asked by boto3 in threads.
