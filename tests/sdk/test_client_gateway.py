@@ -251,7 +251,7 @@ async def test_closing_ends_what_runs(stack: Stack) -> None:
     asking = asyncio.ensure_future(asyncio.to_thread(client.complete, "hello"))
     await until(stack.decode.arrived.is_set)
     await asyncio.to_thread(client.close)
-    with pytest.raises(InterruptedError):
+    with pytest.raises(errors.RequestError, match="was closed"):
         await asking
     await asyncio.wait_for(stack.decode.aborted.wait(), 30)
     with pytest.raises(RuntimeError, match="closed"):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from hyperpd.client.asynchronous import AsyncClient, Message
 from hyperpd.client.patience import Retries, Retry, Timeouts
 from hyperpd.client.way import Way
+from hyperpd.errors import RequestError
 
 T = TypeVar("T")
 
@@ -155,7 +156,7 @@ async def _cancel_others() -> None:
 
 def _hand_over(task: asyncio.Task[T], ended: Future[T]) -> None:
     if task.cancelled():
-        ended.set_exception(InterruptedError("the client was closed meanwhile"))
+        ended.set_exception(RequestError("the client was closed before the answer came", code="closed"))
     elif error := task.exception():
         ended.set_exception(error)
     else:
