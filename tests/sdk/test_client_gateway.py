@@ -238,8 +238,17 @@ def _forget(client: Client) -> None:
 
 
 @pytest.mark.parametrize("leave", [_break, _close, _forget])
-async def test_leaving_without_awaiting(stack: Stack, leave: Callable[[Client], None]) -> None:
+async def test_leaving_without_awaiting(
+    stack: Stack, leave: Callable[[Client], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     stack.decode.fault = "slow"
+    stream, kept = AsyncClient.stream, []  # kept, or losing the last reference would close it, too
+
+    def keeping(client: AsyncClient, *prompt: Any) -> Any:
+        kept.append(stream(client, *prompt))
+        return kept[-1]
+
+    monkeypatch.setattr(AsyncClient, "stream", keeping)
     with Client(str(stack.http.base_url)) as client:
         await asyncio.to_thread(leave, client)
         await asyncio.wait_for(stack.decode.aborted.wait(), 30)
