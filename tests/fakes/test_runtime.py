@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import boto3
@@ -59,6 +60,12 @@ def stream(runtime: Runtime) -> Any:
     return runtime.client(config=ONCE).invoke_endpoint_with_response_stream(EndpointName="tiny", Body=b"{}")
 
 
+def read(answer: Any) -> list[bytes]:
+    """The parts of a stream; closes it."""
+    with closing(answer["Body"]) as body:
+        return [event["PayloadPart"]["Bytes"] for event in body]
+
+
 def test_a_whole_answer(runtime: Runtime, container: Container) -> None:
     container.answer = wire.Answer(200, {"Content-Type": "application/json"}, b'{"a": 1}')
     answer = invoke(runtime, b'{"b": 2}', CustomAttributes="route=/v1/completions", SessionId="s1", InferenceId="i1")
@@ -76,7 +83,7 @@ def test_a_whole_answer(runtime: Runtime, container: Container) -> None:
 def test_parts_are_cut_anywhere_and_add_up(container: Container, seed: int) -> None:
     with wire.serve(container) as url, Runtime({"tiny": url}, seed=seed) as runtime:
         answer = stream(runtime)
-        parts = [event["PayloadPart"]["Bytes"] for event in answer["Body"]]
+        parts = read(answer)
     assert answer["ContentType"] == "text/event-stream"
     assert b"".join(parts) == STREAM
     decoder = Decoder()
@@ -95,7 +102,7 @@ def test_some_seed_cuts_a_character(container: Container) -> None:
     seen = set()
     for seed in range(5):
         with wire.serve(container) as url, Runtime({"tiny": url}, seed=seed) as runtime:
-            seen |= {cut(event["PayloadPart"]["Bytes"]) for event in stream(runtime)["Body"]}
+            seen |= set(map(cut, read(stream(runtime))))
     assert True in seen
 
 
@@ -103,14 +110,14 @@ def test_some_seed_cuts_a_character(container: Container) -> None:
 def test_an_exception_in_the_stream(runtime: Runtime, kind: str) -> None:
     runtime.breaks = kind
     with pytest.raises(EventStreamError) as caught:
-        list(stream(runtime)["Body"])
+        read(stream(runtime))
     assert caught.value.response["Error"]["Code"] == kind
 
 
 def test_a_wrong_checksum_is_seen(runtime: Runtime) -> None:
     runtime.breaks = "corrupt"
     with pytest.raises(ChecksumMismatch):
-        list(stream(runtime)["Body"])
+        read(stream(runtime))
 
 
 def test_framing_is_that_of_botocores_own_parser() -> None:

@@ -268,7 +268,7 @@ async def test_closing_ends_what_runs(stack: Stack) -> None:
 
 
 async def test_a_stream_read_to_its_end_keeps_its_connection() -> None:
-    connections = 0
+    connections, closed = 0, asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
@@ -282,12 +282,15 @@ async def test_a_stream_read_to_its_end_keeps_its_connection() -> None:
                 await asyncio.sleep(0)
                 writer.write(b"0\r\n\r\n")
         writer.close()
+        await writer.wait_closed()
+        closed.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         async with AsyncClient(f"http://127.0.0.1:{port}", model="m") as client:
             assert [await read(client.stream("x")) for _ in range(3)] == ["a"] * 3
+        await closed.wait()
     assert connections == 1
 
 
