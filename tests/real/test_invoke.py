@@ -96,7 +96,7 @@ def test_leaving_a_stream_ends_it_on_the_worker(pd: Fleet, runtime: Runtime) -> 
 def test_what_the_gateway_refuses_has_its_request(pd: Fleet, runtime: Runtime) -> None:
     for to in (pd.url, Endpoint("tiny")):
         with Client(to) as client, pytest.raises(Rejected) as caught:
-            client.complete("x", max_tokens=10**6)
+            client.complete("x", no_such_field=1)
         assert caught.value.request_id
         assert caught.value.request_id in pd.log()
 
