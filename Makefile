@@ -45,7 +45,8 @@ slurm-test: .venv/installed .venv/checks
 sdk-test: .venv/installed .venv/checks .venv/sagemaker/bin/python .venv/awscli/bin/aws
 	SAGEMAKER_SDK_PYTHON=$(CURDIR)/.venv/sagemaker/bin/python AWS_CLI=$(CURDIR)/.venv/awscli/bin/aws $(BIN)/python -m pytest \
 		-k 'real_sdk or aws_cli' tests/deploy/test_sagemaker_endpoint_sent.py tests/fakes/test_hyperpod_clients.py \
-		tests/cluster/test_sagemaker.py
+		tests/cluster/test_sagemaker.py tests/sdk/test_sagemaker_endpoint_invoke.py tests/real/test_invoke.py \
+		tests/deploy/test_example_endpoint_sent.py
 
 hyp-test: .venv/installed .venv/checks $(HYP)
 	@bash tests/install_os_packages.sh
@@ -100,7 +101,7 @@ clean:
 .venv/sagemaker/bin/python:
 	@echo "SageMaker SDK …"
 	@$(PYTHON) -m venv .venv/sagemaker
-	@.venv/sagemaker/bin/python -m pip --quiet install sagemaker-core==2.27.0 2>&1 | { grep -v 'is ignored: it is neither' || true; }
+	@.venv/sagemaker/bin/python -m pip --quiet install sagemaker-core==2.27.0 httpx 2>&1 | { grep -v 'is ignored: it is neither' || true; }
 
 # Apart from ours: each version of it pins the one of botocore.
 .venv/awscli/bin/aws:

@@ -32,7 +32,6 @@ PUBLISH = f"{HUB} --bucket s3://recipes-example/p --hub team"
 RENDER = f"tiny-cpu-1p1d --target kubernetes --set image={IMAGE} -o {{folder}}/out"
 PLACE = "--account 123456789012 --region us-east-2"
 LIFE = "tests/cluster/test_cli.py::test_every_command_has_json"
-NO_HELP = {"invoke --max-tokens", "invoke --temperature"}  # to be written
 ROLLED = "tests/deploy/test_deploy_cli.py::test_json"
 # Where standard output is for a program anyway: a script, or JSON.
 NO_JSON = {"completion", "schema", "recipes schema", "cluster schema"}
@@ -178,7 +177,7 @@ def test_help(name: str, hyperpd: Callable[..., tuple[int, str, str]]) -> None:
     assert COMMANDS[name].help
     for option in COMMANDS[name].params:
         if isinstance(option, click.Option):
-            assert option.help or f"{name} {option.opts[0]}" in NO_HELP, f"{option.opts[0]} has no help"
+            assert option.help, f"{option.opts[0]} has no help"
             assert option.name == "as_json" or "--json" not in option.opts  # tests know it by its name
 
 
