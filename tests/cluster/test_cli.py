@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import yaml
 from hyperpd.cli import main as cli_main
 from hyperpd.cluster import Cluster
 from hyperpd.cluster.file import parse
+from hyperpd.deploy import connect
 from hyperpd.errors import CloudError
 from tests.cluster.files import EKS, EKS_FULL, SLURM_FULL, written
+from tests.fakes import kubernetes
 from tests.fakes.hyperpod import Expire, LifecycleFailure, NoCapacity
 
 COMMAND = [sys.executable, "-c", "from hyperpd.cli.main import main; main()", "cluster"]
@@ -42,7 +45,17 @@ def hyperpd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return run
 
 
-def test_a_clusters_life(account, hyperpd, tmp_path):
+@pytest.fixture
+def in_kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[kubernetes.Store]:
+    """Every EKS cluster is this stand-in of its API server, without nodes."""
+    store = kubernetes.Store()
+    with kubernetes.serve(store) as url:
+        path = kubernetes.kubeconfig(tmp_path / "kubeconfig", url)
+        monkeypatch.setattr(connect, "eks", lambda aws, name: connect.kubeconfig(path=path))
+        yield store
+
+
+def test_a_clusters_life(account, hyperpd, in_kubernetes, tmp_path):
     here = account()
     path = written(tmp_path, here.eks(continuous=True))
     code, out, err = hyperpd("plan", path)
@@ -66,7 +79,10 @@ def test_a_clusters_life(account, hyperpd, tmp_path):
     assert (code, "groups.prefill.count: 3 → 1" in out) == (0, True)
     assert hyperpd("repair", "pd", nodes[2]["id"], "--reboot", "--force")[0] == 0
     here.control.account.latest = "1.5.0"
-    assert "prefill: release 1.4.2 → 1.5.0" in hyperpd("patch", "pd", "--yes", "--force")[1]
+    patched = hyperpd("patch", "pd", "--yes", "--force")[1]
+    assert "prefill: release 1.4.2 → 1.5.0" in patched
+    assert re.search(r"drain: node prefill/i-\w+ is not in Kubernetes", patched)
+    assert any(one.startswith("GET /api/v1/pods?") for one in in_kubernetes.requests)
     code, out, _ = hyperpd("delete", "pd", "--yes")
     assert code == 0
     assert "stays, since hyperpd did not make it:" in out
@@ -75,7 +91,7 @@ def test_a_clusters_life(account, hyperpd, tmp_path):
     assert (code, "there is no cluster pd in us-east-2" in err) == (4, True)
 
 
-def test_every_command_has_json(account, hyperpd, tmp_path):
+def test_every_command_has_json(account, hyperpd, in_kubernetes, tmp_path):
     here = account()
     path = written(tmp_path, here.eks(continuous=True))
     planned = json.loads(hyperpd("plan", path, "--json")[1])
