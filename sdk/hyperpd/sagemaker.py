@@ -1,4 +1,4 @@
-"""Clusters to and from the SageMaker SDK: real sagemaker.core.resources.Cluster objects.
+"""Clusters to and from the SageMaker SDK, real sagemaker.core.resources.Cluster objects, and clients of its Endpoints.
 
 Needs the extra `sagemaker`, which is imported when the first cluster is handed over. Credentials go along: what was
 made with a boto3 session of its own is asked with that session.
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hyperpd.client import Client, Endpoint
 from hyperpd.cluster import Cluster, reader
 from hyperpd.cluster.aws import Aws
 from hyperpd.errors import NotReady, RecipeError
@@ -52,6 +53,27 @@ def cluster(resource: Any) -> Cluster:
     if name.startswith("arn:"):
         name = str(aws.call("sagemaker", "describe_cluster", ClusterName=name)["ClusterName"])
     return Cluster(name, aws)
+
+
+def endpoint(resource: Any, **said: Any) -> Endpoint:
+    """The way in of a sagemaker.core.resources.Endpoint, with its session and Region; `said`: the rest of what
+    hyperpd.client.Endpoint takes (session_id, attributes, TargetVariant, …).
+
+    Raises RecipeError where it is no such object.
+    """
+    name = getattr(resource, "endpoint_name", None)
+    if not isinstance(name, str):
+        what = type(resource).__name__
+        problem = f"{what} has no endpoint_name; give a sagemaker.core.resources.Endpoint"
+        raise RecipeError("sagemaker endpoint", [problem])
+    arn = str(getattr(resource, "endpoint_arn", ""))
+    region = arn.split(":")[3] if arn.startswith("arn:") else getattr(resource, "_region", None)
+    return Endpoint(name, region=region, session=getattr(resource, "_session", None), **said)
+
+
+def client(resource: Any, **said: Any) -> Client:
+    """A client of it; more to say, or to await: Client(endpoint(resource), …), AsyncClient(endpoint(resource), …)."""
+    return Client(endpoint(resource, **said))
 
 
 def dropped(answer: Any, found: Any, path: str = "") -> Iterator[str]:

@@ -10,7 +10,8 @@ class Decoder:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[str]:
-        """Data payloads of the events that ended within `data`."""
+        """Data payloads of the events that ended within `data`. What is no UTF-8, as where a stream was cut inside a
+        character, becomes U+FFFD: the event is broken, not the reading of those after it."""
         text = self._rest + data
         # A trailing CR may be half of CRLF: keep it for the next bytes.
         held = text[-1:] if text.endswith(b"\r") else b""
@@ -21,7 +22,7 @@ class Decoder:
         for event in events:
             lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
             if lines:
-                payloads.append(b"\n".join(lines).decode())
+                payloads.append(b"\n".join(lines).decode(errors="replace"))
         return payloads
 
 

@@ -8,11 +8,12 @@ import httpx
 import pytest
 
 from hyperpd import errors
-from hyperpd.client import Client
+from hyperpd.client import Client, Gateway, Retries
 
 
 def client(answer: httpx.Response) -> Client:
-    return Client(model="m", transport=httpx.MockTransport(lambda _: answer))
+    way = Gateway("http://gateway", transport=httpx.MockTransport(lambda _: answer))
+    return Client(way, model="m", retries=Retries(attempts=1))
 
 
 def test_stream_gives_the_text() -> None:
@@ -60,7 +61,10 @@ def test_a_status_becomes_the_error_that_says_the_same(status: int, code: str, k
 
 
 def test_nobody_there() -> None:
-    with Client("http://127.0.0.1:9") as c, pytest.raises(errors.RequestError, match="hyperpd status"):
+    with (
+        Client("http://127.0.0.1:9", retries=Retries(attempts=1)) as c,
+        pytest.raises(errors.RequestError, match="hyperpd status"),
+    ):
         c.complete("x")
 
 
@@ -80,5 +84,8 @@ def test_an_error_in_any_dress(content: bytes) -> None:
 
 def test_no_model_is_served() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"data": []}))
-    with Client(transport=transport) as c, pytest.raises(errors.RequestError, match="give the model's name"):
+    with (
+        Client(Gateway("http://gateway", transport=transport)) as c,
+        pytest.raises(errors.RequestError, match="give the model's name"),
+    ):
         c.complete("x")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperpd.sse import Decoder, encode
@@ -38,6 +38,7 @@ def test_any_split_yields_the_same_events(cuts: list[int]) -> None:
     assert decode(split(STREAM, cuts)) == EVENTS
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a table of all characters, on a busy machine
 @given(
     st.lists(st.text(st.characters(exclude_characters="\r", exclude_categories=["Cs"])), max_size=5),
     st.sampled_from([b"\n", b"\r\n"]),
@@ -52,6 +53,11 @@ def test_an_unfinished_event_is_held_back() -> None:
     decoder = Decoder()
     assert decoder.feed(b"data: a\n") == []
     assert decoder.feed(b"\n") == ["a"]
+
+
+def test_a_character_that_is_cut_breaks_its_event_alone() -> None:
+    cut = "ü".encode()[:1]
+    assert decode([b"data: a" + cut, b"\n\n", b"data: b\n\n"]) == ["a\ufffd", "b"]
 
 
 @pytest.mark.parametrize(("data", "encoded"), [("a", b"data: a\n\n"), ("a\nb", b"data: a\ndata: b\n\n")])
