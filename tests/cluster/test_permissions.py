@@ -14,74 +14,21 @@ import pytest
 from hyperpd.cli.cluster import cluster
 from hyperpd.cluster import Cluster, load, preflight
 from hyperpd.cluster.actions import COMMANDS, Grant
-from hyperpd.cluster.blueprint import blueprint
 from hyperpd.cluster.file import parse
-from hyperpd.cluster.names import Place
 from hyperpd.cluster.permissions import Scope, permissions, policy
 from tests.cluster.files import SLURM, merged, written
 from tests.cluster.preflight.account import BUCKET, GPU, ZONE, accounted, healthy
 from tests.cluster.preflight.account import Account as Whole
 from tests.cluster.preflight.broken import READS
-from tests.fakes.aws import Aws
+from tests.cluster.test_deploy_permissions import RUNS as OF_DEPLOYMENTS
+from tests.cluster.trial import PLACE, Trial, of, worn
 from tests.fakes.aws.identity import Identity
-from tests.fakes.gate import ACCOUNT, CALLER, REGION, Call, Cut, Fail, Gate, Need
+from tests.fakes.gate import ACCOUNT, REGION, Cut, Fail, Gate
 from tests.fakes.hyperpod import LifecycleFailure, NoCapacity
-from tests.fakes.policy import Policy
 
-PLACE = Place(ACCOUNT, REGION)
 NAMED = Scope(PLACE, "pd")
-DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 # Asked for by AWS alone: no stand-in can show it.
 UNSEEN = {("image mirror", "s3:ListBucket")}
-
-
-def worn(document: Any) -> Any:
-    """As IAM reads it for the stand-in's user: the fakes know no variables."""
-    return json.loads(json.dumps(document).replace("${aws:username}", CALLER.rpartition("/")[2]))
-
-
-class Trial:
-    """One command, run with what is printed for it and nothing else."""
-
-    def __init__(self, command: str, run: Any, start: Any, folder: Path, patched: pytest.MonkeyPatch) -> None:
-        self.patched = patched
-        self.command, self._run, self._start, self.folder = command, run, start, folder
-        self.used: list[tuple[Scope, list[Need]]] = []
-
-    def account(self, *faults: Any, **given: Any) -> Any:
-        return self._start(*faults, **given)
-
-    def file(self, document: dict[str, Any], **change: Any) -> Path:
-        return written(self.folder, document, **change)
-
-    def run(self, aws: Aws, scope: Scope, *argv: object, code: int = 0) -> list[Call]:
-        """Its calls; none of them was denied."""
-        before = len(aws.calls)
-        aws.gate.allow = worn(policy([self.command], scope))
-        got, shown, said = self._run(*self.command.split(), *argv)
-        aws.gate.allow = None
-        calls = aws.calls[before:]
-        denied = [f"{call.service}:{call.operation} {call.needs}" for call in calls if call.error in DENIED]
-        assert not denied, "\n".join(denied)
-        assert got == code, shown + said
-        assert calls
-        self.used.append((scope, [need for call in calls for need in call.needs]))
-        return calls
-
-    def unused(self) -> list[Grant]:
-        """Grants that no run used."""
-        return [grant for grant in COMMANDS[self.command] if not any(self._uses(grant, *one) for one in self.used)]
-
-    def _uses(self, grant: Grant, scope: Scope, needs: list[Need]) -> bool:
-        resources = worn(scope.resources(grant.on))
-        allowed = Policy.of({"Statement": {"Effect": "Allow", "Action": grant.action, "Resource": resources}})
-        return any(allowed.allows(need.action, need.resource) for need in needs)
-
-
-def of(path: Path) -> Scope:
-    """The scope of a file."""
-    spec = load(path)
-    return Scope(PLACE, spec.name, blueprint(spec, PLACE))
 
 
 def running(here: Any, **change: Any) -> Cluster:
@@ -321,7 +268,7 @@ def trial(
 
 
 def test_each_command_that_calls_aws_is_run() -> None:
-    assert set(RUNS) == set(COMMANDS)
+    assert {*RUNS, *OF_DEPLOYMENTS} == set(COMMANDS)
     offline = {"schema"}
     assert {one.removeprefix("cluster ") for one in COMMANDS if one.startswith("cluster ")} == {
         name for name in cluster.list_commands(click.Context(cluster)) if name not in offline
@@ -388,6 +335,7 @@ def test_what_plan_prints_as_a_fix_lets_create_run(trial: Callable[[str], Trial]
 def test_as_it_is_typed(hyperpd: Any, tmp_path: Path) -> None:
     given = ("--account", ACCOUNT, "--region", REGION)
     assert hyperpd("iam")[1].split("\n")[:-1] == list(COMMANDS)
+    assert json.loads(hyperpd("iam", "--json")[1]) == list(COMMANDS)
     code, out, err = hyperpd("iam", "cluster", "status", "--cluster", "pd", *given)
     assert (code, json.loads(out)) == (0, policy(["cluster status"], NAMED))
     assert "sagemaker:DescribeCluster: the cluster's status, groups and settings\n" in err

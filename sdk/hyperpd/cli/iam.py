@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 
 _OF_A_FILE = ("cluster plan", "cluster create", "cluster update")
+# What commands do in the EKS cluster itself, which IAM does not say.
+_ACCESS_POLICIES = {
+    "AmazonEKSClusterAdminPolicy": ("deploy", "scale", "undeploy"),
+    "AmazonEKSAdminViewPolicy": ("status", "logs"),
+}
 
 
 @click.command()
@@ -24,6 +30,7 @@ _OF_A_FILE = ("cluster plan", "cluster create", "cluster update")
 @click.option("--cluster-id", default="*", help="End of the cluster's ARN, once it is there: that cluster alone.")
 @click.option("--bucket", "s3", default="", metavar="s3://BUCKET/PREFIX", help="hub publish, image mirror: where to.")
 @click.option("--hub", default="*", help="hub publish: the private hub.")
+@click.option("--endpoint", default="*", help="invoke, deploy, scale: the SageMaker endpoint; default: any.")
 @click.option("--role", default="", help="Name of the role that gets the policy; default: a user does.")
 @click.option("--account", help="Account, 12 digits; default: that of your credentials.")
 @click.option("--region", help="Region; default: the file's, or that of your AWS configuration.")
@@ -35,6 +42,7 @@ def iam(
     cluster_id: str,
     s3: str,
     hub: str,
+    endpoint: str,
     role: str,
     account: str | None,
     region: str | None,
@@ -52,17 +60,22 @@ def iam(
     if every and command:
         raise click.UsageError("give a command or --all, not both")
     if not every and not command:
+        if as_json:
+            output.document(list(COMMANDS))
+            return
         for name in COMMANDS:
             output.line(name)
         return
     names = list(COMMANDS) if every else [permissions.command(command)]
-    scope = _scope(cluster, cluster_id, s3, hub, role, account, region)
+    scope = _scope(cluster, cluster_id, s3, hub, endpoint, role, account, region)
     if unplaced := permissions.unplaced(names, scope):
         if not every:
             raise click.UsageError(f"{names[0]} writes to a bucket: give it with --bucket s3://BUCKET/PREFIX")
         output.note(f"left out: S3 of {' and '.join(unplaced)}; give --bucket s3://BUCKET/PREFIX")
     if scope.plan is None and any(one in _OF_A_FILE for one in names):
         output.note("left out: roles and buckets that a cluster file names; give it with --cluster FILE")
+    for line in _entries(names):
+        output.note(line)
     policy, needed = permissions.policy(names, scope), permissions.permissions(names, scope)
     if as_json:
         why = [{"action": one.action, "resources": one.resources, "why": one.why} for one in needed]
@@ -73,8 +86,25 @@ def iam(
         output.note(f"{one.action}: {'; '.join(one.why)}")
 
 
+def _entries(names: Sequence[str]) -> Iterator[str]:
+    """What else whoever runs these needs, in the EKS cluster."""
+    for policy, commands in _ACCESS_POLICIES.items():
+        if asked := [one for one in names if one in commands]:
+            yield (
+                f"{', '.join(asked)}: whoever gets this policy needs an EKS access entry, too, with a policy as"
+                f" {policy}: aws eks create-access-entry, then associate-access-policy"
+            )
+
+
 def _scope(
-    cluster: str | None, cluster_id: str, s3: str, hub: str, role: str, account: str | None, region: str | None
+    cluster: str | None,
+    cluster_id: str,
+    s3: str,
+    hub: str,
+    endpoint: str,
+    role: str,
+    account: str | None,
+    region: str | None,
 ) -> Scope:
     from hyperpd.cluster.blueprint import blueprint
     from hyperpd.cluster.permissions import ANY, Scope
@@ -84,7 +114,7 @@ def _scope(
     spec = written(cluster) if cluster else None
     where = place(account, region or (spec.region if spec else None))
     plan = blueprint(spec, where) if spec else None
-    return Scope(where, spec.name if spec else cluster or ANY, plan, cluster_id, s3, hub, role)
+    return Scope(where, spec.name if spec else cluster or ANY, plan, cluster_id, s3, hub, role, endpoint)
 
 
 def place(account: str | None, region: str | None) -> Place:

@@ -40,6 +40,7 @@ Kind = Literal[
     "s3 files",
     "hub",
     "hub contents",
+    "endpoint",  # at SageMaker
 ]
 
 
@@ -134,6 +135,12 @@ _LOOKS = (  # plan's checks, which create begins with: each that is denied is sa
     Grant("servicequotas:ListServiceQuotas", "everything", "quotas that were raised"),
 )
 _READ = tuple(replace(one, optional=True) for one in _LOOKS)
+# To the API server of --cluster; what may be done there, an access entry of the EKS cluster says.
+_CONNECT = (
+    Grant("sagemaker:DescribeCluster", "cluster", "which EKS cluster it is"),
+    Grant("eks:DescribeCluster", "eks", "its API server and authority"),
+)
+_ASK = Grant("sagemaker:InvokeEndpoint", "endpoint", "one real request, where it is an endpoint that was deployed")
 
 COMMANDS: dict[str, tuple[Grant, ...]] = {
     "cluster plan": (*_READ, *_PREPARE, _TAGS),
@@ -176,6 +183,15 @@ COMMANDS: dict[str, tuple[Grant, ...]] = {
         Grant("iam:DeleteRole", "its role", "the role that was made for it"),
     ),
     "cluster import": (_DESCRIBE, _TAGS, _STACK),
+    "deploy": (*_CONNECT, _ASK),
+    "status": _CONNECT,
+    "logs": _CONNECT,
+    "scale": (*_CONNECT, _ASK),
+    "undeploy": _CONNECT,
+    "invoke": (
+        Grant("sagemaker:InvokeEndpoint", "endpoint", "the request"),
+        Grant("sagemaker:InvokeEndpointWithResponseStream", "endpoint", "the request with --stream"),
+    ),
     "hub publish": (
         Grant("s3:PutObject", "s3 files", "the recipe's template and its parameters"),
         Grant("sagemaker:ImportHubContent", "hub", "the recipe in your private hub"),

@@ -34,6 +34,7 @@ class Scope:
     s3: str = ""  # s3://BUCKET/PREFIX of hub publish and image mirror; without it their S3 is left out
     hub: str = ANY
     holder: str = ""  # name of the role that gets the policy; empty: a user does
+    endpoint: str = ANY  # at SageMaker
 
     def resources(self, kind: Kind) -> list[str]:
         """ARNs; none where this cluster has no such thing."""
@@ -84,6 +85,8 @@ class Scope:
                 return [self._arn("sagemaker", f"hub/{self.hub}")]
             case "hub contents":
                 return [self._arn("sagemaker", f"hub-content/{self.hub}/*")]
+            case "endpoint":
+                return [self._arn("sagemaker", f"endpoint/{self.endpoint.lower()}")]  # ARNs have names in lower case
             case _:
                 return self._s3(kind)
 

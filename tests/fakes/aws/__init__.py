@@ -9,6 +9,7 @@
         aws.eks.addon("name", "vpc-cni", "v1.20.4-eksbuild.2", enableNetworkPolicy="false")
         aws.eks.clusters["name"] = {"version": "1.27"}  # unlike moto says
         aws.prices.hourly["ml.p5.48xlarge"] = 60.5
+        aws.runtime_url = runtime.url       # a Runtime of tests/fakes/runtime.py, not moto, answers for endpoints
         aws.stacks.fail("hyperpod-pd", ("NestedStack",), "AWS::SageMaker::Cluster", "what went wrong")
 
 moto has S3, IAM (with AWS's managed policies), STS, EC2, EKS clusters, CloudFormation, CloudWatch and its logs.

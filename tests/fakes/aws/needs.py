@@ -68,6 +68,8 @@ def _needs(call: Identified) -> Iterator[Need]:
         yield Need(action, secret if secret.startswith("arn:") else _arn("secretsmanager", f"secret:{secret}-*"))
     elif call.service == "servicequotas" and given.get("QuotaCode"):
         yield Need(action, _arn("servicequotas", f"{given.get('ServiceCode')}/{given['QuotaCode']}"))
+    elif call.service == "sagemaker" and (endpoint := given.get("EndpointName")):  # by the runtime
+        yield Need(action, _arn("sagemaker", f"endpoint/{endpoint.lower()}"))
     else:
         yield Need(action)
     for role in sorted(str(given[name]) for name in ("RoleARN", "roleArn", "RoleArn") if name in given):

@@ -70,6 +70,7 @@ class Aws:
         }
         self.broken: list[str] = []
         self.url = self.moto_url = ""
+        self.runtime_url = ""  # of tests/fakes/runtime, where an endpoint's answer matters; empty: moto answers
         self._lock = threading.Lock()
         self._open = ExitStack()
 
@@ -140,6 +141,8 @@ class Aws:
     def _effect(self, found: Identified, request: wire.Request) -> wire.Answer:
         if found.service == "eks" and found.operation in ("CreateCluster", "DescribeCluster"):
             return self._amended(found, request)
+        if found.model == "sagemaker-runtime" and self.runtime_url:
+            return self._forward(request, self.runtime_url)
         beside = self._beside.get(found.service, {}).get(found.operation)
         if beside is None:
             return self._forward(request)
@@ -170,8 +173,8 @@ class Aws:
         if name not in self.stage.client("eks").list_clusters()["clusters"]:
             raise Refused("ResourceNotFoundException", f"No cluster found for name: {name}.", 404)
 
-    def _forward(self, request: wire.Request) -> wire.Answer:
-        where = urlsplit(self.moto_url)
+    def _forward(self, request: wire.Request, url: str = "") -> wire.Answer:
+        where = urlsplit(url or self.moto_url)
         connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
         headers = {
             name: value for name, value in request.headers.items() if name not in ("transfer-encoding", "expect")

@@ -39,7 +39,7 @@ DOCUMENTS: dict[str, Any] = {
     "scale": deployment.Scaled | deployment.ScalePlanned,
     "logs": deployment.Line,
     "undeploy": deployment.Removed,
-    "iam": account.Policy,
+    "iam": account.Policy | account.Commands,
     "review": account.Review,
     "cluster plan": cluster.ClusterPlan,
     "cluster create": cluster.Created | cluster.DryRun,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from hyperpd.cluster.encryption import Claim
@@ -50,6 +51,9 @@ class Policy(TypedDict):
     commands: list[str]
     policy: dict[str, Any]
     why: list[Why]
+
+
+Commands = Annotated[list[str], Field(description="Where no command is given: those that call AWS.")]
 
 
 class Review(TypedDict):
