@@ -64,6 +64,11 @@ async def stack(held: Keys) -> AsyncIterator[Stack]:
         (bearer(ALICE + "0"), "invalid_api_key"),
         (bearer(entry("alice", ALICE)["sha256"]), "invalid_api_key"),  # a leaked file opens nothing
         ({"Authorization": "Bearer schlüssel".encode()}, "invalid_api_key"),
+        ({"x-api-key": ""}, "missing_api_key"),
+        ({"x-api-key": ALICE + "0"}, "invalid_api_key"),
+        ({"x-api-key": f"Bearer {ALICE}"}, "invalid_api_key"),
+        ({**bearer(ALICE), "x-api-key": BOB}, "conflicting_api_keys"),
+        ({**bearer(ALICE), "x-api-key": "sk-unknown"}, "conflicting_api_keys"),
     ],
 )
 async def test_who_may_not_enter(stack: Stack, headers: Any, code: str) -> None:
@@ -76,6 +81,7 @@ async def test_who_may_not_enter(stack: Stack, headers: Any, code: str) -> None:
         answer = await stack.http.request(method, path, headers=headers, json={"prompt": "x"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, code)
         assert answer.headers["www-authenticate"] == "Bearer"
+        assert not any(secret in answer.text for secret in (ALICE, BOB, "sk-unknown"))
     assert stack.prefill.bodies == stack.decode.bodies == []
 
 
@@ -87,6 +93,30 @@ async def test_who_may(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
     lines = [line for line in caplog.messages if line.startswith("event=request ")]
     assert [" key=alice " in lines[0], " key=bob " in lines[1]] == [True, True]
     assert not any(secret in caplog.text for secret in (ALICE, BOB))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-api-key": ALICE},
+        {"X-Api-Key": ALICE},
+        {**bearer(ALICE), "x-api-key": ALICE},
+        {"Authorization": "Basic of-a-proxy", "x-api-key": ALICE},
+    ],
+)
+async def test_a_key_in_the_other_header(
+    stack: Stack, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Anthropic's clients send it. The stand-in of an engine refuses a request that brings a key along."""
+    caplog.set_level(logging.INFO)
+    assert (await stack.ask(headers)).status_code == 200
+    body = {"max_tokens": 4, "messages": [{"role": "user", "content": "x"}]}
+    assert (await stack.http.post("/v1/messages", headers=headers, json=body)).status_code == 200
+    assert (await stack.http.post("/tokenize", headers=headers, json={"prompt": "x"})).status_code == 200
+    assert (await stack.http.get("/v1/models", headers=headers)).status_code == 200
+    lines = [line for line in caplog.messages if line.startswith("event=request ")]
+    assert [" key=alice " in line for line in lines] == [True] * 3
+    assert ALICE not in caplog.text
 
 
 async def test_probes_need_no_key(stack: Stack) -> None:

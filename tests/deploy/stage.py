@@ -6,6 +6,7 @@ its effect, as a process that is killed does.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import threading
@@ -20,6 +21,8 @@ import httpx2
 from hyperpd import recipe
 from hyperpd.deploy.apply import Api
 from hyperpd.deploy.deployment import Deployment, deploy
+from hyperpd.errors import Rejected
+from hyperpd_runtime.gateway.keys import Keys
 from tests.fakes import kubernetes
 from tests.fakes.kubernetes.controllers import Controllers
 
@@ -27,6 +30,7 @@ Object = dict[str, Any]
 NAME = "tiny-cpu-1p1d"
 SETTINGS = ("image=example.com/hyperpd:1", "platform=eks")
 HOME = "hyperpd-engines"
+KEY = "sk-alice-0123456789"
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "Hi"}}]}
 
 
@@ -40,6 +44,21 @@ def altered(folder: Path) -> Path:
     path = folder / "altered.yaml"
     path.write_bytes(recipe.load(NAME).path.read_bytes().replace(b"max_len_tokens: 2048", b"max_len_tokens: 1024"))
     return path
+
+
+def with_keys(folder: Path) -> Path:
+    """The same recipe with a gateway that asks for a key."""
+    path = folder / "keyed.yaml"
+    path.write_bytes(recipe.load(NAME).path.read_bytes() + b"gateway:\n  auth: keys\n")
+    return path
+
+
+def knows_key(folder: Path) -> Keys:
+    """What a gateway has that knows KEY alone."""
+    path = folder / "keys.json"
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    path.write_text(json.dumps([{"name": "a", "sha256": digest, "scope": "user", "concurrent_requests": None}]))
+    return Keys(path)
 
 
 class Killed(BaseException):
@@ -68,12 +87,14 @@ class Gate(httpx2.BaseTransport):
 
 
 class Stage:
-    """held: names of workloads that never become ready. controllers: play instead, where a test lets them."""
+    """held: names of workloads that never become ready. controllers: play instead, where a test lets them.
+    keys: whose keys the gateway asks for."""
 
     def __init__(self, store: kubernetes.Store, url: str) -> None:
         self.store, self.url = store, url
         self.held: set[str] = set()
         self.controllers: Controllers | None = None
+        self.keys: Keys | None = None
         self.asked: list[tuple[str, Object]] = []
         self.answers: list[tuple[int, Object]] = [(200, ANSWER)]
         self.gate = Gate(self)
@@ -146,8 +167,15 @@ def _gateway(stage: Stage) -> Iterator[str]:
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
-            stage.asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-            status, body = stage.answers[0] if len(stage.answers) == 1 else stage.answers.pop(0)
+            question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            try:
+                if stage.keys:
+                    stage.keys.find({name.lower(): value for name, value in self.headers.items()})
+            except Rejected as error:
+                status, body = error.status, error.body()
+            else:
+                stage.asked.append((self.path, question))
+                status, body = stage.answers[0] if len(stage.answers) == 1 else stage.answers.pop(0)
             content = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))

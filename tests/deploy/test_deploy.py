@@ -277,15 +277,6 @@ def test_a_namespace_that_is_going_is_waited_for(here: Stage) -> None:
         deployed(here)
 
 
-def test_a_gateway_with_keys_is_not_asked_and_that_is_said(here: Stage, tmp_path: Path) -> None:
-    path = tmp_path / "keyed.yaml"
-    path.write_bytes(recipe.load(NAME).path.read_bytes() + b"gateway:\n  auth: keys\n")
-    here.answers = [(401, {"error": {"code": "missing_api_key"}})]
-    told: list[Any] = []
-    deployed(here, path, "keys_secret=keys", progress=told.append)
-    assert [one for one in told if "no request was made" in getattr(one, "text", "")]
-
-
 def test_scaling_restarts_nobody_and_is_not_undone_silently(here: Stage) -> None:
     found = deployed(here)
     before = here.api().get("Deployment", HOME, "prefill")

@@ -14,7 +14,7 @@ import pytest
 
 from hyperpd.cli.main import main
 from hyperpd.deploy import connect
-from tests.deploy.stage import Stage, stage
+from tests.deploy.stage import KEY, Stage, knows_key, stage, with_keys
 
 SET = ("--set", "image=example.com/hyperpd:1", "--set", "platform=eks")
 NAME = "tiny-cpu-1p1d"
@@ -105,6 +105,28 @@ def test_back(here: Stage, hyperpd: Run) -> None:
     code, _, err = hyperpd("deploy", NAME, "--revision", 9, "--yes")
     assert (code, "it is not kept; the last 10 are: 1, 2, 3" in err) == (2, True)
     assert "before: revision 2: ready" in hyperpd("status", NAME, "--context", "c")[1]
+
+
+def test_a_gateway_with_keys_is_asked_with_the_key_of_a_file(here: Stage, hyperpd: Run, tmp_path: Path) -> None:
+    here.keys = knows_key(tmp_path)
+    file, none, wrong = tmp_path / "key", tmp_path / "empty", tmp_path / "wrong"
+    file.write_text(f"{KEY}\n")
+    none.write_text("\n")
+    wrong.write_text("sk-other")
+    deploy = ("deploy", with_keys(tmp_path), *SET, "--set", "keys_secret=keys", "--yes")
+    code, _, err = hyperpd(*deploy, "--key-file", none)
+    assert (code, f"{none}: 1 problem" in err, "not one API key" in err) == (2, True, True)
+    code, _, err = hyperpd("deploy", NAME, *SET, "--yes", "--key-file", file)
+    assert (code, "nobody would ask for it" in err, here.store.requests) == (2, True, [])
+    code, out, _ = hyperpd(*deploy, "--key-file", file)
+    assert (code, "the gateway has answered a request" in out, len(here.asked)) == (0, True, 1)
+    scale = ("scale", NAME, "prefill=2", "--context", "c")
+    code, out, err = hyperpd(*scale, "--key-file", wrong)
+    assert (code, "invalid_api_key" in err, "sk-other" in out + err) == (4, True, False)
+    code, out, _ = hyperpd(*scale, "--key-file", file)
+    assert (code, "the gateway has answered a request" in out, len(here.asked)) == (0, True, 2)
+    code, out, _ = hyperpd(*scale)
+    assert (code, "no request was made" in out, len(here.asked)) == (0, True, 2)
 
 
 def test_status_names_what_holds_it_up(here: Stage, hyperpd: Run) -> None:

@@ -107,6 +107,8 @@ class FakeEngine:
     async def _infer(self, request: web.Request) -> web.StreamResponse:
         if self.slow_to_read_s:  # a connection that closes meanwhile takes its body along
             await asyncio.sleep(self.slow_to_read_s)
+        if {"authorization", "x-api-key"} & {name.lower() for name in request.headers}:
+            return web.Response(status=400, text="a client's key ends at the gateway")
         body = await request.json()
         self.bodies.append(body)
         self.paths.append(request.path)

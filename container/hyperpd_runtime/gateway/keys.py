@@ -81,6 +81,18 @@ def of(recipe: Recipe, path: str) -> Keys | None:
     return Keys(Path(path))
 
 
+def _given(headers: Mapping[str, str]) -> list[bytes]:
+    """The SHA-256 of each key that a request's headers hold; of the same key in both, once.
+
+    x-api-key is what Anthropic's clients send, and what comes through proxies that use up Authorization (the API server
+    of Kubernetes). Another scheme of Authorization is meant for such a proxy, and is no key.
+    """
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    tokens = (bearer if scheme.lower() == "bearer" else "", headers.get("x-api-key", ""))
+    found = {token.strip().encode("latin-1") for token in tokens} - {b""}  # latin-1: as headers are decoded
+    return [hashlib.sha256(token).digest() for token in found]
+
+
 class Keys:
     """The keys of one file, followed as it changes. A file that cannot be used leaves the keys as they were."""
 
@@ -94,13 +106,16 @@ class Keys:
         self._keys = parse(self._seen, str(path))
 
     def find(self, headers: Mapping[str, str]) -> Key:
-        """The key a request came with. Raises Rejected (401)."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Rejected("no API key; send Authorization: Bearer <key>", status=401, code="missing_api_key")
-        given = hashlib.sha256(token.strip().encode("latin-1")).digest()  # as headers are decoded
+        """The key a request came with, in either header. Raises Rejected (401)."""
+        given = _given(headers)
+        if not given:
+            what = "no API key; send Authorization: Bearer <key>, or x-api-key: <key>"
+            raise Rejected(what, status=401, code="missing_api_key")
+        if len(given) > 1:
+            what = "Authorization and x-api-key hold different API keys; send one of them"
+            raise Rejected(what, status=401, code="conflicting_api_keys")
         # All of them, so that the time says nothing of how near one was.
-        matching = [key for key in self._keys if hmac.compare_digest(key.digest, given)]
+        matching = [key for key in self._keys if hmac.compare_digest(key.digest, given[0])]
         if not matching:
             raise Rejected("the API key is not known here", status=401, code="invalid_api_key")
         return matching[0]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hyperpd.cli import completion, output
-from hyperpd.cli.cluster.options import confirm, json_option, remains, yes_option
+from hyperpd.cli.cluster.options import confirm, json_option, key_option, remains, yes_option
 from hyperpd.cli.place import Where, place_options
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ _LIVE = "what runs"
 @yes_option
 @click.option("--no-wait", is_flag=True, help="Apply, and do not wait.")
 @click.option("--timeout-min", type=click.FloatRange(min=0), help="How long to wait; default: what its pods may take.")
+@key_option
 @json_option
 def deploy(
     recipe: str,
@@ -53,6 +54,7 @@ def deploy(
     yes: bool,
     no_wait: bool,
     timeout_min: float | None,
+    key: str | None,
     as_json: bool,
 ) -> None:
     """Deploy RECIPE (a file, or the name of a shipped one); shows first what changes. It ends when workers and gateway
@@ -65,7 +67,7 @@ def deploy(
     from hyperpd.cli import deployed
     from hyperpd.cluster.aws import Aws
     from hyperpd.deploy import rollout
-    from hyperpd.deploy.deployment import TARGET, roll_out
+    from hyperpd.deploy.deployment import TARGET, check_key, roll_out
     from hyperpd.deploy.wanted import want
 
     number = _number(diff)
@@ -74,8 +76,10 @@ def deploy(
     if revision:
         api = where.connect()
         wanted = _earlier(api, recipe, revision)
+        check_key(wanted, key)
     else:
         wanted = want(recipes.load(recipe), target or TARGET, settings)  # before anything is asked
+        check_key(wanted, key)
         if not (target or as_json):
             output.line(f"target: {TARGET} (others: --target)")
         api = where.connect()
@@ -106,6 +110,7 @@ def deploy(
             timeout_s=timeout_s,
             wait=not no_wait,
             force=force,
+            key=key,
         )
     if as_json:
         ways = {"url": found.url, "endpoint": found.endpoint, "invoke": found.invoke()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hyperpd.cli import output
-from hyperpd.cli.cluster.options import dry_run_option, json_option, remains
+from hyperpd.cli.cluster.options import dry_run_option, json_option, key_option, remains
 from hyperpd.cli.place import Where, place_options
 
 
@@ -16,6 +16,7 @@ from hyperpd.cli.place import Where, place_options
 @dry_run_option
 @click.option("--no-wait", is_flag=True, help="Apply, and do not wait.")
 @click.option("--timeout-min", type=click.FloatRange(min=0), help="How long to wait; default: what its pods may take.")
+@key_option
 @json_option
 def scale(
     name: str,
@@ -24,6 +25,7 @@ def scale(
     dry_run: bool,
     no_wait: bool,
     timeout_min: float | None,
+    key: str | None,
     as_json: bool,
 ) -> None:
     """Set how many workers roles of the deployment NAME have, as in prefill=3 decode=2; gateway is one, too.
@@ -34,11 +36,12 @@ def scale(
     from hyperpd import capacity
     from hyperpd.cli import deployed
     from hyperpd.deploy import rollout
-    from hyperpd.deploy.deployment import roll_out, want_of
+    from hyperpd.deploy.deployment import check_key, roll_out, want_of
 
     wanted_counts = dict(_count(one) for one in counts)
     found = where.find(name)
     wanted = found.scaled(wanted_counts)
+    check_key(wanted, key)
     planned = rollout.plan(found.api, wanted)
     if not as_json:
         machines = [capacity.instances(capacity.check(one.parsed)) for one in (want_of(found.revision), wanted)]
@@ -53,7 +56,13 @@ def scale(
     timeout_s = None if timeout_min is None else timeout_min * 60
     with remains(f"it goes on without you: hyperpd status {name}{where.flags()}"):
         found = roll_out(
-            found.api, planned, deployed.progress(as_json), aws=found.aws, timeout_s=timeout_s, wait=not no_wait
+            found.api,
+            planned,
+            deployed.progress(as_json),
+            aws=found.aws,
+            timeout_s=timeout_s,
+            wait=not no_wait,
+            key=key,
         )
     if as_json:
         sent = not planned.again

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyperpd import api_key
 from hyperpd import recipe as recipes
 from hyperpd.cluster.aws import Aws
 from hyperpd.deploy import connect, logs, ready, removal, rollout
@@ -139,12 +140,19 @@ class Deployment:
         return want_of(self.revision, merged)
 
     def scale(
-        self, replicas: Mapping[str, int], progress: Tell = silent, *, timeout_s: float | None = None
+        self,
+        replicas: Mapping[str, int],
+        progress: Tell = silent,
+        *,
+        timeout_s: float | None = None,
+        key: str | None = None,
     ) -> Deployment:
         """Set how many workers roles have, as in {"prefill": 3}. It is a revision: the next `deploy` says it where its
-        recipe has another number. Raises RecipeError, CapacityError, CloudError, NotReady."""
-        planned = rollout.plan(self.api, self.scaled(replicas))
-        return roll_out(self.api, planned, progress, aws=self.aws, timeout_s=timeout_s)
+        recipe has another number. key: as for deploy(). Raises RecipeError, CapacityError, CloudError, NotReady."""
+        wanted = self.scaled(replicas)
+        check_key(wanted, key)
+        planned = rollout.plan(self.api, wanted)
+        return roll_out(self.api, planned, progress, aws=self.aws, timeout_s=timeout_s, key=key)
 
     def logs(
         self, role: str | None = None, *, follow: bool = False, previous: bool = False, tail: int | None = None
@@ -176,18 +184,21 @@ def deploy(
     timeout_s: float | None = None,
     wait: bool = True,
     force: bool = False,
+    key: str | None = None,
 ) -> Deployment:
     """Plan, apply and wait until it serves; asks nobody. settings: the target's options as "key=value".
 
-    Raises RecipeError, CapacityError, CloudError; NotReady where it does not serve in time.
+    key: an API key of a gateway that asks for one (gateway.auth: keys), for the one request that proves it; without it
+    none is made there. Raises RecipeError, CapacityError, CloudError; NotReady where it does not serve in time.
     """
     file = recipe if isinstance(recipe, RecipeFile) else recipes.load(recipe)
     wanted = want(file, target, settings)
+    check_key(wanted, key)
     region = place.region if isinstance(place, Place) else None
     api = place.connect() if isinstance(place, Place) else place
     try:
         planned = rollout.plan(api, wanted, force=force)
-        return roll_out(api, planned, progress, aws=Aws(region), timeout_s=timeout_s, wait=wait, force=force)
+        return roll_out(api, planned, progress, aws=Aws(region), timeout_s=timeout_s, wait=wait, force=force, key=key)
     except BaseException:
         if isinstance(place, Place):
             api.close()
@@ -203,8 +214,9 @@ def roll_out(
     timeout_s: float | None = None,
     wait: bool = True,
     force: bool = False,
+    key: str | None = None,
 ) -> Deployment:
-    """Apply a plan, and wait until it serves. Raises CloudError, NotReady."""
+    """Apply a plan, and wait until it serves. key: as for deploy(), checked. Raises CloudError, NotReady."""
     revision = rollout.apply(api, planned, progress, force=force)
     progress(Step(f"{revision.name}: revision {revision.number} in {revision.home} is applied"))
     if not wait:
@@ -216,8 +228,26 @@ def roll_out(
 
     now = want_of(revision)
     within_s = timeout_s if timeout_s is not None else patience_s(revision)
-    ready.Wait(api, revision, now.question, keyed=now.keyed, tell=progress, timeout_s=within_s, ask_endpoint=ask).done()
+    ready.Wait(
+        api,
+        revision,
+        now.question,
+        keyed=now.keyed,
+        key=key,
+        tell=progress,
+        timeout_s=within_s,
+        ask_endpoint=ask,
+    ).done()
     return Deployment(api, rollout.finish(api, planned, revision, progress), aws=aws)
+
+
+def check_key(wanted: Wanted, key: str | None) -> None:
+    """Raises RecipeError for a key that nobody would ask for, or that cannot be sent."""
+    if key is None:
+        return
+    if not wanted.keyed:
+        raise RecipeError("API key", ["nobody would ask for it: gateway.auth is none; leave --key-file out"])
+    api_key.check(key, "API key")
 
 
 def want_of(revision: Revision, replicas: Mapping[str, int] | None = None) -> Wanted:

@@ -88,12 +88,14 @@ def _listed(api: Api, kind: str, namespace: str | None) -> Objects:
 
 @dataclass
 class Wait:
-    """One wait. ask_endpoint: None where SageMaker cannot be asked; question: the body of the request."""
+    """One wait. question: the body of the request; keyed: whether the gateway asks for an API key; key: that key, None
+    where it is not at hand; ask_endpoint: None where SageMaker cannot be asked."""
 
     api: Api
     revision: Revision
     question: str
     keyed: bool = False
+    key: str | None = field(default=None, repr=False)
     tell: Tell = silent
     timeout_s: float = 3600
     poll_s: float = POLL_S
@@ -143,15 +145,19 @@ class Wait:
     def _ask_gateway(self, namespace: str, name: str, port: int) -> None:
         began_s = time.monotonic()
         while True:
-            status, content = self.api.ask_service(namespace, name, port, _CHATS, self.question.encode())
+            status, content = self.api.ask_service(namespace, name, port, _CHATS, self.question.encode(), key=self.key)
             if status == 200 and _answered(content):
                 self.tell(Step("the gateway has answered a request"))
                 return
-            if status == 401 and self.keyed:
-                # The API server takes the Authorization header for itself, so no key gets through it.
-                self.tell(Step("the gateway asks for an API key: no request was made; try hyperpd invoke --key-file"))
-                return
             said = f"the gateway answers a request with {status}: {_start(content)}"
+            if status == 401 and self.key:
+                raise NotReady(
+                    f"{said}\nSee that its key file, the Secret of keys_secret, has the SHA-256 of this key, and that"
+                    " its image takes keys in x-api-key: older ones read Authorization, which the API server uses up"
+                )
+            if status == 401 and self.keyed:
+                self.tell(Step("the gateway asks for an API key: no request was made; try again with --key-file FILE"))
+                return
             if status not in _AGAIN:
                 raise NotReady(said)
             if b"trying to reach service" in content and time.monotonic() - began_s >= _ASK_S:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyperpd import api_key
 from hyperpd.cli import output
 
 if TYPE_CHECKING:
@@ -23,6 +24,19 @@ region_option = click.option("--region", help="Region; default: the file's, or t
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document; progress to standard error.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print the exact requests; send none that changes.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def _key(context: click.Context, option: click.Parameter, file: Path | None) -> str | None:
+    return api_key.read(file) if file else None
+
+
+key_option = click.option(
+    "--key-file",
+    "key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=_key,
+    help="File with an API key, to ask a gateway with gateway.auth: keys.",
+)
 
 
 def wait_options(command: _Command) -> _Command:
