@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,14 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import certifi
 import pytest
 
 from hyperpd.cluster import Cluster
 from hyperpd.cluster.actions import COMMANDS, Grant
 from hyperpd.cluster.permissions import Scope, permissions
 from hyperpd.deploy.deployment import deploy as deploy_
-from tests.cluster.trial import PLACE, Trial, of
+from tests.cluster.trial import PLACE, Trial, in_kubernetes, of
 from tests.deploy.stage import ANSWER, NAME, SETTINGS, deployed, stage
 from tests.fakes import wire
 from tests.fakes.gate import ACCOUNT, REGION
@@ -38,12 +36,7 @@ class Deploying(Trial):
         self.aws, self.scope = account.aws, of(path)
         self.here = stack.enter_context(stage())
         self.patched.setattr(time, "sleep", lambda seconds: self.here.play())
-        authority = base64.b64encode(certifi.contents().encode()).decode()  # any: it is asked without TLS
-        self.aws.eks.clusters["prod"] |= {
-            "endpoint": self.here.url,
-            "status": "ACTIVE",
-            "certificateAuthority": {"data": authority},
-        }
+        in_kubernetes(self.aws, self.here.url)
         container = stack.enter_context(wire.serve(_answer))
         self.endpoint = stack.enter_context(Runtime({AT_SAGEMAKER: container}))
         self.aws.runtime_url = self.endpoint.url

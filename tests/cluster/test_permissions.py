@@ -21,7 +21,8 @@ from tests.cluster.preflight.account import BUCKET, GPU, ZONE, accounted, health
 from tests.cluster.preflight.account import Account as Whole
 from tests.cluster.preflight.broken import READS
 from tests.cluster.test_deploy_permissions import RUNS as OF_DEPLOYMENTS
-from tests.cluster.trial import PLACE, Trial, of, worn
+from tests.cluster.trial import PLACE, Trial, in_kubernetes, of, worn
+from tests.fakes import kubernetes
 from tests.fakes.aws.identity import Identity
 from tests.fakes.gate import ACCOUNT, REGION, Cut, Fail, Gate
 from tests.fakes.hyperpod import LifecycleFailure, NoCapacity
@@ -167,15 +168,18 @@ def repair(trial: Trial) -> None:
 
 
 def patch(trial: Trial) -> None:
-    here = trial.account(LifecycleFailure("decode", nodes=(1,)))
-    running(here)
-    here.control.account.latest = "1.5.0"
-    trial.run(here.aws, NAMED, "pd", "--yes", "--force")
-    here = failing(trial)
-    Cluster("pd").wait(poll_s=0)
-    Cluster("pd").scale({"decode": 2})
-    here.control.account.latest = "1.5.0"
-    trial.run(here.aws, NAMED, "pd", "--yes", "--force", code=4)
+    with kubernetes.serve(kubernetes.Store()) as url:
+        here = trial.account(LifecycleFailure("decode", nodes=(1,)))
+        in_kubernetes(here.aws, url)
+        running(here)
+        here.control.account.latest = "1.5.0"
+        trial.run(here.aws, NAMED, "pd", "--yes", "--force")
+        here = failing(trial)
+        in_kubernetes(here.aws, url)
+        Cluster("pd").wait(poll_s=0)
+        Cluster("pd").scale({"decode": 2})
+        here.control.account.latest = "1.5.0"
+        trial.run(here.aws, NAMED, "pd", "--yes", "--force", code=4)
 
 
 def delete(trial: Trial) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _OF_A_FILE = ("cluster plan", "cluster create", "cluster update")
 # What commands do in the EKS cluster itself, which IAM does not say.
 _ACCESS_POLICIES = {
-    "AmazonEKSClusterAdminPolicy": ("deploy", "scale", "undeploy"),
+    "AmazonEKSClusterAdminPolicy": ("deploy", "scale", "undeploy", "cluster patch"),
     "AmazonEKSAdminViewPolicy": ("status", "logs"),
 }
 

@@ -50,12 +50,13 @@ def invoke(
     given = {"--url": url, "--key-file": key_file, "--region": region, "--session": session}
     if problems := list(_problems({name for name, value in given.items() if value}, endpoint, stream and as_json)):
         raise click.UsageError("\n".join(problems))
+    from hyperpd import api_key
     from hyperpd.client import Client, Endpoint
 
     text = sys.stdin.read() if prompt == "-" else prompt
     if not text:
         raise click.UsageError("the prompt is empty")
-    key = Path(key_file).read_text().strip() if key_file else None
+    key = api_key.read(Path(key_file)) if key_file else None
     to = Endpoint(endpoint, region=region, session_id=session) if endpoint else url or _running()
     messages = [{"role": "user", "content": text}]
     options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}

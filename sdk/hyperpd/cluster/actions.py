@@ -168,7 +168,11 @@ COMMANDS: dict[str, tuple[Grant, ...]] = {
         Grant("sagemaker:BatchRebootClusterNodes", "cluster", "reboot nodes"),
         Grant("sagemaker:BatchReplaceClusterNodes", "cluster", "replace nodes"),
     ),
-    "cluster patch": (Grant("sagemaker:UpdateClusterSoftware", "cluster", "newer software of the nodes"), *_WATCH),
+    "cluster patch": (
+        Grant("sagemaker:UpdateClusterSoftware", "cluster", "newer software of the nodes"),
+        *_WATCH,
+        *_CONNECT,
+    ),
     "cluster delete": (
         Grant("sagemaker:DeleteCluster", "cluster", "the cluster"),
         *_WATCH,
