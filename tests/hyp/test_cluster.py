@@ -21,7 +21,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     with Aws() as aws:
         # These tests are about the control plane: whatever it names is there.
         monkeypatch.setattr(aws.stage, "refuses_create", lambda request: ())
-        monkeypatch.setattr(aws.stage, "lifecycle", lambda source, script: None)
+        monkeypatch.setattr(aws.stage, "lifecycle", lambda source, script, role: None)
         yield aws
 
 
