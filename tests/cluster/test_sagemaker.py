@@ -108,7 +108,11 @@ def test_what_the_real_sdk_created_hyperpd_adopts(account: Any, tmp_path: Path) 
     iam = here.aws.stage.client("iam")
     role = iam.create_role(RoleName="ours", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
     reads = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}
-    iam.put_role_policy(RoleName="ours", PolicyName="scripts", PolicyDocument=json.dumps({"Statement": [reads]}))
+    iam.put_role_policy(
+        RoleName="ours",
+        PolicyName="scripts",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [reads]}),
+    )
     s3 = here.aws.stage.client("s3")
     s3.create_bucket(Bucket="sagemaker-ours", CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket="sagemaker-ours", Key="scripts/on_create.sh", Body=b"#!/bin/sh\n")
