@@ -89,3 +89,10 @@ def test_no_model_is_served() -> None:
         pytest.raises(errors.RequestError, match="give the model's name"),
     ):
         c.complete("x")
+
+
+@pytest.mark.parametrize("key", ["", "secret\n", "sécret", "sec ret"])
+def test_a_key_that_no_header_carries(key: str) -> None:
+    with pytest.raises(errors.RecipeError, match="not one API key") as caught:
+        Client("http://gateway", api_key=key)
+    assert "cret" not in str(caught.value)
