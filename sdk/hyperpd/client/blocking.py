@@ -71,11 +71,11 @@ class Client:
 
     def stream(self, prompt: str | Sequence[int], **options: Any) -> Generator[str, None, None]:
         """The text of a completion, piece by piece. Raises RequestError, also in the middle."""
-        return self._loop.iterate(self._client.stream(prompt, **options))
+        return self._iterate(self._client.stream(prompt, **options))
 
     def stream_chat(self, messages: Sequence[Message], **options: Any) -> Generator[str, None, None]:
         """The text of a chat answer, piece by piece. Raises RequestError, also in the middle."""
-        return self._loop.iterate(self._client.stream_chat(messages, **options))
+        return self._iterate(self._client.stream_chat(messages, **options))
 
     def as_openai(self) -> Any:
         """An openai.OpenAI for the same gateway, with its key and timeouts; it sends nothing twice by itself.
@@ -83,6 +83,18 @@ class Client:
         Raises NotReady without the package openai, RecipeError for a way in that is no URL.
         """
         return self._client.openai_client("OpenAI")
+
+    def _iterate(self, pieces: Any) -> Generator[str, None, None]:
+        """What an async generator yields; closes it. Holds the client, which nobody else may, to its end."""
+
+        async def piece() -> str | None:
+            return await anext(pieces, None)
+
+        try:
+            while (found := self._loop.run(piece())) is not None:
+                yield found
+        finally:
+            self._loop.leave(pieces)
 
 
 class _Loop:
@@ -115,19 +127,8 @@ class _Loop:
                 ended.exception()
             raise
 
-    def iterate(self, pieces: Any) -> Generator[str, None, None]:
-        """What an async generator yields; closes it."""
-
-        async def piece() -> str | None:
-            return await anext(pieces, None)
-
-        try:
-            while (found := self.run(piece())) is not None:
-                yield found
-        finally:
-            self._leave(pieces)
-
-    def _leave(self, pieces: Any) -> None:
+    def leave(self, pieces: Any) -> None:
+        """Close an async generator."""
         if self._loop.is_closed():
             return
         if threading.current_thread() is self._thread:  # garbage, collected there
