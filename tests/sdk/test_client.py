@@ -29,6 +29,7 @@ def test_stream_gives_the_text() -> None:
         (b'data: {"error": {"message": "no"}}\n\n', "decode_failed"),
         (b'data: {"error": "no"}\n\n', "decode_failed"),
         (b"data: no JSON\n\n", "not_openai"),
+        (b"data: no JSON\n\ndata: [DONE]\n\n", "not_openai"),
         (b"data: [1]\n\n", "not_openai"),
         (b"data: \xff\n\n", "not_openai"),
     ],

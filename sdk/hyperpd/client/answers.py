@@ -35,6 +35,8 @@ class Reader:
         """Raises RequestError where the stream says one, or is none of completion chunks."""
         for event in self._decoder.feed(data):
             if event == "[DONE]":
+                if self._broken:
+                    self._not_chunks()
                 self.ended = True
                 return
             try:
