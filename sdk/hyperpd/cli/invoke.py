@@ -103,9 +103,10 @@ def _text(answer: dict[str, Any], chat: bool, where: str) -> str | None:
 
     try:
         choice = answer["choices"][0]
-        return choice["message"].get("content") if chat else choice["text"]
+        text: str | None = choice["message"].get("content") if chat else choice["text"]
     except (KeyError, IndexError, TypeError, AttributeError):
         raise answers.not_openai(where, "an answer without text in choices; --json shows all of it") from None
+    return text
 
 
 def _again(retry: Retry) -> None:
