@@ -141,11 +141,12 @@ class AsyncClient:
             wait = deadline.first_token
             while data := await wait(anext(opened.parts, b"")):
                 for text in reader.feed(data):
-                    wait = deadline.next
                     yield text
                 if reader.ended:
                     await _to_its_end(opened)
                     return
+                if reader.begun:
+                    wait = deadline.next
             reader.finish()
         finally:
             await opened.close()

@@ -21,7 +21,7 @@ class Timeouts:
     """Seconds. What runs over is ended upstream, and is an error.
 
     connect_s:     until there is a connection.
-    first_token_s: from sending to a stream's first text.
+    first_token_s: from sending to a stream's first token: text, reasoning or a tool's call.
     idle_s:        the longest silence: between two reads of a stream, or before and in a whole answer.
     total_s:       everything, retries and their pauses included; None: as long as it goes on.
     """
@@ -77,7 +77,7 @@ class Deadline:
         self._sent_s = time.monotonic()
 
     async def first_token(self, awaited: Awaitable[T]) -> T:
-        """What comes before a stream's first text. Raises RequestError."""
+        """What comes before a stream's first token. Raises RequestError."""
         return await self._within(awaited, "first_token_s", self._timeouts.first_token_s, self._sent_s)
 
     async def next(self, awaited: Awaitable[T]) -> T:
