@@ -57,3 +57,11 @@ async def test_a_delta_without_tokens_begins_nothing(clock: Clock) -> None:
     async with AsyncClient(way, model="m", timeouts=Timeouts(first_token_s=10)) as client:
         with pytest.raises(errors.RequestError, match="longer than first_token_s"):
             _ = [text async for text in client.stream_chat([])]
+
+
+async def test_a_pause_has_no_limit_of_its_own(clock: Clock) -> None:
+    """As where the machine slept meanwhile."""
+    clock.step_s = 5
+    await patience.Deadline(Timeouts(), "http://gateway", "r1").pause(0)
+    with pytest.raises(errors.RequestError, match="longer than total_s, 4 s"):
+        await patience.Deadline(Timeouts(total_s=4), "http://gateway", "r1").pause(0)

@@ -86,7 +86,8 @@ class Deadline:
 
     async def pause(self, pause_s: float) -> None:
         """Wait before the next attempt. Raises RequestError where the whole time is over first."""
-        await self._within(asyncio.sleep(pause_s), "total_s", pause_s + 1, time.monotonic())
+        pause, total_s = asyncio.sleep(pause_s), self._timeouts.total_s
+        await (pause if total_s is None else self._within(pause, "total_s", total_s, self._began_s))
 
     async def _within(self, awaited: Awaitable[T], name: str, limit_s: float, since_s: float) -> T:
         end_s, total_s = since_s + limit_s, self._timeouts.total_s
