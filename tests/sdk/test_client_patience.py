@@ -65,3 +65,15 @@ async def test_a_pause_has_no_limit_of_its_own(clock: Clock) -> None:
     await patience.Deadline(Timeouts(), "http://gateway", "r1").pause(0)
     with pytest.raises(errors.RequestError, match="longer than total_s, 4 s"):
         await patience.Deadline(Timeouts(total_s=4), "http://gateway", "r1").pause(0)
+
+
+async def test_the_question_for_the_model_is_part_of_the_total(clock: Clock) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        clock.now_s += 6
+        said = b'{"data": [{"id": "m"}]}' if request.url.path == "/v1/models" else b"{}"
+        return httpx.Response(200, content=passing(clock, 0, said))
+
+    way = Gateway("http://gateway", transport=httpx.MockTransport(answer))
+    async with AsyncClient(way, timeouts=Timeouts(total_s=10)) as client:
+        with pytest.raises(errors.RequestError, match="longer than total_s, 10 s"):
+            await client.complete("x")

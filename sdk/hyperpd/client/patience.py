@@ -66,10 +66,11 @@ class Retry:
 
 
 class Deadline:
-    """The time that one call has."""
+    """The time that one call has, with the question for the model's name that it may need first."""
 
     def __init__(self, timeouts: Timeouts, where: str, request_id: str) -> None:
-        self._timeouts, self._where, self._request_id = timeouts, where, request_id
+        self.request_id = request_id
+        self._timeouts, self._where = timeouts, where
         self._began_s = self._sent_s = time.monotonic()
 
     def sent(self) -> None:
@@ -101,8 +102,8 @@ class Deadline:
                 raise
             raise RequestError(
                 f"{self._where}: took longer than {name}, {limit_s:g} s; it was ended and is not sent again"
-                f" (request {self._request_id})\ntry: a longer {name}, or a shorter answer (max_tokens)",
+                f" (request {self.request_id})\ntry: a longer {name}, or a shorter answer (max_tokens)",
                 status=_GATEWAY_TIMEOUT,
                 code="timeout",
-                request_id=self._request_id,
+                request_id=self.request_id,
             ) from None
