@@ -97,3 +97,9 @@ def test_a_key_that_no_header_carries(key: str) -> None:
     with pytest.raises(errors.RecipeError, match="not one API key") as caught:
         Client("http://gateway", api_key=key)
     assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("ask", "use"), [("complete", "stream"), ("chat", "stream_chat")])
+def test_a_whole_answer_is_no_stream(ask: str, use: str) -> None:
+    with client(httpx.Response(200, json={})) as c, pytest.raises(errors.Rejected, match=rf"try: {use}\(…\)$"):
+        getattr(c, ask)("x", stream=True)

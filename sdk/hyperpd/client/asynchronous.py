@@ -45,7 +45,7 @@ class AsyncClient:
         retries: Retries | None = None,
         on_retry: Callable[[Retry], None] | None = None,
     ) -> None:
-        if api_key and not isinstance(to, str):
+        if api_key is not None and not isinstance(to, str):
             what = "goes with a URL; Gateway(url, api_key=…) has its own, an Endpoint signs with AWS credentials"
             raise RecipeError("api_key", [what])
         self.way = Gateway(to, api_key=api_key) if isinstance(to, str) else to
@@ -126,6 +126,9 @@ class AsyncClient:
         return Request(path, json.dumps(whole).encode(), stream, deadline.request_id)
 
     async def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if body.get("stream"):
+            use = "stream_chat" if path == _CHAT else "stream"
+            raise Rejected(f"stream=True asks for a stream, and this gives a whole answer\ntry: {use}(…)")
         deadline = self._deadline()
         return await self._whole(await self._request(path, body, False, deadline), deadline)
 
