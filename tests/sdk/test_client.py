@@ -103,3 +103,9 @@ def test_a_key_that_no_header_carries(key: str) -> None:
 def test_a_whole_answer_is_no_stream(ask: str, use: str) -> None:
     with client(httpx.Response(200, json={})) as c, pytest.raises(errors.Rejected, match=rf"try: {use}\(…\)$"):
         getattr(c, ask)("x", stream=True)
+
+
+def test_a_stream_where_n_is_left_open() -> None:
+    content = b'data: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n'
+    with client(httpx.Response(200, content=content)) as c:
+        assert list(c.stream("x", n=None)) == ["a"]

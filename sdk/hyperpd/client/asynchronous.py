@@ -138,7 +138,7 @@ class AsyncClient:
         return answers.document(f"{self.way.where}{request.path}", opened.headers.get("content-type", ""), content)
 
     async def _stream(self, path: str, body: Mapping[str, Any], piece: answers.Piece) -> AsyncGenerator[str, None]:
-        if body.get("n", 1) != 1 or _several(body.get("prompt")):
+        if body.get("n") not in (None, 1) or _several(body.get("prompt")):
             raise Rejected("a stream of text is one prompt's one answer; without streaming, complete takes several")
         deadline = self._deadline()
         request = await self._request(path, body, True, deadline)
