@@ -29,6 +29,7 @@ def test_stream_gives_the_text() -> None:
         (b'data: {"error": {"message": "no"}}\n\n', "decode_failed"),
         (b'data: {"error": "no"}\n\n', "decode_failed"),
         (b"data: no JSON\n\n", "not_openai"),
+        (b"data: no JSON\n\ndata: [DONE]\n\n", "not_openai"),
         (b"data: [1]\n\n", "not_openai"),
         (b"data: \xff\n\n", "not_openai"),
     ],
@@ -89,3 +90,22 @@ def test_no_model_is_served() -> None:
         pytest.raises(errors.RequestError, match="give the model's name"),
     ):
         c.complete("x")
+
+
+@pytest.mark.parametrize("key", ["", "secret\n", "sécret", "sec ret"])
+def test_a_key_that_no_header_carries(key: str) -> None:
+    with pytest.raises(errors.RecipeError, match="not one API key") as caught:
+        Client("http://gateway", api_key=key)
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("ask", "use"), [("complete", "stream"), ("chat", "stream_chat")])
+def test_a_whole_answer_is_no_stream(ask: str, use: str) -> None:
+    with client(httpx.Response(200, json={})) as c, pytest.raises(errors.Rejected, match=rf"try: {use}\(…\)$"):
+        getattr(c, ask)("x", stream=True)
+
+
+def test_a_stream_where_n_is_left_open() -> None:
+    content = b'data: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n'
+    with client(httpx.Response(200, content=content)) as c:
+        assert list(c.stream("x", n=None)) == ["a"]

@@ -153,3 +153,37 @@ def test_what_does_not_go_together(argv: list[str], wrong: list[str]) -> None:
     ran = invoke(*argv)
     assert ran.returncode == 2
     assert [word for word in wrong if word not in ran.stderr] == []
+
+
+NO_TEXT = "no text: it was still reasoning, or calls a tool; more --max-tokens, or --json shows all\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "answer", "out"),
+    [
+        (["--chat"], _json(200, {"choices": [{"message": {"content": None, "reasoning": "hm"}}]}), ""),
+        (["--chat"], _json(200, {"choices": [{"message": {"tool_calls": []}}]}), ""),
+        (
+            ["--chat", "--stream"],
+            wire.Answer(
+                *(200, {"Content-Type": "text/event-stream"}),
+                encode('{"choices": [{"delta": {"reasoning": "hm"}}]}') + encode("[DONE]"),
+            ),
+            "\n",
+        ),
+    ],
+)
+def test_an_answer_without_text(backend: Backend, url: str, argv: list[str], answer: wire.Answer, out: str) -> None:
+    backend.answers = [answer]
+    ran = invoke("x", *argv, "--url", url)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, out, NO_TEXT)
+
+
+@pytest.mark.parametrize("said", [{}, {"choices": []}, {"choices": [{}]}, {"choices": None}])
+@pytest.mark.parametrize("argv", [[], ["--chat"]])
+def test_an_answer_that_is_no_completion(backend: Backend, url: str, argv: list[str], said: object) -> None:
+    backend.answers = [_json(200, said)]
+    ran = invoke("x", *argv, "--url", url)
+    assert (ran.returncode, ran.stdout) == (5, "")
+    assert ran.stderr.startswith(f"error: {url} does not speak OpenAI's API: ")
+    assert "--json shows" in ran.stderr

@@ -16,6 +16,8 @@ from hyperpd.errors import RecipeError
 if TYPE_CHECKING:
     from hyperpd.client import Retry
 
+_NO_TEXT = "no text: it was still reasoning, or calls a tool; more --max-tokens, or --json shows all"
+
 
 @click.command()
 @click.argument("prompt")
@@ -62,18 +64,25 @@ def invoke(
     options: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
     with Client(to, api_key=key, on_retry=_again) as client:
         if stream:
+            said = False
             try:
                 for piece in client.stream_chat(messages, **options) if chat else client.stream(text, **options):
+                    said = True
                     output.piece(piece)
             finally:
                 output.line()  # also before what went wrong
+            if chat and not said:
+                output.note(_NO_TEXT)
             return
         answer = client.chat(messages, **options) if chat else client.complete(text, **options)
         if as_json:
             output.document(answer)
             return
-        choice = answer["choices"][0]
-        output.line(choice["message"]["content"] if chat else choice["text"])
+        found = _text(answer, chat, to if isinstance(to, str) else to.where)
+        if found is None:
+            output.note(_NO_TEXT)
+        else:
+            output.line(found)
 
 
 def _problems(given: set[str], endpoint: str | None, both: bool) -> Iterator[str]:
@@ -86,6 +95,18 @@ def _problems(given: set[str], endpoint: str | None, both: bool) -> Iterator[str
         yield "--key-file is a gateway's; --endpoint signs with AWS credentials"
     if not endpoint and (alone := sorted(given & {"--region", "--session"})):
         yield f"{' and '.join(alone)}: for an --endpoint NAME; a gateway has none"
+
+
+def _text(answer: dict[str, Any], chat: bool, where: str) -> str | None:
+    """The answer's text; None where a chat's message has none. Raises RequestError."""
+    from hyperpd.client import answers
+
+    try:
+        choice = answer["choices"][0]
+        text: str | None = choice["message"].get("content") if chat else choice["text"]
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise answers.not_openai(where, "an answer without text in choices; --json shows all of it") from None
+    return text
 
 
 def _again(retry: Retry) -> None:

@@ -19,6 +19,7 @@ from hyperpd.sse import Decoder
 
 Piece = Callable[[dict[str, Any]], str | None]  # the text of a chunk's choice
 _BAD_GATEWAY = {error.code: error for error in (PrefillFailed, HandoffFailed, DecodeFailed)}
+_TOKENS = ("text", "content", "reasoning", "reasoning_content", "tool_calls")  # what a model says its tokens in
 _LONGEST = 200  # characters quoted of an answer that is no error object
 
 
@@ -29,12 +30,15 @@ class Reader:
         self._piece, self._where, self._request_id = piece, where, request_id
         self._decoder = Decoder()
         self._broken = False  # an event that is none: where the next one is an error, it was cut
+        self.begun = False  # tokens of any kind came, be they no text
         self.ended = False
 
     def feed(self, data: bytes) -> Iterator[str]:
         """Raises RequestError where the stream says one, or is none of completion chunks."""
         for event in self._decoder.feed(data):
             if event == "[DONE]":
+                if self._broken:
+                    self._not_chunks()
                 self.ended = True
                 return
             try:
@@ -48,6 +52,7 @@ class Reader:
                 self._not_chunks()
             try:
                 pieces = [self._piece(choice) for choice in said["choices"]]
+                self.begun = self.begun or any(map(_begins, said["choices"]))
             except (KeyError, TypeError, AttributeError):
                 self._not_chunks()
             yield from filter(None, pieces)
@@ -121,6 +126,11 @@ def failed(said: Any, request_id: str) -> RequestError:
 def not_openai(where: str, found: str) -> RequestError:
     """What came is not of this API."""
     return RequestError(f"{where} does not speak OpenAI's API: {found}", code="not_openai")
+
+
+def _begins(choice: dict[str, Any]) -> bool:
+    said = choice.get("delta") or choice
+    return any(said.get(name) for name in _TOKENS)
 
 
 def _id(said: Any) -> str | None:

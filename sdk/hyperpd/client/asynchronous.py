@@ -45,7 +45,7 @@ class AsyncClient:
         retries: Retries | None = None,
         on_retry: Callable[[Retry], None] | None = None,
     ) -> None:
-        if api_key and not isinstance(to, str):
+        if api_key is not None and not isinstance(to, str):
             what = "goes with a URL; Gateway(url, api_key=…) has its own, an Endpoint signs with AWS credentials"
             raise RecipeError("api_key", [what])
         self.way = Gateway(to, api_key=api_key) if isinstance(to, str) else to
@@ -66,19 +66,15 @@ class AsyncClient:
 
     async def models(self) -> list[str]:
         """Names of the models served. Raises RequestError."""
-        said = await self._whole("/v1/models", None)
-        try:
-            return [str(entry["id"]) for entry in said["data"]]
-        except (KeyError, TypeError):
-            raise answers.not_openai(f"{self.way.where}/v1/models", "no list of models") from None
+        return await self._names(self._deadline())
 
     async def complete(self, prompt: str | Sequence[str], **options: Any) -> dict[str, Any]:
         """A completion; `options` are the API's own (max_tokens, temperature, …). Raises RequestError."""
-        return await self._whole(_COMPLETIONS, {"prompt": prompt, **options})
+        return await self._ask(_COMPLETIONS, {"prompt": prompt, **options})
 
     async def chat(self, messages: Sequence[Message], **options: Any) -> dict[str, Any]:
         """A chat completion. Raises RequestError."""
-        return await self._whole(_CHAT, {"messages": messages, **options})
+        return await self._ask(_CHAT, {"messages": messages, **options})
 
     def stream(self, prompt: str | Sequence[int], **options: Any) -> AsyncGenerator[str, None]:
         """The text of a completion, piece by piece. Raises RequestError, also in the middle."""
@@ -110,30 +106,42 @@ class AsyncClient:
         key = self.way.api_key or "none"
         return getattr(openai, kind)(base_url=f"{self.way.where}/v1", api_key=key, timeout=timeout, max_retries=0)
 
-    async def _request(self, path: str, body: Mapping[str, Any] | None, stream: bool = False) -> Request:
-        request_id = uuid.uuid4().hex
-        if body is None:
-            return Request(path, None, stream, request_id)
+    def _deadline(self) -> Deadline:
+        return Deadline(self.timeouts, self.way.where, uuid.uuid4().hex)
+
+    async def _names(self, deadline: Deadline) -> list[str]:
+        said = await self._whole(Request("/v1/models", None, False, deadline.request_id), deadline)
+        try:
+            return [str(entry["id"]) for entry in said["data"]]
+        except (KeyError, TypeError):
+            raise answers.not_openai(f"{self.way.where}/v1/models", "no list of models") from None
+
+    async def _request(self, path: str, body: Mapping[str, Any], stream: bool, deadline: Deadline) -> Request:
         if self._model is None and self.way.lists_models and "model" not in body:
-            names = await self.models()
+            names = await self._names(deadline)
             if not names:
                 raise answers.not_openai(f"{self.way.where}/v1/models", "an empty list; give the model's name")
             self._model = names[0]
         whole = {**({"model": self._model} if self._model else {}), **body, **({"stream": True} if stream else {})}
-        return Request(path, json.dumps(whole).encode(), stream, request_id)
+        return Request(path, json.dumps(whole).encode(), stream, deadline.request_id)
 
-    async def _whole(self, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-        request = await self._request(path, body)
-        deadline = Deadline(self.timeouts, self.way.where, request.id)
+    async def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if body.get("stream"):
+            use = "stream_chat" if path == _CHAT else "stream"
+            raise Rejected(f"stream=True asks for a stream, and this gives a whole answer\ntry: {use}(…)")
+        deadline = self._deadline()
+        return await self._whole(await self._request(path, body, False, deadline), deadline)
+
+    async def _whole(self, request: Request, deadline: Deadline) -> dict[str, Any]:
         opened = await self._opened(request, deadline)
         content = await _read(opened, deadline)
-        return answers.document(f"{self.way.where}{path}", opened.headers.get("content-type", ""), content)
+        return answers.document(f"{self.way.where}{request.path}", opened.headers.get("content-type", ""), content)
 
     async def _stream(self, path: str, body: Mapping[str, Any], piece: answers.Piece) -> AsyncGenerator[str, None]:
-        if body.get("n", 1) != 1 or _several(body.get("prompt")):
+        if body.get("n") not in (None, 1) or _several(body.get("prompt")):
             raise Rejected("a stream of text is one prompt's one answer; without streaming, complete takes several")
-        request = await self._request(path, body, stream=True)
-        deadline = Deadline(self.timeouts, self.way.where, request.id)
+        deadline = self._deadline()
+        request = await self._request(path, body, True, deadline)
         opened = await self._opened(request, deadline)
         try:
             seen = opened.headers.get("x-hyperpd-request-id") or opened.headers.get("x-request-id") or request.id
@@ -141,11 +149,12 @@ class AsyncClient:
             wait = deadline.first_token
             while data := await wait(anext(opened.parts, b"")):
                 for text in reader.feed(data):
-                    wait = deadline.next
                     yield text
                 if reader.ended:
                     await _to_its_end(opened)
                     return
+                if reader.begun:
+                    wait = deadline.next
             reader.finish()
         finally:
             await opened.close()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ class Client:
         self._client = AsyncClient(
             to, model=model, api_key=api_key, timeouts=timeouts, retries=retries, on_retry=on_retry
         )
-        self._loop = _Loop()
+        self._loop = _Loop(self._client.way.close)
         self._finalize = weakref.finalize(self, self._loop.stop)
 
     def __enter__(self) -> Client:
@@ -52,10 +53,7 @@ class Client:
 
     def close(self) -> None:
         """End what runs, and close the connections."""
-        if self._finalize.alive:
-            self._loop.run(_cancel_others())
-            self._loop.run(self._client.close())
-            self._finalize()
+        self._finalize()
 
     def models(self) -> list[str]:
         """Names of the models served. Raises RequestError."""
@@ -71,11 +69,11 @@ class Client:
 
     def stream(self, prompt: str | Sequence[int], **options: Any) -> Generator[str, None, None]:
         """The text of a completion, piece by piece. Raises RequestError, also in the middle."""
-        return self._loop.iterate(self._client.stream(prompt, **options))
+        return self._iterate(self._client.stream(prompt, **options))
 
     def stream_chat(self, messages: Sequence[Message], **options: Any) -> Generator[str, None, None]:
         """The text of a chat answer, piece by piece. Raises RequestError, also in the middle."""
-        return self._loop.iterate(self._client.stream_chat(messages, **options))
+        return self._iterate(self._client.stream_chat(messages, **options))
 
     def as_openai(self) -> Any:
         """An openai.OpenAI for the same gateway, with its key and timeouts; it sends nothing twice by itself.
@@ -84,13 +82,29 @@ class Client:
         """
         return self._client.openai_client("OpenAI")
 
+    def _iterate(self, pieces: Any) -> Generator[str, None, None]:
+        """What an async generator yields; closes it. Holds the client, which nobody else may, to its end."""
+
+        async def piece() -> str | None:
+            return await anext(pieces, None)
+
+        try:
+            while (found := self._loop.run(piece())) is not None:
+                yield found
+        finally:
+            self._loop.leave(pieces)
+
 
 class _Loop:
-    """An event loop in a thread."""
+    """An event loop in a thread. Once it is stopping, nothing begins: it might come after the last turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: Callable[[], Awaitable[None]]) -> None:
+        """last: what it does when all else has ended."""
+        self._last = last
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="hyperpd-client", daemon=True)
+        self._stopping = False
+        self._lock = threading.RLock()  # again by the same thread where that collects garbage
+        self._thread = threading.Thread(target=self._serve, name="hyperpd-client", daemon=True)
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -102,56 +116,54 @@ class _Loop:
             tasks.append(self._loop.create_task(coroutine))
             tasks[0].add_done_callback(lambda task: _hand_over(task, ended))
 
-        try:
+        with self._lock:
+            if self._stopping:
+                coroutine.close()
+                raise RuntimeError("the client is closed")
             self._loop.call_soon_threadsafe(start)
-        except RuntimeError:
-            coroutine.close()
-            raise RuntimeError("the client is closed") from None
         try:
             return ended.result()
         except BaseException:
             if not ended.done():
-                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+                with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the task
+                    self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
                 ended.exception()
             raise
 
-    def iterate(self, pieces: Any) -> Generator[str, None, None]:
-        """What an async generator yields; closes it."""
-
-        async def piece() -> str | None:
-            return await anext(pieces, None)
-
-        try:
-            while (found := self.run(piece())) is not None:
-                yield found
-        finally:
-            self._leave(pieces)
-
-    def _leave(self, pieces: Any) -> None:
-        if self._loop.is_closed():
-            return
+    def leave(self, pieces: Any) -> None:
+        """Close an async generator. One that stopping finds open, it closes."""
         if threading.current_thread() is self._thread:  # garbage, collected there
-            self._loop.create_task(pieces.aclose())
-        else:
+            if not self._loop.is_closed():
+                self._loop.create_task(pieces.aclose())
+            return
+        try:
             self.run(pieces.aclose())
+        except RuntimeError:
+            if not self._stopping:
+                raise
 
     def stop(self) -> None:
-        """Cancel what runs, and end the thread."""
-        if threading.current_thread() is self._thread:
-            self._loop.call_soon(self._loop.stop)
-            return
-        self.run(_cancel_others())
-        self.run(self._loop.shutdown_asyncgens())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        """Cancel what runs, do what is last, and end the thread."""
+        with self._lock:
+            self._stopping = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
+    def _serve(self) -> None:
+        self._loop.run_forever()
+        try:
+            self._loop.run_until_complete(self._end())
+        finally:
+            self._loop.close()
 
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    async def _end(self) -> None:
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
+        await self._last()
 
 
 def _hand_over(task: asyncio.Task[T], ended: Future[T]) -> None:

@@ -6,19 +6,22 @@ from collections.abc import AsyncIterator
 
 import httpx
 
+from hyperpd.api_key import check
 from hyperpd.client.patience import UNREACHABLE, Timeouts
 from hyperpd.client.way import Opened, Request
 from hyperpd.errors import RecipeError, RequestError
 
 
 class Gateway:
-    """url: as in http://127.0.0.1:8080. Raises RecipeError where it is none."""
+    """url: as in http://127.0.0.1:8080. Raises RecipeError where it is none, or the key none that can be sent."""
 
     lists_models = True
 
     def __init__(
         self, url: str, *, api_key: str | None = None, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
+        if api_key is not None:
+            check(api_key, "api_key")  # what no header carries would be shown in the error that says so
         self.where, self.api_key = url.rstrip("/"), api_key
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         try:

@@ -21,7 +21,7 @@ class Timeouts:
     """Seconds. What runs over is ended upstream, and is an error.
 
     connect_s:     until there is a connection.
-    first_token_s: from sending to a stream's first text.
+    first_token_s: from sending to a stream's first token: text, reasoning or a tool's call.
     idle_s:        the longest silence: between two reads of a stream, or before and in a whole answer.
     total_s:       everything, retries and their pauses included; None: as long as it goes on.
     """
@@ -66,10 +66,11 @@ class Retry:
 
 
 class Deadline:
-    """The time that one call has."""
+    """The time that one call has, with the question for the model's name that it may need first."""
 
     def __init__(self, timeouts: Timeouts, where: str, request_id: str) -> None:
-        self._timeouts, self._where, self._request_id = timeouts, where, request_id
+        self.request_id = request_id
+        self._timeouts, self._where = timeouts, where
         self._began_s = self._sent_s = time.monotonic()
 
     def sent(self) -> None:
@@ -77,7 +78,7 @@ class Deadline:
         self._sent_s = time.monotonic()
 
     async def first_token(self, awaited: Awaitable[T]) -> T:
-        """What comes before a stream's first text. Raises RequestError."""
+        """What comes before a stream's first token. Raises RequestError."""
         return await self._within(awaited, "first_token_s", self._timeouts.first_token_s, self._sent_s)
 
     async def next(self, awaited: Awaitable[T]) -> T:
@@ -86,7 +87,8 @@ class Deadline:
 
     async def pause(self, pause_s: float) -> None:
         """Wait before the next attempt. Raises RequestError where the whole time is over first."""
-        await self._within(asyncio.sleep(pause_s), "total_s", pause_s + 1, time.monotonic())
+        pause, total_s = asyncio.sleep(pause_s), self._timeouts.total_s
+        await (pause if total_s is None else self._within(pause, "total_s", total_s, self._began_s))
 
     async def _within(self, awaited: Awaitable[T], name: str, limit_s: float, since_s: float) -> T:
         end_s, total_s = since_s + limit_s, self._timeouts.total_s
@@ -100,8 +102,8 @@ class Deadline:
                 raise
             raise RequestError(
                 f"{self._where}: took longer than {name}, {limit_s:g} s; it was ended and is not sent again"
-                f" (request {self._request_id})\ntry: a longer {name}, or a shorter answer (max_tokens)",
+                f" (request {self.request_id})\ntry: a longer {name}, or a shorter answer (max_tokens)",
                 status=_GATEWAY_TIMEOUT,
                 code="timeout",
-                request_id=self._request_id,
+                request_id=self.request_id,
             ) from None
