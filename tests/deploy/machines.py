@@ -53,6 +53,12 @@ class Machines:
         self.controllers.settle()
         assert all(self.where(role))
 
+    def want(self, role: str, workers: int) -> None:
+        """Scale a role by its Deployment."""
+        body = self.store.get(place(f"/apis/apps/v1/namespaces/{ENGINES}/deployments/{role}"))
+        self.store.put({**body, "spec": {**body["spec"], "replicas": workers}})
+        self.controllers.settle()
+
     def slow(self, role: str, time_s: float) -> None:
         """Workers that are made from now on take so long to be ready."""
         labels = {"app.kubernetes.io/component": role}

@@ -223,6 +223,30 @@ def test_as_many_workers_as_before_are_waited_for(machines: Machines, api: Api) 
     assert set(machines.nodes().values()) == {(False, False)}
 
 
+@pytest.mark.parametrize("left", [1, 0])
+def test_workers_that_are_no_longer_wanted_are_not_waited_for(machines: Machines, api: Api, left: int) -> None:
+    """Somebody scaled the role down, or took the deployment away, meanwhile."""
+    a, _ = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
+    with _of(machines, api)([a], machines.tell):
+        machines.want("prefill", left)
+    assert len(machines.where("prefill")) == left
+    assert machines.told[-1] == f"after the drain: prefill in hyperpd-engines: {left} wanted now, of 2 before"
+
+
+def test_a_worker_that_nobody_has_made_again_yet_is_waited_for(machines: Machines, api: Api) -> None:
+    """Between a pod's end and the next one's beginning there is none."""
+    a = machines.node("a")
+    machines.role("prefill", 1)
+    with _of(machines, api)([a], machines.tell):
+        (pod,) = machines.pods()
+        at = place(f"/api/v1/namespaces/{ENGINES}/pods/{pod['metadata']['name']}")
+        machines.store.delete(at)
+        machines.store.finish(at)
+        assert machines.where("prefill") == []
+    assert machines.where("prefill") == ["a"]
+
+
 def test_a_node_that_was_replaced_is_no_error(machines: Machines, api: Api) -> None:
     a = machines.node("a")
     with _of(machines, api)([a], machines.tell):

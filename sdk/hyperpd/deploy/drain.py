@@ -142,19 +142,29 @@ class _Waits:
         )
 
     def back(self, wanted: Mapping[Role, int]) -> None:
-        """Wait until as many workers of each role are ready as before. Raises NotReady."""
+        """Wait until as many workers of each role are ready as before, or as are left of it where it was scaled down
+        or removed meanwhile: all that two looks find, since a pod may end before its next is made. Raises NotReady."""
+        there: dict[Role, int] = {}  # how many workers the last look found
+        fewer: dict[Role, int] = {}
 
         def missing() -> list[str]:
-            now = _counts(_workers(self._api))
+            nonlocal there, fewer
+            workers = _workers(self._api)
+            ready, before = _counts(workers), there
+            there = {role: sum(worker.role == role for worker in workers) for role in wanted}
+            lacks = {role: ready.get(role, 0) for role, count in wanted.items() if ready.get(role, 0) < count}
+            fewer = {role: now for role, now in lacks.items() if now == there[role] == before.get(role)}
             return [
-                f"{component} in {namespace}: {now.get((namespace, component), 0)} of {count} ready"
-                for (namespace, component), count in wanted.items()
-                if now.get((namespace, component), 0) < count
+                f"{component} in {namespace}: {now} of {wanted[namespace, component]} ready"
+                for (namespace, component), now in lacks.items()
+                if (namespace, component) not in fewer
             ]
 
         self._until(
             missing, "after the drain", "look again with: kubectl get pods -A -l app.kubernetes.io/name=hyperpd"
         )
+        for role, now in fewer.items():
+            self._tell(Step(f"after the drain: {role[1]} in {role[0]}: {now} wanted now, of {wanted[role]} before"))
 
     def _until(self, left: Callable[[], list[str]], what: str, fix: str) -> None:
         began, before = self._clock(), ""
