@@ -129,7 +129,10 @@ def test_patching_goes_role_by_role_around_a_drain(account):
     assert [one.partition(":")[0] for one in error.value.problems] == ["decode", "gateway"]
     assert here.gate.named("UpdateClusterSoftware") == []
     done = cluster.patch(drain=drain, force=True, poll_s=0)
-    assert order == ["drain prefill 2", f"back prefill {NEWER}", "drain decode 1", f"back decode {NEWER}"]
+    assert order == [
+        *("drain prefill 2", f"back prefill {NEWER}", "drain decode 1", f"back decode {NEWER}"),
+        *("drain gateway 1", f"back gateway {NEWER}"),
+    ]
     assert [(one.group, one.before, one.after) for one in done] == [
         (name, before, NEWER) for name in ("prefill", "decode", "gateway")
     ]
@@ -150,6 +153,51 @@ def test_patching_never_takes_a_whole_role_at_once(account):
     with pytest.raises(RecipeError, match="prefill"):
         cluster.patch(["prefill"], poll_s=0)
     assert here.gate.named("UpdateClusterSoftware") == []
+
+
+def test_a_group_without_a_role_is_drained_and_taken_for_a_role_of_its_own(account):
+    """As the console names them."""
+    here = account()
+    spare = {"instance_type": "ml.p5.48xlarge", "count": 1}
+    cluster = running(here, groups={"accelerated-worker-group-1": spare})
+    here.control.account.latest = NEWER
+    drained: list[str] = []
+
+    @contextmanager
+    def drain(nodes, tell):
+        drained.append(nodes[0].group)
+        yield
+
+    name = "accelerated-worker-group-1"
+    told = rf"{name}: i-\w+ is all that is healthy of it; .*whose workers it has, no label hyperpd.io/role says"
+    with pytest.raises(RecipeError, match=told):
+        cluster.patch([name], drain=drain, poll_s=0)
+    assert drained == []
+    assert here.gate.named("UpdateClusterSoftware") == []
+    assert [one.group for one in cluster.patch([name], drain=drain, force=True, poll_s=0)] == [name]
+    assert drained == [name]
+
+
+def test_slurms_controller_and_login_nodes_are_patched_as_they_are(account):
+    """One node by their nature, and no job runs there; of a partition of any name the drain is told."""
+    here = account()
+    groups = {
+        "login": {"instance_type": "ml.c5.2xlarge", "count": 1, "slurm": {"node": "login"}},
+        "research": {"instance_type": "ml.p5.48xlarge", "count": 2, "slurm": {"node": "compute"}},
+    }
+    cluster = Cluster.create(parse(here.slurm(groups=groups), "c"))
+    cluster.wait(poll_s=0, new=True)
+    here.control.account.latest = NEWER
+    drained: list[str] = []
+
+    @contextmanager
+    def drain(nodes, tell):
+        drained.append(nodes[0].group)
+        yield
+
+    done = cluster.patch(["controller", "login", "research"], drain=drain, poll_s=0)
+    assert [one.group for one in done] == [group.name for group in cluster.status().groups if group.name != "prefill"]
+    assert drained == ["research"]
 
 
 def test_a_role_of_two_groups_goes_on_in_the_other(account):

@@ -35,6 +35,13 @@ class Machines:
         self.store.put(body)
         return Node(f"i-{name}", f"logical-{name}", "prefill", "ml.p5en.48xlarge", "Running", "", "")
 
+    def others(self, name: str, gpus: int = 2) -> None:
+        """A pod of somebody else's on a node, with so many of its GPUs."""
+        asked = {"resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}
+        pod = {"metadata": {"name": f"training-{name}", "namespace": ENGINES, "uid": f"uid-training-{name}"}}
+        spec = {"nodeName": f"hyperpod-i-{name}", "containers": [{"name": "training", "image": "training"} | asked]}
+        self.store.put({"apiVersion": "v1", "kind": "Pod", **pod, "spec": spec, "status": {"phase": "Running"}})
+
     def role(self, role: str, workers: int) -> None:
         """A Deployment with its budget, and its workers ready on the nodes that are free, by name."""
         for kind in ("Deployment", "PodDisruptionBudget"):
@@ -45,6 +52,12 @@ class Machines:
             self.store.put(body)
         self.controllers.settle()
         assert all(self.where(role))
+
+    def want(self, role: str, workers: int) -> None:
+        """Scale a role by its Deployment."""
+        body = self.store.get(place(f"/apis/apps/v1/namespaces/{ENGINES}/deployments/{role}"))
+        self.store.put({**body, "spec": {**body["spec"], "replicas": workers}})
+        self.controllers.settle()
 
     def slow(self, role: str, time_s: float) -> None:
         """Workers that are made from now on take so long to be ready."""

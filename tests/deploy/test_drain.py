@@ -88,9 +88,42 @@ def test_the_last_worker_stays_where_no_node_takes_another(machines: Machines, a
     machines.store.put(parts.node("hyperpod-i-o", "ml.m5.large") | {"apiVersion": "v1", "kind": "Node", "spec": {}})
     assert _drain(machines, api, a, b) == []
     (told,) = machines.told
-    assert re.match(r"not drained: prefill in hyperpd-engines: prefill-\S+, prefill-\S+ is all .* no other node", told)
+    assert re.match(
+        r"not drained: prefill in hyperpd-engines: prefill-\S+, prefill-\S+ is all .* no other node has room", told
+    )
     assert "SIGTERM" in told
     assert not [one for one in machines.store.requests if not one.startswith("GET")]
+
+
+def test_the_last_worker_stays_where_hyperpds_own_workers_fill_the_other_nodes(machines: Machines, api: Api) -> None:
+    a, b = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
+    machines.node("c", 4), machines.node("d", 5)
+    machines.role("decode", 2)
+    assert _drain(machines, api, a, b) == []
+    assert re.match(r"not drained: prefill in hyperpd-engines: .* no other node has room for one", machines.told[0])
+    assert not [one for one in machines.store.requests if not one.startswith("GET")]
+    machines.node("e", 3)
+    assert _drain(machines, api, a, b) == ["a", "b"]
+
+
+def test_a_worker_that_starts_elsewhere_is_waited_for_before_the_last_goes(machines: Machines, api: Api) -> None:
+    a, _ = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
+    machines.slow("prefill", 6)
+    (there,) = [pod for pod in machines.pods() if pod["spec"]["nodeName"] == "hyperpod-i-b"]
+    api.delete("Pod", there["metadata"]["namespace"], there["metadata"]["name"])
+    machines.controllers.settle()
+    assert machines.where("prefill") == ["a", "b"]
+    assert _drain(machines, api, a) == ["a"]
+    assert any("the last ready prefill" in one for one in machines.told), machines.told
+
+
+def test_a_group_wants_room_for_all_its_pods(machines: Machines, api: Api) -> None:
+    nodes = _groups(machines)
+    machines.node("e", 1)
+    assert _drain(machines, api, nodes[0], nodes[2]) == []
+    assert "no other node has room for one" in machines.told[0]
 
 
 def test_what_was_not_drained_is_waited_for_all_the_same(machines: Machines, api: Api) -> None:
@@ -108,7 +141,7 @@ def test_a_node_that_others_cordoned_takes_no_worker(machines: Machines, api: Ap
     machines.role("prefill", 2)
     machines.node("c", unschedulable=True)
     _drain(machines, api, a, b)
-    assert "no other node takes one" in machines.told[0]
+    assert "no other node has room for one" in machines.told[0]
 
 
 def test_a_pod_that_failed_is_not_waited_for(machines: Machines, api: Api) -> None:
@@ -136,10 +169,11 @@ def test_force_takes_the_last_and_says_so(machines: Machines, api: Api) -> None:
 
 
 def test_time_runs_out_with_names_causes_and_a_command(machines: Machines, api: Api) -> None:
-    """The third node is of the right kind, so nothing is refused at once; but it is full."""
+    """The third node has no pod of hyperpd's, so nothing is refused at once; but others have filled it."""
     a, b = machines.node("a"), machines.node("b")
     machines.role("prefill", 2)
-    machines.node("c", 1)
+    machines.node("c")
+    machines.others("c")
     with pytest.raises(NotReady) as caught:
         _drain(machines, api, a, b)
     told = str(caught.value)
@@ -189,6 +223,30 @@ def test_as_many_workers_as_before_are_waited_for(machines: Machines, api: Api) 
     assert set(machines.nodes().values()) == {(False, False)}
 
 
+@pytest.mark.parametrize("left", [1, 0])
+def test_workers_that_are_no_longer_wanted_are_not_waited_for(machines: Machines, api: Api, left: int) -> None:
+    """Somebody scaled the role down, or took the deployment away, meanwhile."""
+    a, _ = machines.node("a"), machines.node("b")
+    machines.role("prefill", 2)
+    with _of(machines, api)([a], machines.tell):
+        machines.want("prefill", left)
+    assert len(machines.where("prefill")) == left
+    assert machines.told[-1] == f"after the drain: prefill in hyperpd-engines: {left} wanted now, of 2 before"
+
+
+def test_a_worker_that_nobody_has_made_again_yet_is_waited_for(machines: Machines, api: Api) -> None:
+    """Between a pod's end and the next one's beginning there is none."""
+    a = machines.node("a")
+    machines.role("prefill", 1)
+    with _of(machines, api)([a], machines.tell):
+        (pod,) = machines.pods()
+        at = place(f"/api/v1/namespaces/{ENGINES}/pods/{pod['metadata']['name']}")
+        machines.store.delete(at)
+        machines.store.finish(at)
+        assert machines.where("prefill") == []
+    assert machines.where("prefill") == ["a"]
+
+
 def test_a_node_that_was_replaced_is_no_error(machines: Machines, api: Api) -> None:
     a = machines.node("a")
     with _of(machines, api)([a], machines.tell):
@@ -228,7 +286,8 @@ def test_a_pod_that_ends_slowly_is_waited_for_and_no_worker_any_more(machines: M
     a, b = machines.node("a"), machines.node("b")
     machines.role("prefill", 2)
     machines.controllers.linger(*(pod["metadata"]["name"] for pod in machines.pods()))
-    machines.node("c", 1)
+    machines.node("c")
+    machines.others("c")
     with pytest.raises(NotReady, match=r"the last ready prefill") as caught:
         _drain(machines, api, a, b)
     assert re.search(r"prefill-\S+ to end \(within \d+ s\)\n", str(caught.value))
@@ -245,6 +304,16 @@ def test_a_node_of_another_name_is_known_by_its_machine(machines: Machines, api:
 
 def test_a_group_of_pods_is_one_worker(machines: Machines, api: Api) -> None:
     """Of two groups over two machines each, one pod of the first leaves, and so the second is the last worker."""
+    nodes = _groups(machines)
+    machines.node("e")
+    machines.others("e")
+    with pytest.raises(NotReady, match="the last ready prefill"):
+        _drain(machines, api, nodes[0], nodes[2])
+    assert len([one for one in machines.store.requests if one.endswith("/eviction")]) == 1
+
+
+def _groups(machines: Machines) -> list[Node]:
+    """Nodes a to d, with two groups of two pods."""
     nodes = [machines.node(name) for name in "abcd"]
     machines.role("prefill", 4)
     for number, pod in enumerate(sorted(machines.pods(), key=lambda one: one["spec"]["nodeName"])):
@@ -252,10 +321,7 @@ def test_a_group_of_pods_is_one_worker(machines: Machines, api: Api) -> None:
         pod["metadata"]["labels"] |= {f"{lws}/name": "prefill-groups", f"{lws}/group-index": str(number // 2)}
         pod["metadata"].setdefault("annotations", {})[f"{lws}/size"] = "2"
         machines.store.put(pod)
-    machines.node("e", 1)
-    with pytest.raises(NotReady, match="the last ready prefill"):
-        _drain(machines, api, nodes[0], nodes[2])
-    assert len([one for one in machines.store.requests if one.endswith("/eviction")]) == 1
+    return nodes
 
 
 def test_slurm_is_told_and_not_called_drained() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from hyperpd.cluster import reader
 from hyperpd.cluster.aws import Aws
+from hyperpd.cluster.groups import ROLE_LABEL
 from hyperpd.cluster.names import Names
 from hyperpd.cluster.nodes import last_of_a_role, taken_at_once
 from hyperpd.cluster.progress import Step, Tell
@@ -23,6 +24,7 @@ from hyperpd.errors import CloudError, NotReady, RecipeError
 Drain = Callable[[Sequence[Node], Tell], AbstractContextManager[None]]
 _FIRST = ("prefill", "decode", "aggregated", "node")  # workers, in this order; a pair is never patched at once
 _SERVE = (*_FIRST, "gateway")
+_HEADS = ("controller", "login")  # of Slurm: no job runs there
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,10 @@ def patch(
 ) -> list[Patched]:
     """Patch `groups`, or all that have an update; what became of each.
 
-    release: of the image, as in 1.2.3; default: the newest. batch: nodes of a group at once. A role never loses its
-    last healthy node, unless by `force`. Raises RecipeError for that and for groups that are not there, NotReady where
-    a group was rolled back, CloudError.
+    release: of the image, as in 1.2.3; default: the newest. batch: nodes of a group at once. drain: around each group,
+    whatever its role, but Slurm's controller and login nodes. A role never loses its last healthy node, nor does a
+    group of EKS whose role is not known, unless by `force`. Raises RecipeError for that and for groups that are not
+    there, NotReady where a group was rolled back, CloudError.
     """
     cluster = _status(aws, names)
     if unknown := [name for name in groups if cluster.group(name) is None]:
@@ -80,17 +83,25 @@ def patch(
     found = []
     for group in chosen:
         nodes = [node for node in reader.nodes(aws, cluster) if node.group == group.name]
-        with drain(nodes, tell) if group.role in _FIRST else nullcontext():
+        headed = cluster.orchestrator == "slurm" and group.role in _HEADS
+        with nullcontext() if headed else drain(nodes, tell):
             found.append(_patch(aws, names, group, release, batch, tell, timeout_s, poll_s))
     return found
 
 
 def _ends_a_role(cluster: Status, nodes: Sequence[Node], chosen: Sequence[GroupState], batch: int) -> Iterator[str]:
-    """Roles that serve, and would have no healthy node meanwhile. Slurm's controller is one node by its nature."""
+    """Roles that would have no healthy node meanwhile.
+
+    On EKS a group of another name, without a label, counts as a role of its own: workers go where their recipe's
+    selectors let them. On Slurm it does not: the controller is one node by its nature, and may have any name.
+    """
     for group in chosen:
-        if group.role in _SERVE:
+        known = group.role in _SERVE
+        if known or cluster.orchestrator == "eks":
+            fix = "scale the group up first, give a smaller --batch, or --force and lose its requests"
+            unsaid = "" if known else f" (whose workers it has, no label {ROLE_LABEL} says)"
             for one in last_of_a_role(cluster, nodes, taken_at_once(nodes, group.name, batch)):
-                yield f"{one}; scale the group up first, give a smaller --batch, or --force and lose its requests"
+                yield f"{one}; {fix}{unsaid}"
 
 
 def _patch(

@@ -8,6 +8,7 @@ many workers are ready as before: the next group that is drained may be the othe
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hyperpd.cluster.state import Node
 from hyperpd.deploy import stuck
 from hyperpd.deploy.apply import Api
 from hyperpd.deploy.kubernetes.fleet import COMPONENT, selector
+from hyperpd.deploy.kubernetes.machines import EFA, GPU
 from hyperpd.errors import CloudError, NotReady
 
 Object = dict[str, Any]
@@ -45,6 +47,10 @@ class Worker:
     def ready(self) -> bool:
         size = max(int(pod["metadata"].get("annotations", {}).get(_SIZE, 1)) for pod in self.pods)
         return len(self.pods) >= size and all(stuck.ready(pod) and not _ends(pod) for pod in self.pods)
+
+    @property
+    def placed(self) -> bool:
+        return all(pod["spec"].get("nodeName") for pod in self.pods)
 
     def on(self, nodes: Collection[str]) -> list[Object]:
         return [pod for pod in self.pods if pod["spec"].get("nodeName") in nodes]
@@ -136,19 +142,29 @@ class _Waits:
         )
 
     def back(self, wanted: Mapping[Role, int]) -> None:
-        """Wait until as many workers of each role are ready as before. Raises NotReady."""
+        """Wait until as many workers of each role are ready as before, or as are left of it where it was scaled down
+        or removed meanwhile: all that two looks find, since a pod may end before its next is made. Raises NotReady."""
+        there: dict[Role, int] = {}  # how many workers the last look found
+        fewer: dict[Role, int] = {}
 
         def missing() -> list[str]:
-            now = _counts(_workers(self._api))
+            nonlocal there, fewer
+            workers = _workers(self._api)
+            ready, before = _counts(workers), there
+            there = {role: sum(worker.role == role for worker in workers) for role in wanted}
+            lacks = {role: ready.get(role, 0) for role, count in wanted.items() if ready.get(role, 0) < count}
+            fewer = {role: now for role, now in lacks.items() if now == there[role] == before.get(role)}
             return [
-                f"{component} in {namespace}: {now.get((namespace, component), 0)} of {count} ready"
-                for (namespace, component), count in wanted.items()
-                if now.get((namespace, component), 0) < count
+                f"{component} in {namespace}: {now} of {wanted[namespace, component]} ready"
+                for (namespace, component), now in lacks.items()
+                if (namespace, component) not in fewer
             ]
 
         self._until(
             missing, "after the drain", "look again with: kubectl get pods -A -l app.kubernetes.io/name=hyperpd"
         )
+        for role, now in fewer.items():
+            self._tell(Step(f"after the drain: {role[1]} in {role[0]}: {now} wanted now, of {wanted[role]} before"))
 
     def _until(self, left: Callable[[], list[str]], what: str, fix: str) -> None:
         began, before = self._clock(), ""
@@ -262,21 +278,43 @@ def _kept(workers: Sequence[Worker], there: Collection[str], nodes: Sequence[Obj
     for role in dict.fromkeys(worker.role for worker in workers):
         every = [worker for worker in workers if worker.role == role]
         ready = [worker for worker in every if worker.ready]
-        if not ready or not all(worker.on(there) for worker in ready):
+        if not ready or any(worker.placed and not worker.on(there) for worker in every):
             continue
         names = ", ".join(pod["metadata"]["name"] for worker in ready for pod in worker.on(there))
         what = f"{role[1]} in {role[0]}: {names} is all that is ready of it"
-        stay = [node for node in nodes if node["metadata"]["name"] not in there and _takes(node, ready[0].pods[0])]
-        if not stay:
-            told.append(f"{what}, and no other node takes one (hyperpd cluster update adds a group)")
+        stay = [node for node in nodes if node["metadata"]["name"] not in there]
+        if not _fits(ready[0], stay, [pod for worker in workers if worker is not ready[0] for pod in worker.pods]):
+            told.append(f"{what}, and no other node has room for one (hyperpd cluster update adds a group)")
         elif len(every) == 1:
             told.append(f"{what}, and it is the only one (hyperpd scale NAME {role[1]}=2 makes a second)")
     return told
 
 
-def _takes(node: Object, pod: Object) -> bool:
-    """Whether a node is open, and of the kind that a pod wants. Whether there is room, the scheduler says."""
-    return not node.get("spec", {}).get("unschedulable") and stuck.ready(node) and stuck.selected(pod, node)
+def _fits(worker: Worker, nodes: Sequence[Object], others: Sequence[Object]) -> bool:
+    """Whether nodes that are open, and of its kind, have GPUs and EFA for a worker beside `others` of hyperpd's pods.
+
+    What pods of other people hold, and what else it asks for, the scheduler knows.
+    """
+    stay = [node for node in nodes if not node.get("spec", {}).get("unschedulable") and stuck.ready(node)]
+    free = {node["metadata"]["name"]: _devices(node.get("status", {}).get("allocatable", {})) for node in stay}
+    for pod in others:
+        free.get(pod["spec"].get("nodeName"), Counter()).subtract(_asked(pod))
+    for pod in worker.pods:
+        mine = [free[node["metadata"]["name"]] for node in stay if stuck.selected(pod, node)]
+        room = next((one for one in mine if one >= _asked(pod)), None)
+        if room is None:
+            return False
+        room.subtract(_asked(pod))
+    return True
+
+
+def _asked(pod: Object) -> Counter[str]:
+    limits = [_devices(container.get("resources", {}).get("limits", {})) for container in pod["spec"]["containers"]]
+    return sum(limits, Counter())
+
+
+def _devices(amounts: Mapping[str, Any]) -> Counter[str]:
+    return Counter({name: int(amounts.get(name, 0)) for name in (GPU, EFA)})
 
 
 def _ends(pod: Object) -> bool:

@@ -44,7 +44,8 @@ def patch(
 ) -> None:
     """Bring the software of CLUSTER up to date: prefill, then decode, then the rest, and never two groups at once.
     Workers on EKS are evicted from the nodes of a group before, where other nodes take them.
-    Never all healthy nodes of a role at once (a group of one, or --batch as large as it), unless by --force.
+    Never all healthy nodes of a role at once (a group of one, or --batch as large as it), unless by --force; on EKS a
+    group without a role that hyperpd knows (label hyperpd.io/role, or its name) counts as one.
 
     Nodes are set up anew, and what is on their root volumes is lost. HyperPod takes an update back without a word
     where nodes do not come up: the release before and after tells, and then this fails.
