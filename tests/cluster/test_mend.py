@@ -155,6 +155,21 @@ def test_patching_never_takes_a_whole_role_at_once(account):
     assert here.gate.named("UpdateClusterSoftware") == []
 
 
+def test_a_role_that_lost_nodes_meanwhile_is_not_patched(account):
+    here = account()
+    cluster = running(here, groups={"decode": {"count": 2}})
+    here.control.account.latest = NEWER
+
+    @contextmanager
+    def drain(nodes, tell):
+        yield
+        here.control.sicken(here.control.nodes("pd", "decode")[0])
+
+    with pytest.raises(RecipeError, match=r"patch, after prefill: [\s\S]*decode: i-\w+ is all that is healthy of it"):
+        cluster.patch(drain=drain, poll_s=0)
+    assert len(here.gate.named("UpdateClusterSoftware")) == 1
+
+
 def test_a_group_without_a_role_is_drained_and_taken_for_a_role_of_its_own(account):
     """As the console names them."""
     here = account()

@@ -80,9 +80,13 @@ def patch(
     chosen.sort(key=lambda group: _FIRST.index(group.role) if group.role in _FIRST else len(_FIRST))
     if not force and (problems := list(_ends_a_role(cluster, reader.nodes(aws, cluster), chosen, batch))):
         raise RecipeError("patch", problems)
-    found = []
+    found: list[Patched] = []
     for group in chosen:
-        nodes = [node for node in reader.nodes(aws, cluster) if node.group == group.name]
+        everyone = reader.nodes(aws, cluster)
+        # Again, since the groups before took hours, and nodes may have failed.
+        if found and not force and (problems := list(_ends_a_role(cluster, everyone, [group], batch))):
+            raise RecipeError(f"patch, after {', '.join(one.group for one in found)}", problems)
+        nodes = [node for node in everyone if node.group == group.name]
         headed = cluster.orchestrator == "slurm" and group.role in _HEADS
         with nullcontext() if headed else drain(nodes, tell):
             found.append(_patch(aws, names, group, release, batch, tell, timeout_s, poll_s))
