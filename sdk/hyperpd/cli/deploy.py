@@ -132,10 +132,11 @@ def _number(diff: str | None) -> int | None:
 
 def _earlier(api: Api, name: str, number: int) -> Wanted:
     """What a revision was. Raises RecipeError."""
+    from hyperpd.cli import deployed
     from hyperpd.deploy import revision
     from hyperpd.deploy.deployment import want_of
 
-    return want_of(revision.numbered(revision.find(api, name), number))
+    return want_of(revision.numbered(revision.find(api, name, deployed.noted), number))
 
 
 def _show_difference(api: Api, wanted: Wanted, number: int, as_json: bool) -> None:
