@@ -21,6 +21,8 @@ from hyperpd.errors import CloudError
 _OPTIONAL = {"PodMonitor": "the cluster has no Prometheus Operator, so nothing scrapes metrics"}
 # A pod of the older recipe that starts once more still mounts it: it goes when the newer one is ready.
 _LATE = "ConfigMap"
+# On what was there before hyperpd: it outlives the revisions, which say it too, and are gone after a removal.
+_ADOPTED = "hyperpd.io/adopted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,10 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
                 continue
             if found is None and at.kind == "Namespace":
                 fresh.add(at.name)
-            if found and at not in known and not _managed(found):
+            if found and at not in known and (_marked(found) or not _managed(found)):
                 adopted.add(at)
             body = _as_scaled(body, found, wanted.objects)
+            body = _mark(body) if at in adopted else body
             if at.namespace in fresh:
                 changes.append(Change(at, "created"))
             else:
@@ -198,6 +201,15 @@ def _notes(wanted: Wanted, before: Sequence[Revision], fresh: Sequence[str], ado
         yield f"the server has not tried what goes into {' and '.join(fresh)}: there is no such namespace yet"
     for at in adopted:
         yield f"{at} was there before hyperpd: it is changed, and never deleted"
+
+
+def _mark(body: Object) -> Object:
+    meta = body["metadata"]
+    return body | {"metadata": meta | {"annotations": (meta.get("annotations") or {}) | {_ADOPTED: "true"}}}
+
+
+def _marked(body: Object) -> bool:
+    return (body["metadata"].get("annotations") or {}).get(_ADOPTED) == "true"
 
 
 def _managed(body: Object) -> bool:
