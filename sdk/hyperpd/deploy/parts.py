@@ -18,7 +18,8 @@ _COMPONENT = "app.kubernetes.io/component"
 class Part:
     """One workload as it is now.
 
-    current: how many are of the newest specification. state: what its controller says, where that is no number.
+    ready, current: how many of the newest specification are ready, and are there; old: of older ones.
+    state: what its controller says, where that is no number.
     """
 
     ref: Ref
@@ -29,13 +30,14 @@ class Part:
     seen: bool  # whether its controller has looked at the newest specification
     state: str = ""
     failed: bool = False
+    old: int = 0
 
     @property
     def good(self) -> bool:
         return self.seen and not self.failed and self.ready >= self.wanted and self.current >= self.wanted
 
     def __str__(self) -> str:
-        old = f", {self.wanted - self.current} of an older revision" if self.seen and self.current < self.wanted else ""
+        old = f", {self.old} of an older revision" if self.seen and self.old else ""
         said = f" ({self.state})" if self.state else ""
         return f"{self.role} {self.ready}/{self.wanted} ready{old}{said}"
 
@@ -53,15 +55,20 @@ def part(at: Ref, body: Object | None) -> Part:
     generation = body["metadata"].get("generation", 0)
     seen = "observedGeneration" not in status or status["observedGeneration"] >= generation
     ready = status.get("availableReplicas" if at.kind == "Deployment" else "readyReplicas", 0)
+    updated = int(status.get("updatedReplicas", 0))
+    # What serves meanwhile is older: the newest may never start. Nobody counts it apart, so all older ones are taken
+    # for ready.
+    old = max(0, int(status.get("replicas", updated)) - updated)
     stalled = next((c for c in status.get("conditions") or () if c.get("reason") == "ProgressDeadlineExceeded"), None)
     return Part(
         at,
         role,
         wanted,
-        int(ready),
-        int(status.get("updatedReplicas", 0)),
+        max(0, min(updated, int(ready) - old)),
+        updated,
         seen=bool(status) and seen,
         state=str(stalled.get("message", "")) if stalled else "",
+        old=old,
     )
 
 
