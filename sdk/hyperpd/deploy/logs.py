@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hyperpd.deploy.apply import Api, Object
 from hyperpd.deploy.kubernetes.fleet import COMPONENT, selector
 from hyperpd.deploy.revision import Revision
-from hyperpd.errors import CloudError, RecipeError
+from hyperpd.errors import RecipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +31,21 @@ def lines(
         for pod in found:
             yield from _of(api, pod, previous=previous, tail=tail, follow=False)
         return
-    arrived: queue.Queue[Line | CloudError | None] = queue.Queue()
+    arrived: queue.Queue[Line | BaseException | None] = queue.Queue()
 
     def read(pod: Object) -> None:
         try:
             for line in _of(api, pod, previous=previous, tail=tail, follow=True):
                 arrived.put(line)
             arrived.put(None)
-        except CloudError as error:
+        except BaseException as error:  # whatever it is, somebody waits
             arrived.put(error)
 
     for pod in found:
         threading.Thread(target=read, args=(pod,), daemon=True).start()
     for _ in found:
         while (next_ := arrived.get()) is not None:
-            if isinstance(next_, CloudError):
+            if isinstance(next_, BaseException):
                 raise next_
             yield next_
 
