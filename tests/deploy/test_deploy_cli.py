@@ -157,6 +157,10 @@ def test_logs(here: Stage, hyperpd: Run) -> None:
     assert (code, out) == (0, "decode-0  two\ndecode-1  two\n")
     code, out, _ = hyperpd("logs", NAME, "--previous", "--json", "--context", "c")
     assert [json.loads(line)["line"] for line in out.splitlines()] == ["before", "before"]
+    del here.store.previous_logs["hyperpd-engines", "decode-0", "decode"]  # that one never started again
+    code, out, err = hyperpd("logs", NAME, "--previous", "--context", "c")
+    assert (code, err, out.splitlines()[1]) == (0, "", "decode-1  before")
+    assert out.startswith("decode-0  (no log: read the log of Pod decode-0 in hyperpd-engines: BadRequest: previous")
 
 
 def test_ctrl_c_says_what_remains(here: Stage, hyperpd: Run, monkeypatch: pytest.MonkeyPatch) -> None:

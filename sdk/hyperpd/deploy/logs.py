@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hyperpd.deploy.apply import Api, Object
 from hyperpd.deploy.kubernetes.fleet import COMPONENT, selector
 from hyperpd.deploy.revision import Revision
-from hyperpd.errors import RecipeError
+from hyperpd.errors import CloudError, RecipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +71,10 @@ def _named(pod: Object, role: str, revision: Revision) -> bool:
 def _of(api: Api, pod: Object, *, previous: bool, tail: int | None, follow: bool) -> Iterator[Line]:
     meta, containers = pod["metadata"], pod["spec"]["containers"]
     container = containers[0]["name"]  # a worker's own; a sidecar comes after it
-    for text in api.logs(meta["namespace"], meta["name"], container, previous=previous, tail=tail, follow=follow):
-        yield Line(meta["name"], text)
+    try:
+        for text in api.logs(meta["namespace"], meta["name"], container, previous=previous, tail=tail, follow=follow):
+            yield Line(meta["name"], text)
+    except CloudError as error:
+        if error.code not in ("BadRequest", "NotFound"):
+            raise
+        yield Line(meta["name"], f"(no log: {error})")  # it has not started (again), or is gone: the others' go on
