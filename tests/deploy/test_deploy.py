@@ -14,7 +14,7 @@ import pytest
 from hyperpd import recipe
 from hyperpd.cluster.aws import Aws
 from hyperpd.deploy import ready, removal, revision, rollout
-from hyperpd.deploy.deployment import deploy, want_of
+from hyperpd.deploy.deployment import Deployment, deploy, want_of
 from hyperpd.deploy.kubernetes.fleet import COMPONENT
 from hyperpd.deploy.progress import Seen
 from hyperpd.deploy.wanted import want
@@ -216,6 +216,12 @@ def test_an_update_refused_half_way_is_left_and_the_way_back_named(here: Stage, 
     with pytest.raises(CloudError, match=f"back with: hyperpd deploy {NAME} --revision 1"):
         rollout.apply(here.api(), planned)
     assert [one.state for one in revision.history(here.api(), HOME)] == ["ready", "failed"]
+    half, version = Deployment.find(here.api(), NAME), here.store.version
+    status = half.status()
+    assert (status.ready, "refused half-way" in status.causes[0]) == (False, True)
+    with pytest.raises(RecipeError, match=f"2 was refused half-way.*back: hyperpd deploy {NAME} --revision 1"):
+        half.scale({"prefill": 2})
+    assert here.store.version == version
     hook["on"] = False
     deployed(here, changed)
     assert [one.state for one in revision.history(here.api(), HOME)] == ["ready", "failed", "ready"]

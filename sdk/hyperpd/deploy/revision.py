@@ -56,6 +56,11 @@ class Revision:
     adopted: tuple[Ref, ...]
     objects: tuple[Object, ...]
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of it was applied."""
+        return self.state in ("applied", "ready")
+
     def line(self) -> str:
         """When and what, on one line."""
         by = f" by {self.by}" if self.by else ""

@@ -39,7 +39,7 @@ class Plan:
     def again(self) -> bool:
         """Whether the last revision is this one, and nothing of it is missing or different."""
         last = self.before[-1] if self.before else None
-        if last is None or last.state not in ("applied", "ready") or _source(last) != _source(self.revision):
+        if last is None or not last.whole or _source(last) != _source(self.revision):
             return False
         return all(
             one.what in ("unchanged", "left out") or (one.what, one.ref.kind) == ("deleted", _LATE)
@@ -49,7 +49,7 @@ class Plan:
     @property
     def complete(self) -> Revision | None:
         """The last revision that was applied as a whole."""
-        return next((one for one in reversed(self.before) if one.state in ("applied", "ready")), None)
+        return next((one for one in reversed(self.before) if one.whole), None)
 
     def lines(self) -> list[str]:
         return [line for one in self.changes if one.what != "unchanged" for line in one.lines()]
