@@ -13,7 +13,7 @@ import pytest
 
 from hyperpd import recipe
 from hyperpd.cluster.aws import Aws
-from hyperpd.deploy import ready, removal, revision, rollout
+from hyperpd.deploy import ready, revision, rollout
 from hyperpd.deploy.deployment import Deployment, deploy, want_of
 from hyperpd.deploy.kubernetes.fleet import COMPONENT
 from hyperpd.deploy.progress import Seen
@@ -343,30 +343,6 @@ def test_the_last_revisions_are_kept(here: Stage, tmp_path: Path, monkeypatch: p
     assert {name[-12:] for name in recipes} == {one.digest[:12] for one in found}
     with pytest.raises(RecipeError, match=r"revision 1: .*\n.*it is not kept; the last 2 are: 3, 4"):
         revision.numbered(found, 1)
-
-
-def test_removal_keeps_a_namespace_with_somebody_elses_data(here: Stage) -> None:
-    found = deployed(here)
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "weights", "namespace": HOME},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
-    }
-    here.store.put(claim)
-    gone = found.delete()
-    assert [one for one in gone.stays if "PersistentVolumeClaim weights" in one]
-    assert here.names() == {f"Namespace /{HOME}", f"PersistentVolumeClaim {HOME}/weights"}
-    deployed(here).delete(everything=True)
-    assert here.names() == set()
-
-
-def test_a_removal_that_does_not_end_names_what_stays(here: Stage) -> None:
-    found = deployed(here)
-    pod = {"name": "decode-0", "namespace": HOME, "labels": {"app.kubernetes.io/name": "hyperpd"}}
-    here.store.put({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"containers": []}})
-    with pytest.raises(NotReady, match="not gone within 0 s: Pod decode-0 in hyperpd-engines"):
-        removal.remove(found.api, found.removal(), timeout_s=0)
 
 
 def test_targets_that_are_not_applied_name_what_does(here: Stage) -> None:
