@@ -213,7 +213,7 @@ def test_an_update_refused_half_way_is_left_and_the_way_back_named(here: Stage, 
     )
     planned = rollout.plan(here.api(), want(recipe.load(changed), "kubernetes", SETTINGS))
     hook["on"] = True
-    with pytest.raises(CloudError, match=f"back with: hyperpd deploy {NAME} --revision 1"):
+    with pytest.raises(CloudError, match=f"back, with the same --cluster or --context: hyperpd deploy {NAME} --rev"):
         rollout.apply(here.api(), planned)
     assert [one.state for one in revision.history(here.api(), HOME)] == ["ready", "failed"]
     half, version = Deployment.find(here.api(), NAME), here.store.version
@@ -248,7 +248,7 @@ def test_a_missing_monitor_kind_is_left_out_and_said(here: Stage) -> None:
 
 def test_what_is_not_ready_is_explained_and_left(here: Stage) -> None:
     here.held.add("decode")
-    with pytest.raises(NotReady, match=r"(?s)decode 0/1 ready.*hyperpd status tiny-cpu-1p1d"):
+    with pytest.raises(NotReady, match=r"(?s)decode 0/1 ready.*status tiny-cpu-1p1d, with the same --cluster or"):
         deployed(here, timeout_s=0)
     assert [one.state for one in revision.history(here.api(), HOME)] == ["applied"]
     here.held.clear()

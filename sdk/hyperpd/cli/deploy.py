@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -94,7 +95,7 @@ def deploy(
         if as_json:
             output.document({"deployed": False, **deployed.plan_document(planned)})
         return
-    command = f"hyperpd deploy {recipe}{where.flags()}"
+    command = _command(recipe, target, settings, revision, force) + where.flags()
     if planned.again:
         if not as_json:
             output.line(f"nothing differs from revision {planned.before[-1].number}")
@@ -120,6 +121,14 @@ def deploy(
     if no_wait:
         output.line(f"go on with: hyperpd status {found.name}{where.flags()}")
     deployed.ways(found)
+
+
+def _command(recipe: str, target: str | None, settings: tuple[str, ...], revision: int | None, force: bool) -> str:
+    """This command again, but for its place: without one of these it would deploy something else."""
+    words = ["hyperpd", "deploy", recipe, *(["--target", target] if target else [])]
+    words += [word for one in settings for word in ("--set", one)]
+    words += ["--revision", str(revision)] if revision else []
+    return shlex.join([*words, *(["--force"] if force else [])])
 
 
 def _number(diff: str | None) -> int | None:

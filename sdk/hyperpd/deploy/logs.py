@@ -26,7 +26,10 @@ def lines(
     found = list(pods(api, revision, role))
     if not found:
         which = f"no pod of {role}" if role else "no pods"
-        raise RecipeError(f"logs {revision.name}", [f"{which} in the cluster; hyperpd status {revision.name}"])
+        raise RecipeError(
+            f"logs {revision.name}",
+            [f"{which} in the cluster; hyperpd status {revision.name}, with the same --cluster or --context"],
+        )
     if not follow:
         for pod in found:
             yield from _of(api, pod, previous=previous, tail=tail, follow=False)

@@ -102,8 +102,8 @@ def remove(
             if time.monotonic() >= until_s:
                 said = f"not gone within {timeout_s:.0f} s: {', '.join(map(str, left))}"
                 raise NotReady(
-                    f"{removal.name}: {said}\nSomething holds it, such as a finalizer or a pod that drains; run"
-                    f" hyperpd undeploy {removal.name} again, it goes on where it was"
+                    f"{removal.name}: {said}\nSomething holds it, such as a finalizer or a pod that drains; run, with"
+                    f" the same --cluster or --context, hyperpd undeploy {removal.name} again: it goes on where it was"
                 )
             time.sleep(_POLL_S)
 

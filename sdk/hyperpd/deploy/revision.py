@@ -160,7 +160,7 @@ def write(api: Api, revision: Revision) -> None:
             raise
         raise CloudError(
             f"somebody else wrote revision {revision.number} in {revision.home} at this moment: look at"
-            f" hyperpd status {revision.name}, then deploy again",
+            f" hyperpd status {revision.name}, with the same --cluster or --context, then deploy again",
             operation=error.operation,
             code=error.code,
         ) from None

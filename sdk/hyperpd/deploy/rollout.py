@@ -246,7 +246,7 @@ def _taken_back(
     said = f"what this run had made is deleted again: {', '.join(map(str, made)) or 'nothing'}"
     if left:
         said = f"not all that this run had made could be deleted again; left: {', '.join(map(str, left))}"
-        said += f"\ntry: hyperpd undeploy {revision.name}"
+        said += f"\ntry, with the same --cluster or --context: hyperpd undeploy {revision.name}"
     return CloudError(f"{error}\n{said}", operation=error.operation, code=error.code)
 
 
@@ -256,8 +256,8 @@ def _half(api: Api, revision: Revision, good: Revision, error: CloudError, *, wr
     with contextlib.suppress(CloudError):  # it stays `applying` then, which the next run names
         revisions.mark(api, revision, "failed")
     said = (
-        f"revision {revision.number} is applied in part, and left so. Go on with the same command, or back with:"
-        f" hyperpd deploy {revision.name} --revision {good.number}"
+        f"revision {revision.number} is applied in part, and left so. Go on with the same command, or back, with"
+        f" the same --cluster or --context: hyperpd deploy {revision.name} --revision {good.number}"
     )
     return CloudError(f"{error}\n{said}", operation=error.operation, code=error.code)
 
