@@ -94,8 +94,8 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
         except CloudError as error:
             if error.code == NOT_SERVED and at.kind in _OPTIONAL:
                 changes.append(Change(at, "left out", why=_OPTIONAL[at.kind]))
-            elif error.code in ("NotFound", "Conflict", "Invalid", "BadRequest", "Forbidden", NOT_SERVED):
-                refused.append((f"{error}\n  try: {stuck.refused(body, error).fix}", error))
+            elif _refusal(error):
+                refused.append((_explained(body, error), error))
             else:
                 raise
         else:
@@ -127,7 +127,12 @@ def apply(api: Api, plan: Plan, tell: Tell = silent, *, force: bool = False) -> 
         if what[at] == "created":
             made.append(at)  # also where the answer is lost: it may be there
         if what[at] in ("created", "changed"):
-            api.apply([body], force=force)
+            try:
+                api.apply([body], force=force)
+            except CloudError as error:  # of a namespace that was not there yet the server has tried nothing before
+                if not _refusal(error):
+                    raise
+                raise CloudError(_explained(body, error), operation=error.operation, code=error.code) from None
             tell(Step(f"{what[at]}: {at}"))
 
     # The revision needs its namespace; what was there before it is touched after it.
@@ -219,6 +224,17 @@ def _managed(body: Object) -> bool:
 
 def _source(revision: Revision) -> object:
     return revision.digest, revision.target, revision.settings, dict(revision.replicas), revision.objects
+
+
+def _refusal(error: CloudError) -> bool:
+    """Whether the server says no to the object itself. A webhook may do so with an HTTP status alone, and one that is
+    not there is an InternalError."""
+    codes = ("NotFound", "Conflict", "Invalid", "BadRequest", "Forbidden", NOT_SERVED)
+    return error.code in codes or error.code.startswith("HTTP4") or "webhook" in str(error)
+
+
+def _explained(body: Object, error: CloudError) -> str:
+    return f"{error}\n  try: {stuck.refused(body, error).fix}"
 
 
 def _all(refused: Sequence[tuple[str, CloudError]]) -> CloudError:
