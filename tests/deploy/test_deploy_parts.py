@@ -19,12 +19,12 @@ def _body(kind: str, wanted: int, **counts: int) -> dict[str, Any]:
     ("kind", "wanted", "counts", "said"),
     [
         # One more may be started, and none may be missing: the older one serves, the newest does not start.
-        ("Deployment", 1, (2, 1, 1), "gateway 0/1 ready, 1 of an older revision"),
-        ("Deployment", 2, (3, 1, 2), "gateway 0/2 ready, 2 of an older revision"),
-        ("Deployment", 2, (3, 2, 2), "gateway 1/2 ready, 1 of an older revision"),
+        ("Deployment", 1, (2, 1, 1), "gateway 0/1 ready (1 of an older revision)"),
+        ("Deployment", 2, (3, 1, 2), "gateway 0/2 ready (2 of an older revision)"),
+        ("Deployment", 2, (3, 2, 2), "gateway 1/2 ready (1 of an older revision)"),
         ("Deployment", 2, (2, 2, 2), "gateway 2/2 ready"),
         ("Deployment", 2, (2, 2, 1), "gateway 1/2 ready"),
-        ("LeaderWorkerSet", 2, (2, 1, 2), "gateway 1/2 ready, 1 of an older revision"),
+        ("LeaderWorkerSet", 2, (2, 1, 2), "gateway 1/2 ready (1 of an older revision)"),
     ],
 )
 def test_older_pods_do_not_count(kind: str, wanted: int, counts: tuple[int, int, int], said: str) -> None:

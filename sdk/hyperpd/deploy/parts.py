@@ -18,8 +18,8 @@ _COMPONENT = "app.kubernetes.io/component"
 class Part:
     """One workload as it is now.
 
-    ready, current: how many of the newest specification are ready, and are there; old: of older ones.
-    state: what its controller says, where that is no number.
+    ready, current: how many of the newest specification are ready, and are there. state: what more
+    there is to know of it: older pods, what its controller says.
     """
 
     ref: Ref
@@ -30,16 +30,14 @@ class Part:
     seen: bool  # whether its controller has looked at the newest specification
     state: str = ""
     failed: bool = False
-    old: int = 0
 
     @property
     def good(self) -> bool:
         return self.seen and not self.failed and self.ready >= self.wanted and self.current >= self.wanted
 
     def __str__(self) -> str:
-        old = f", {self.old} of an older revision" if self.seen and self.old else ""
         said = f" ({self.state})" if self.state else ""
-        return f"{self.role} {self.ready}/{self.wanted} ready{old}{said}"
+        return f"{self.role} {self.ready}/{self.wanted} ready{said}"
 
 
 def part(at: Ref, body: Object | None) -> Part:
@@ -59,6 +57,7 @@ def part(at: Ref, body: Object | None) -> Part:
     # What serves meanwhile is older: the newest may never start. Nobody counts it apart, so all older ones are taken
     # for ready.
     old = max(0, int(status.get("replicas", updated)) - updated)
+    older = f"{old} of an older revision" if old and seen else ""
     stalled = next((c for c in status.get("conditions") or () if c.get("reason") == "ProgressDeadlineExceeded"), None)
     return Part(
         at,
@@ -67,8 +66,7 @@ def part(at: Ref, body: Object | None) -> Part:
         max(0, min(updated, int(ready) - old)),
         updated,
         seen=bool(status) and seen,
-        state=str(stalled.get("message", "")) if stalled else "",
-        old=old,
+        state="; ".join(filter(None, (older, str((stalled or {}).get("message", ""))))),
     )
 
 
