@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from hyperpd.deploy.kinds import KINDS
-from hyperpd.errors import CloudError
+from hyperpd.errors import CloudError, HyperpdError
 
 Object = dict[str, Any]
 Objects = list[Object]  # beside a method named list, its name is not to be had
@@ -328,13 +328,14 @@ def _hint(status: int, code: str, message: str) -> str:
 def _reaching(operation: str) -> Iterator[None]:
     """One request on its way: it logs in first, which may run the program that a kubeconfig names."""
     import httpx2
-    from lightkube.core.exceptions import ConfigError
 
     try:
         yield
     except httpx2.HTTPError as error:
         raise _unreachable(operation, error) from None
-    except (ConfigError, OSError, ValueError, KeyError) as error:
+    except HyperpdError:
+        raise
+    except Exception as error:  # lightkube's own, or what running a program, and reading what it prints, ends in
         said = f"{operation}: the kubeconfig's login failed: {type(error).__name__}: {error}"
         hint = "Log in again (aws sso login), and see that its program is installed; --cluster NAME needs none"
         raise CloudError(f"{said}\n{hint}", operation=operation, code="Login") from None
