@@ -13,8 +13,8 @@ import pytest
 
 from hyperpd import recipe
 from hyperpd.cluster.aws import Aws
-from hyperpd.deploy import ready, removal, revision, rollout
-from hyperpd.deploy.deployment import deploy, want_of
+from hyperpd.deploy import ready, revision, rollout
+from hyperpd.deploy.deployment import Deployment, deploy, want_of
 from hyperpd.deploy.kubernetes.fleet import COMPONENT
 from hyperpd.deploy.progress import Seen
 from hyperpd.deploy.wanted import want
@@ -200,6 +200,9 @@ def test_a_first_deployment_refused_half_way_is_taken_back(here: Stage) -> None:
         deployed(here)
     assert "Deployment prefill in hyperpd-engines" in str(why.value)
     assert here.names() == before
+    here.store.admission.webhooks.clear()
+    deployed(here).delete()
+    assert here.names() == before
 
 
 def test_an_update_refused_half_way_is_left_and_the_way_back_named(here: Stage, changed: Path) -> None:
@@ -210,9 +213,15 @@ def test_an_update_refused_half_way_is_left_and_the_way_back_named(here: Stage, 
     )
     planned = rollout.plan(here.api(), want(recipe.load(changed), "kubernetes", SETTINGS))
     hook["on"] = True
-    with pytest.raises(CloudError, match=f"back with: hyperpd deploy {NAME} --revision 1"):
+    with pytest.raises(CloudError, match=f"back, with the same --cluster or --context: hyperpd deploy {NAME} --rev"):
         rollout.apply(here.api(), planned)
     assert [one.state for one in revision.history(here.api(), HOME)] == ["ready", "failed"]
+    half, version = Deployment.find(here.api(), NAME), here.store.version
+    status = half.status()
+    assert (status.ready, "refused half-way" in status.causes[0]) == (False, True)
+    with pytest.raises(RecipeError, match=f"2 was refused half-way.*back: hyperpd deploy {NAME} --revision 1"):
+        half.scale({"prefill": 2})
+    assert here.store.version == version
     hook["on"] = False
     deployed(here, changed)
     assert [one.state for one in revision.history(here.api(), HOME)] == ["ready", "failed", "ready"]
@@ -222,10 +231,10 @@ def test_what_was_there_before_is_said_and_never_deleted(here: Stage) -> None:
     here.store.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "hyperpd"}})
     planned = rollout.plan(here.api(), want(recipe.load(NAME), "kubernetes", SETTINGS))
     assert [note for note in planned.notes if "was there before hyperpd" in note]
-    found = deployed(here)
-    gone = found.delete()
-    assert gone.stays == ("Namespace hyperpd: it was there before hyperpd",)
-    assert here.names() == {"Namespace /hyperpd"}
+    for _ in range(2):  # the second time hyperpd has applied it before
+        gone = deployed(here).delete()
+        assert gone.stays == ("Namespace hyperpd: it was there before hyperpd",)
+        assert here.names() == {"Namespace /hyperpd"}
 
 
 def test_a_missing_monitor_kind_is_left_out_and_said(here: Stage) -> None:
@@ -239,7 +248,7 @@ def test_a_missing_monitor_kind_is_left_out_and_said(here: Stage) -> None:
 
 def test_what_is_not_ready_is_explained_and_left(here: Stage) -> None:
     here.held.add("decode")
-    with pytest.raises(NotReady, match=r"(?s)decode 0/1 ready.*hyperpd status tiny-cpu-1p1d"):
+    with pytest.raises(NotReady, match=r"(?s)decode 0/1 ready.*status tiny-cpu-1p1d, with the same --cluster or"):
         deployed(here, timeout_s=0)
     assert [one.state for one in revision.history(here.api(), HOME)] == ["applied"]
     here.held.clear()
@@ -334,30 +343,6 @@ def test_the_last_revisions_are_kept(here: Stage, tmp_path: Path, monkeypatch: p
     assert {name[-12:] for name in recipes} == {one.digest[:12] for one in found}
     with pytest.raises(RecipeError, match=r"revision 1: .*\n.*it is not kept; the last 2 are: 3, 4"):
         revision.numbered(found, 1)
-
-
-def test_removal_keeps_a_namespace_with_somebody_elses_data(here: Stage) -> None:
-    found = deployed(here)
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "weights", "namespace": HOME},
-        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
-    }
-    here.store.put(claim)
-    gone = found.delete()
-    assert [one for one in gone.stays if "PersistentVolumeClaim weights" in one]
-    assert here.names() == {f"Namespace /{HOME}", f"PersistentVolumeClaim {HOME}/weights"}
-    deployed(here).delete(everything=True)
-    assert here.names() == set()
-
-
-def test_a_removal_that_does_not_end_names_what_stays(here: Stage) -> None:
-    found = deployed(here)
-    pod = {"name": "decode-0", "namespace": HOME, "labels": {"app.kubernetes.io/name": "hyperpd"}}
-    here.store.put({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": {"containers": []}})
-    with pytest.raises(NotReady, match="not gone within 0 s: Pod decode-0 in hyperpd-engines"):
-        removal.remove(found.api, found.removal(), timeout_s=0)
 
 
 def test_targets_that_are_not_applied_name_what_does(here: Stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from hyperpd.cli.main import main
-from hyperpd.deploy import connect
+from hyperpd.deploy import connect, removal
 from tests.deploy.stage import KEY, Stage, knows_key, stage, with_keys
 
 SET = ("--set", "image=example.com/hyperpd:1", "--set", "platform=eks")
@@ -157,6 +158,10 @@ def test_logs(here: Stage, hyperpd: Run) -> None:
     assert (code, out) == (0, "decode-0  two\ndecode-1  two\n")
     code, out, _ = hyperpd("logs", NAME, "--previous", "--json", "--context", "c")
     assert [json.loads(line)["line"] for line in out.splitlines()] == ["before", "before"]
+    del here.store.previous_logs["hyperpd-engines", "decode-0", "decode"]  # that one never started again
+    code, out, err = hyperpd("logs", NAME, "--previous", "--context", "c")
+    assert (code, err, out.splitlines()[1]) == (0, "", "decode-1  before")
+    assert out.startswith("decode-0  (no log: read the log of Pod decode-0 in hyperpd-engines: BadRequest: previous")
 
 
 def test_ctrl_c_says_what_remains(here: Stage, hyperpd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,9 +171,17 @@ def test_ctrl_c_says_what_remains(here: Stage, hyperpd: Run, monkeypatch: pytest
         raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", interrupted)
+    told = "run it again and it goes on where it was: hyperpd"
     code, _, err = hyperpd("deploy", NAME, *SET, "--yes", "--context", "c")
-    assert code == 130
-    assert f"run it again and it goes on where it was: hyperpd deploy {NAME} --context c" in err
+    assert (code, f"{told} deploy {NAME} {' '.join(SET)} --context c\n" in err) == (130, True)
+    more = ("--target", "kubernetes", *SET, "--set", "clients-namespace=apps", "--force")
+    code, _, err = hyperpd("deploy", NAME, *more, "--yes", "--context", "c")
+    assert (code, f"{told} deploy {NAME} {shlex.join(more)} --context c\n" in err) == (130, True)
+    code, _, err = hyperpd("deploy", NAME, "--revision", 1, "--yes", "--context", "c")
+    assert (code, f"{told} deploy {NAME} --revision 1 --context c\n" in err) == (130, True)
+    monkeypatch.setattr(removal, "_there", lambda api, at: {"kind": at.kind})  # nothing ever goes
+    code, _, err = hyperpd("undeploy", NAME, "--everything", "--yes", "--context", "c")
+    assert (code, f"{told} undeploy {NAME} --everything --context c\n" in err) == (130, True)
 
 
 def test_help_loads_neither_lightkube_nor_boto3() -> None:

@@ -12,7 +12,7 @@ from hyperpd import recipe
 from hyperpd.deploy import revision, rollout
 from hyperpd.deploy.deployment import Deployment, deploy
 from hyperpd.deploy.wanted import want
-from hyperpd.errors import CloudError
+from hyperpd.errors import CloudError, RecipeError
 from tests.deploy.stage import NAME, SETTINGS, Killed, Stage, altered, deployed, stage
 from tests.fakes import kubernetes
 
@@ -80,6 +80,11 @@ def test_one_that_was_cut_off_is_named(here: Stage) -> None:
         deploy(NAME, here.api(6), settings=SETTINGS)
     planned = rollout.plan(here.api(), want(recipe.load(NAME), "kubernetes", SETTINGS))
     assert [note for note in planned.notes if note.startswith("revision 1 was cut off")]
+    found = Deployment.find(here.api(), NAME)
+    here.play()
+    assert (found.status().ready, "1 is being applied, or was cut off" in found.status().causes[0]) == (False, True)
+    with pytest.raises(RecipeError, match=r"cut off, so it is there in part: deploy its recipe again \(with"):
+        found.scaled({"prefill": 2})
 
 
 def test_two_at_once(here: Stage) -> None:

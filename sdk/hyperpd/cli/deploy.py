@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -94,7 +95,7 @@ def deploy(
         if as_json:
             output.document({"deployed": False, **deployed.plan_document(planned)})
         return
-    command = f"hyperpd deploy {recipe}{where.flags()}"
+    command = _command(recipe, target, settings, revision, force) + where.flags()
     if planned.again:
         if not as_json:
             output.line(f"nothing differs from revision {planned.before[-1].number}")
@@ -122,6 +123,14 @@ def deploy(
     deployed.ways(found)
 
 
+def _command(recipe: str, target: str | None, settings: tuple[str, ...], revision: int | None, force: bool) -> str:
+    """This command again, but for its place: without one of these it would deploy something else."""
+    words = ["hyperpd", "deploy", recipe, *(["--target", target] if target else [])]
+    words += [word for one in settings for word in ("--set", one)]
+    words += ["--revision", str(revision)] if revision else []
+    return shlex.join([*words, *(["--force"] if force else [])])
+
+
 def _number(diff: str | None) -> int | None:
     if diff in (None, _LIVE):
         return None
@@ -132,10 +141,11 @@ def _number(diff: str | None) -> int | None:
 
 def _earlier(api: Api, name: str, number: int) -> Wanted:
     """What a revision was. Raises RecipeError."""
+    from hyperpd.cli import deployed
     from hyperpd.deploy import revision
     from hyperpd.deploy.deployment import want_of
 
-    return want_of(revision.numbered(revision.find(api, name), number))
+    return want_of(revision.numbered(revision.find(api, name, deployed.noted), number))
 
 
 def _show_difference(api: Api, wanted: Wanted, number: int, as_json: bool) -> None:

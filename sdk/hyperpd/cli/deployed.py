@@ -28,6 +28,11 @@ def progress(as_json: bool) -> Tell:
     return tell
 
 
+def noted(one: Progress) -> None:
+    """Prints what happens beside what was asked for, to standard error."""
+    progress(as_json=True)(one)
+
+
 def plan(found: Plan) -> None:
     """What changes, and what to know of it."""
     for note in found.notes:

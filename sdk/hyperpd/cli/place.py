@@ -39,12 +39,13 @@ class Where:
 
     def find(self, name: str) -> Deployment:
         """A deployment there. Raises RecipeError, CloudError."""
+        from hyperpd.cli import deployed
         from hyperpd.cluster.aws import Aws
         from hyperpd.deploy import revision
         from hyperpd.deploy.deployment import Deployment
 
         api = self.connect()
-        return Deployment(api, revision.find(api, name)[-1], aws=Aws(self.region))
+        return Deployment(api, revision.find(api, name, deployed.noted)[-1], aws=Aws(self.region))
 
     def flags(self) -> str:
         """As they are typed again, with a space before them."""

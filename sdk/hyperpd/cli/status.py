@@ -52,7 +52,8 @@ def _deployments(name: str | None, where: Where, as_json: bool) -> None:
     from hyperpd.deploy.deployment import Deployment
 
     api = where.connect()
-    histories = [revision.find(api, name)] if name else list(revision.deployments(api).values())
+    tell = deployed.noted
+    histories = [revision.find(api, name, tell)] if name else list(revision.deployments(api, tell).values())
     found = [Deployment(api, history[-1]).status() for history in histories]
     if as_json:
         output.document([deployed.status_document(one) for one in found])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from hyperpd.cli import output
@@ -36,7 +38,8 @@ def undeploy(
                 output.line(f"  {line}")
     if not dry_run:
         confirm(f"Remove {found.name} from {found.revision.home}?", yes, as_json)
-        with remains(f"run it again and it goes on where it was: hyperpd undeploy {name}{where.flags()}"):
+        again = f"hyperpd undeploy {shlex.quote(name)}{' --everything' * everything}{where.flags()}"
+        with remains(f"run it again and it goes on where it was: {again}"):
             found.delete(deployed.progress(as_json), everything=everything, timeout_s=timeout_min * 60)
     if as_json:
         goes = removal.lines()

@@ -6,13 +6,14 @@ and logs in (`connect.py`); every refusal becomes a CloudError with operation, c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from hyperpd.deploy.kinds import KINDS
-from hyperpd.errors import CloudError
+from hyperpd.errors import CloudError, HyperpdError
 
 Object = dict[str, Any]
 Objects = list[Object]  # beside a method named list, its name is not to be had
@@ -238,15 +239,11 @@ class Api:
         tries: int = _TRIES,
         timeout_s: float = _TIMEOUT_S,
     ) -> Any:
-        import httpx2
-
         for left in reversed(range(tries)):
-            try:
+            with _reaching(operation):
                 answer = self._client.request(
                     method, path, params=dict(parameters), content=content, headers=dict(headers), timeout=timeout_s
                 )
-            except httpx2.HTTPError as error:
-                raise _unreachable(operation, error) from None
             if answer.status_code != 429 or not left or "Retry-After" not in answer.headers:
                 return answer
             time.sleep(float(answer.headers["Retry-After"]))
@@ -259,13 +256,16 @@ class Api:
 
         given = {key: value for key, value in parameters.items() if value is not None}
         timeout = httpx2.Timeout(_TIMEOUT_S, read=None if endless else _TIMEOUT_S)
-        try:
-            with self._client.stream("GET", path, params=given, timeout=timeout) as answer:
-                if answer.status_code >= 400:
-                    _refuse(operation, answer.status_code, _status(answer.read()))
+        with contextlib.ExitStack() as opened:
+            with _reaching(operation):
+                answer = opened.enter_context(self._client.stream("GET", path, params=given, timeout=timeout))
+                refusal = answer.read() if answer.status_code >= 400 else None
+            if refusal is not None:
+                _refuse(operation, answer.status_code, _status(refusal))
+            try:
                 yield from answer.iter_lines()
-        except httpx2.HTTPError as error:
-            raise _unreachable(operation, error) from None
+            except httpx2.HTTPError as error:
+                raise _unreachable(operation, error) from None
 
 
 def _path(kind: str, namespace: str | None, name: str | None = None, *, api_version: str | None = None) -> str:
@@ -324,10 +324,24 @@ def _hint(status: int, code: str, message: str) -> str:
     return ""
 
 
+@contextlib.contextmanager
+def _reaching(operation: str) -> Iterator[None]:
+    """One request on its way: it logs in first, which may run the program that a kubeconfig names."""
+    import httpx2
+
+    try:
+        yield
+    except httpx2.HTTPError as error:
+        raise _unreachable(operation, error) from None
+    except HyperpdError:
+        raise
+    except Exception as error:  # lightkube's own, or what running a program, and reading what it prints, ends in
+        said = f"{operation}: the kubeconfig's login failed: {type(error).__name__}: {error}"
+        hint = "Log in again (aws sso login), and see that its program is installed; --cluster NAME needs none"
+        raise CloudError(f"{said}\n{hint}", operation=operation, code="Login") from None
+
+
 def _unreachable(operation: str, error: Exception) -> CloudError:
     said = f"{operation}: {type(error).__name__}: {error}"
-    return CloudError(
-        f"{said}\nThe API server does not answer: is its endpoint public, or are you in its network?",
-        operation=operation,
-        code=type(error).__name__,
-    )
+    hint = "The API server does not answer: is its endpoint public, or are you in its network?"
+    return CloudError(f"{said}\n{hint}", operation=operation, code=type(error).__name__)

@@ -52,6 +52,7 @@ def kubeconfig(context: str | None = None, path: Path | None = None) -> Api:
     """The API server of a kubeconfig's context; default: that of $KUBECONFIG, else ~/.kube/config, and its current
     context. Raises RecipeError where that cannot be read."""
     httpx2 = _httpx2()
+    import yaml
     from lightkube.config.client_adapter import Client, ConnectionParams
     from lightkube.config.kubeconfig import KubeConfig
     from lightkube.core.exceptions import ConfigError
@@ -60,8 +61,18 @@ def kubeconfig(context: str | None = None, path: Path | None = None) -> Api:
         config = (KubeConfig.from_file(path) if path else KubeConfig.from_env()).get(context)
         assert config  # get() raises where there is no context
         return Api(Client(config, ConnectionParams(timeout=httpx2.Timeout(_TIMEOUT_S))))
-    except (ConfigError, KeyError, OSError) as error:
-        said = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
+    # As lightkube has it: what is missing of a context's is an AssertionError, or a KeyError.
+    except (
+        ConfigError,
+        AssertionError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        OSError,
+        ValueError,
+        yaml.YAMLError,
+    ) as error:
+        said = str(error) if isinstance(error, ConfigError | OSError) else f"{type(error).__name__}: {error}"
         raise RecipeError(
             "kubeconfig", [f"{said}: give --kubeconfig and --context, or --cluster for HyperPod"]
         ) from None

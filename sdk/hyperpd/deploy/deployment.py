@@ -60,7 +60,7 @@ class Status:
 
     @property
     def ready(self) -> bool:
-        return all(one.good for one in self.parts)
+        return self.revision.whole and all(one.good for one in self.parts)
 
 
 class Deployment:
@@ -122,14 +122,18 @@ class Deployment:
     def status(self) -> Status:
         """How many workers are wanted and ready, and what holds it up. Raises CloudError."""
         found = ready.parts(self.api, self.revision)
-        why = () if all(one.good for one in found) else tuple(ready.causes(self.api, self.revision))
-        return Status(self.revision, found, self.url, self.endpoint, why)
+        why = [] if self.revision.whole else [self._in_part()]
+        why += [] if all(one.good for one in found) else ready.causes(self.api, self.revision)
+        return Status(self.revision, found, self.url, self.endpoint, tuple(why))
 
     def scaled(self, replicas: Mapping[str, int]) -> Wanted:
         """What runs, with other numbers of workers; `gateway` is a role here. Pods that stay are not restarted.
 
-        Raises RecipeError where a number is not to be chosen by hand, CapacityError.
+        Raises RecipeError where a number is not to be chosen by hand, and where the newest revision is there in part;
+        CapacityError.
         """
+        if not self.revision.whole:
+            raise RecipeError(f"scale {self.name}", [self._in_part()])
         now = want_of(self.revision)
         by_recipe = counts(now.parsed)
         found = [f"{role}: {why}" for role in replicas if (why := _unscalable(self.revision, now, role))]
@@ -138,6 +142,16 @@ class Deployment:
         merged = {**self.revision.replicas, **replicas}
         merged = {role: count for role, count in merged.items() if by_recipe.get(role) != count}
         return want_of(self.revision, merged)
+
+    def _in_part(self) -> str:
+        """What to do about a revision that was not applied as a whole."""
+        now = self.revision
+        what = "was refused half-way" if now.state == "failed" else "is being applied, or was cut off"
+        back = next((one.number for one in reversed(self.history()) if one.whole), None)
+        ways = "deploy its recipe again" + (
+            f", or go back: hyperpd deploy {self.name} --revision {back}" if back else ""
+        )
+        return f"revision {now.number} {what}, so it is there in part: {ways} (with the same --cluster or --context)"
 
     def scale(
         self,

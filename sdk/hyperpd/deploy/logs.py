@@ -26,26 +26,29 @@ def lines(
     found = list(pods(api, revision, role))
     if not found:
         which = f"no pod of {role}" if role else "no pods"
-        raise RecipeError(f"logs {revision.name}", [f"{which} in the cluster; hyperpd status {revision.name}"])
+        raise RecipeError(
+            f"logs {revision.name}",
+            [f"{which} in the cluster; hyperpd status {revision.name}, with the same --cluster or --context"],
+        )
     if not follow:
         for pod in found:
             yield from _of(api, pod, previous=previous, tail=tail, follow=False)
         return
-    arrived: queue.Queue[Line | CloudError | None] = queue.Queue()
+    arrived: queue.Queue[Line | BaseException | None] = queue.Queue()
 
     def read(pod: Object) -> None:
         try:
             for line in _of(api, pod, previous=previous, tail=tail, follow=True):
                 arrived.put(line)
             arrived.put(None)
-        except CloudError as error:
+        except BaseException as error:  # whatever it is, somebody waits
             arrived.put(error)
 
     for pod in found:
         threading.Thread(target=read, args=(pod,), daemon=True).start()
     for _ in found:
         while (next_ := arrived.get()) is not None:
-            if isinstance(next_, CloudError):
+            if isinstance(next_, BaseException):
                 raise next_
             yield next_
 
@@ -71,5 +74,10 @@ def _named(pod: Object, role: str, revision: Revision) -> bool:
 def _of(api: Api, pod: Object, *, previous: bool, tail: int | None, follow: bool) -> Iterator[Line]:
     meta, containers = pod["metadata"], pod["spec"]["containers"]
     container = containers[0]["name"]  # a worker's own; a sidecar comes after it
-    for text in api.logs(meta["namespace"], meta["name"], container, previous=previous, tail=tail, follow=follow):
-        yield Line(meta["name"], text)
+    try:
+        for text in api.logs(meta["namespace"], meta["name"], container, previous=previous, tail=tail, follow=follow):
+            yield Line(meta["name"], text)
+    except CloudError as error:
+        if error.code not in ("BadRequest", "NotFound"):
+            raise
+        yield Line(meta["name"], f"(no log: {error})")  # it has not started (again), or is gone: the others' go on

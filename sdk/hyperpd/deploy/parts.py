@@ -18,7 +18,8 @@ _COMPONENT = "app.kubernetes.io/component"
 class Part:
     """One workload as it is now.
 
-    current: how many are of the newest specification. state: what its controller says, where that is no number.
+    ready, current: how many of the newest specification are ready, and are there. state: what more
+    there is to know of it: older pods, what its controller says.
     """
 
     ref: Ref
@@ -35,9 +36,8 @@ class Part:
         return self.seen and not self.failed and self.ready >= self.wanted and self.current >= self.wanted
 
     def __str__(self) -> str:
-        old = f", {self.wanted - self.current} of an older revision" if self.seen and self.current < self.wanted else ""
         said = f" ({self.state})" if self.state else ""
-        return f"{self.role} {self.ready}/{self.wanted} ready{old}{said}"
+        return f"{self.role} {self.ready}/{self.wanted} ready{said}"
 
 
 def part(at: Ref, body: Object | None) -> Part:
@@ -53,15 +53,20 @@ def part(at: Ref, body: Object | None) -> Part:
     generation = body["metadata"].get("generation", 0)
     seen = "observedGeneration" not in status or status["observedGeneration"] >= generation
     ready = status.get("availableReplicas" if at.kind == "Deployment" else "readyReplicas", 0)
+    updated = int(status.get("updatedReplicas", 0))
+    # What serves meanwhile is older: the newest may never start. Nobody counts it apart, so all older ones are taken
+    # for ready.
+    old = max(0, int(status.get("replicas", updated)) - updated)
+    older = f"{old} of an older revision" if old and seen else ""
     stalled = next((c for c in status.get("conditions") or () if c.get("reason") == "ProgressDeadlineExceeded"), None)
     return Part(
         at,
         role,
         wanted,
-        int(ready),
-        int(status.get("updatedReplicas", 0)),
+        max(0, min(updated, int(ready) - old)),
+        updated,
         seen=bool(status) and seen,
-        state=str(stalled.get("message", "")) if stalled else "",
+        state="; ".join(filter(None, (older, str((stalled or {}).get("message", ""))))),
     )
 
 

@@ -176,7 +176,8 @@ class Wait:
     def _not_ready(self, said: str) -> NotReady:
         name = self.revision.name
         why = causes(self.api, self.revision) or ["the cluster names no cause"]
-        after = f"nothing was taken back: deploy again to go on waiting, or look with hyperpd status {name}"
+        ways = f"deploy again to go on waiting, or look with hyperpd status {name}"
+        after = f"nothing was taken back: {ways}, with the same --cluster or --context"
         return NotReady("\n".join([f"{name}: {said}", *(f"  {line}" for line in why), after]))
 
     @property

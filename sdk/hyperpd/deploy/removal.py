@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperpd.deploy import revision as revisions
-from hyperpd.deploy.apply import MANAGER, NOT_SERVED, Api, Object
+from hyperpd.deploy.apply import MANAGER, NOT_SERVED, Api, Object, Objects
 from hyperpd.deploy.difference import Ref, ref
 from hyperpd.deploy.kubernetes.fleet import selector
 from hyperpd.deploy.progress import Step, Tell, silent
@@ -16,14 +16,28 @@ from hyperpd.errors import CloudError, NotReady
 
 _POLL_S = 2.0
 # What people keep in a namespace: what would go with it.
-_KEPT = ("PersistentVolumeClaim", "Secret", "ConfigMap", "Deployment", "StatefulSet", "Job", "Service")
-_OF_CLUSTER = ("kube-root-ca.crt",)
+_KEPT = (
+    "PersistentVolumeClaim",
+    "Secret",
+    "ConfigMap",
+    "Deployment",
+    "ReplicaSet",
+    "StatefulSet",
+    "LeaderWorkerSet",
+    "InferenceEndpointConfig",
+    "ScaledObject",
+    "Job",
+    "Pod",
+    "Service",
+    "ServiceAccount",
+)
+_OF_CLUSTER = (("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default"))
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
     """What goes, in order, and what stays: "object: why". rooms: where its pods are; records: the revisions, which go
-    last."""
+    last; others: what hyperpd did not make, and goes with its namespace."""
 
     name: str
     rooms: tuple[str, ...]
@@ -31,9 +45,11 @@ class Removal:
     namespaces: tuple[Ref, ...]
     records: tuple[Ref, ...]
     stays: tuple[str, ...]
+    others: tuple[Ref, ...] = ()
 
     def lines(self) -> list[str]:
-        return [str(one) for one in (*self.objects, *self.namespaces, *self.records)]
+        foreign = [f"{one}, which hyperpd did not make" for one in self.others]
+        return [*map(str, self.objects), *foreign, *map(str, (*self.namespaces, *self.records))]
 
 
 def plan(api: Api, history: Sequence[Revision], *, everything: bool = False) -> Removal:
@@ -53,9 +69,12 @@ def plan(api: Api, history: Sequence[Revision], *, everything: bool = False) -> 
         else:
             objects.append(at)
     ours = {*objects, *records}
+    doomed: list[Ref] = []
     for at in list(namespaces):
-        others = [] if everything else [other for other in _inside(api, at.name) if other not in ours]
-        if others:
+        others = _inside(api, at.name, ours)
+        if everything:
+            doomed += others
+        elif others:
             namespaces.remove(at)
             stays.append(f"{at}, since others keep there: {', '.join(f'{one.kind} {one.name}' for one in others)}")
     # Its own namespace last: the revisions in it say what is left to a run after one that was cut off.
@@ -63,7 +82,7 @@ def plan(api: Api, history: Sequence[Revision], *, everything: bool = False) -> 
     if last.home in [at.name for at in namespaces]:
         records = []
     rooms = tuple(at.name for at in known if at.kind == "Namespace")
-    return Removal(last.name, rooms, tuple(objects), tuple(namespaces), tuple(records), tuple(stays))
+    return Removal(last.name, rooms, tuple(objects), tuple(namespaces), tuple(records), tuple(stays), tuple(doomed))
 
 
 def remove(
@@ -83,8 +102,8 @@ def remove(
             if time.monotonic() >= until_s:
                 said = f"not gone within {timeout_s:.0f} s: {', '.join(map(str, left))}"
                 raise NotReady(
-                    f"{removal.name}: {said}\nSomething holds it, such as a finalizer or a pod that drains; run"
-                    f" hyperpd undeploy {removal.name} again, it goes on where it was"
+                    f"{removal.name}: {said}\nSomething holds it, such as a finalizer or a pod that drains; run, with"
+                    f" the same --cluster or --context, hyperpd undeploy {removal.name} again: it goes on where it was"
                 )
             time.sleep(_POLL_S)
 
@@ -103,13 +122,26 @@ def _there(api: Api, at: Ref) -> Object | None:
         raise
 
 
-def _inside(api: Api, namespace: str) -> list[Ref]:
-    """What others made there. What a controller made goes with its owner."""
+def _inside(api: Api, namespace: str, ours: set[Ref]) -> list[Ref]:
+    """What others made there. What a controller made goes with its owner, which is named."""
+    found = [(ref(one), one["metadata"]) for kind in _KEPT for one in _listed(api, kind, namespace)]
     return [
-        ref(one)
-        for kind in _KEPT
-        for one in api.list(kind, namespace)
-        if one["metadata"]["name"] not in _OF_CLUSTER
-        and not one["metadata"].get("ownerReferences")
-        and not any(owner.get("manager") == MANAGER for owner in one["metadata"].get("managedFields") or ())
+        at
+        for at, meta in found
+        if at not in ours
+        and (at.kind, at.name) not in _OF_CLUSTER
+        and not any(
+            owner["kind"] in _KEPT or Ref(owner["kind"], namespace, owner["name"]) in ours
+            for owner in meta.get("ownerReferences") or ()
+        )
+        and not any(owner.get("manager") == MANAGER for owner in meta.get("managedFields") or ())
     ]
+
+
+def _listed(api: Api, kind: str, namespace: str) -> Objects:
+    try:
+        return api.list(kind, namespace)
+    except CloudError as error:
+        if error.code == NOT_SERVED:
+            return []
+        raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from typing import Any, Literal, get_args
 from hyperpd import __version__
 from hyperpd.deploy.apply import MANAGER, Api
 from hyperpd.deploy.difference import Ref
+from hyperpd.deploy.progress import Step, Tell, silent
 from hyperpd.deploy.wanted import Wanted
 from hyperpd.errors import CloudError, RecipeError
 from hyperpd.recipe import RecipeFile, parse, read
@@ -54,6 +56,11 @@ class Revision:
     adopted: tuple[Ref, ...]
     objects: tuple[Object, ...]
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of it was applied."""
+        return self.state in ("applied", "ready")
+
     def line(self) -> str:
         """When and what, on one line."""
         by = f" by {self.by}" if self.by else ""
@@ -65,10 +72,11 @@ class Revision:
 
     def file(self, folder: Path) -> RecipeFile:
         """Its recipe, written to `folder` again. Raises RecipeError where this version of hyperpd cannot read it."""
-        path = folder / f"{self.name}.yaml"
-        path.write_bytes(self.recipe.encode())
         said = f"the recipe of revision {self.number}, deployed by hyperpd {self.version}"
-        return RecipeFile(parse(read(self.recipe.encode(), said), said), path, self.digest)
+        parsed = parse(read(self.recipe.encode(), said), said)
+        path = folder / _RECIPE  # by no name of the revision's: whoever may write a ConfigMap would choose the path
+        path.write_bytes(self.recipe.encode())
+        return RecipeFile(parsed, path, self.digest)
 
 
 def new(wanted: Wanted, number: int, by: str, adopted: tuple[Ref, ...]) -> Revision:
@@ -92,21 +100,28 @@ def new(wanted: Wanted, number: int, by: str, adopted: tuple[Ref, ...]) -> Revis
 
 
 def history(api: Api, home: str) -> list[Revision]:
-    """The revisions that a namespace keeps, the oldest first. Raises CloudError."""
-    return _read(api.list("ConfigMap", home, _OWNED | {_NUMBER: ""}))
+    """The revisions that a namespace keeps, the oldest first. Raises CloudError, also where one cannot be read."""
+    return sorted(map(_revision, api.list("ConfigMap", home, _OWNED | {_NUMBER: ""})), key=lambda one: one.number)
 
 
-def deployments(api: Api) -> dict[str, list[Revision]]:
-    """Every deployment of the cluster: its home → its revisions. Raises CloudError."""
+def deployments(api: Api, tell: Tell = silent) -> dict[str, list[Revision]]:
+    """Every deployment of the cluster: its home → its revisions. One of which a revision cannot be read is left out,
+    and told: it is in nobody else's way. Raises CloudError."""
+    bodies: dict[str, list[Object]] = {}
+    for body in api.list("ConfigMap", None, _OWNED | {_NUMBER: ""}):
+        bodies.setdefault(str(body["metadata"]["namespace"]), []).append(body)
     found: dict[str, list[Revision]] = {}
-    for one in _read(api.list("ConfigMap", None, _OWNED | {_NUMBER: ""})):
-        found.setdefault(one.home, []).append(one)
+    for home in sorted(bodies):
+        try:
+            found[home] = sorted(map(_revision, bodies[home]), key=lambda one: one.number)
+        except CloudError as error:
+            tell(Step(f"{home} is left out: {error}"))
     return found
 
 
-def find(api: Api, name: str) -> list[Revision]:
+def find(api: Api, name: str, tell: Tell = silent) -> list[Revision]:
     """The revisions of one deployment, by its recipe's name or its home. Raises RecipeError, CloudError."""
-    found = deployments(api)
+    found = deployments(api, tell)
     fits = [home for home, revisions in found.items() if name in (home, revisions[-1].name)]
     if not fits:
         here = ", ".join(f"{revisions[-1].name} (in {home})" for home, revisions in found.items())
@@ -145,7 +160,7 @@ def write(api: Api, revision: Revision) -> None:
             raise
         raise CloudError(
             f"somebody else wrote revision {revision.number} in {revision.home} at this moment: look at"
-            f" hyperpd status {revision.name}, then deploy again",
+            f" hyperpd status {revision.name}, with the same --cluster or --context, then deploy again",
             operation=error.operation,
             code=error.code,
         ) from None
@@ -167,10 +182,6 @@ def _named(number: int) -> str:
     return f"hyperpd-revision-{number}"
 
 
-def _read(bodies: list[Object]) -> list[Revision]:
-    return sorted(map(_revision, bodies), key=lambda one: (one.home, one.number))
-
-
 def _revision(body: Object) -> Revision:
     meta = body["metadata"]
     try:
@@ -188,7 +199,7 @@ def _revision(body: Object) -> Revision:
             "objects": tuple(json.loads(gzip.decompress(base64.b64decode(body["binaryData"][_OBJECTS])))),
         }
         return Revision(**facts)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError, EOFError, zlib.error) as error:
         raise CloudError(
             f"ConfigMap {meta['name']} in {meta['namespace']} is no revision that hyperpd {__version__} can read"
             f" ({type(error).__name__}: {error}): use the version that wrote it, or delete it"

@@ -21,6 +21,8 @@ from hyperpd.errors import CloudError
 _OPTIONAL = {"PodMonitor": "the cluster has no Prometheus Operator, so nothing scrapes metrics"}
 # A pod of the older recipe that starts once more still mounts it: it goes when the newer one is ready.
 _LATE = "ConfigMap"
+# On what was there before hyperpd: it outlives the revisions, which say it too, and are gone after a removal.
+_ADOPTED = "hyperpd.io/adopted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Plan:
     def again(self) -> bool:
         """Whether the last revision is this one, and nothing of it is missing or different."""
         last = self.before[-1] if self.before else None
-        if last is None or last.state not in ("applied", "ready") or _source(last) != _source(self.revision):
+        if last is None or not last.whole or _source(last) != _source(self.revision):
             return False
         return all(
             one.what in ("unchanged", "left out") or (one.what, one.ref.kind) == ("deleted", _LATE)
@@ -47,7 +49,7 @@ class Plan:
     @property
     def complete(self) -> Revision | None:
         """The last revision that was applied as a whole."""
-        return next((one for one in reversed(self.before) if one.state in ("applied", "ready")), None)
+        return next((one for one in reversed(self.before) if one.whole), None)
 
     def lines(self) -> list[str]:
         return [line for one in self.changes if one.what != "unchanged" for line in one.lines()]
@@ -76,9 +78,10 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
                 continue
             if found is None and at.kind == "Namespace":
                 fresh.add(at.name)
-            if found and at not in known and not _managed(found):
+            if found and at not in known and (_marked(found) or not _managed(found)):
                 adopted.add(at)
             body = _as_scaled(body, found, wanted.objects)
+            body = _mark(body) if at in adopted else body
             if at.namespace in fresh:
                 changes.append(Change(at, "created"))
             else:
@@ -91,8 +94,8 @@ def plan(api: Api, wanted: Wanted, *, force: bool = False) -> Plan:
         except CloudError as error:
             if error.code == NOT_SERVED and at.kind in _OPTIONAL:
                 changes.append(Change(at, "left out", why=_OPTIONAL[at.kind]))
-            elif error.code in ("NotFound", "Conflict", "Invalid", "BadRequest", "Forbidden", NOT_SERVED):
-                refused.append((f"{error}\n  try: {stuck.refused(body, error).fix}", error))
+            elif _refusal(error):
+                refused.append((_explained(body, error), error))
             else:
                 raise
         else:
@@ -124,7 +127,12 @@ def apply(api: Api, plan: Plan, tell: Tell = silent, *, force: bool = False) -> 
         if what[at] == "created":
             made.append(at)  # also where the answer is lost: it may be there
         if what[at] in ("created", "changed"):
-            api.apply([body], force=force)
+            try:
+                api.apply([body], force=force)
+            except CloudError as error:  # of a namespace that was not there yet the server has tried nothing before
+                if not _refusal(error):
+                    raise
+                raise CloudError(_explained(body, error), operation=error.operation, code=error.code) from None
             tell(Step(f"{what[at]}: {at}"))
 
     # The revision needs its namespace; what was there before it is touched after it.
@@ -200,6 +208,15 @@ def _notes(wanted: Wanted, before: Sequence[Revision], fresh: Sequence[str], ado
         yield f"{at} was there before hyperpd: it is changed, and never deleted"
 
 
+def _mark(body: Object) -> Object:
+    meta = body["metadata"]
+    return body | {"metadata": meta | {"annotations": (meta.get("annotations") or {}) | {_ADOPTED: "true"}}}
+
+
+def _marked(body: Object) -> bool:
+    return (body["metadata"].get("annotations") or {}).get(_ADOPTED) == "true"
+
+
 def _managed(body: Object) -> bool:
     owners = body["metadata"].get("managedFields") or ()
     return any((one.get("manager"), one.get("operation")) == (MANAGER, "Apply") for one in owners)
@@ -207,6 +224,17 @@ def _managed(body: Object) -> bool:
 
 def _source(revision: Revision) -> object:
     return revision.digest, revision.target, revision.settings, dict(revision.replicas), revision.objects
+
+
+def _refusal(error: CloudError) -> bool:
+    """Whether the server says no to the object itself. A webhook may do so with an HTTP status alone, and one that is
+    not there is an InternalError."""
+    codes = ("NotFound", "Conflict", "Invalid", "BadRequest", "Forbidden", NOT_SERVED)
+    return error.code in codes or error.code.startswith("HTTP4") or "webhook" in str(error)
+
+
+def _explained(body: Object, error: CloudError) -> str:
+    return f"{error}\n  try: {stuck.refused(body, error).fix}"
 
 
 def _all(refused: Sequence[tuple[str, CloudError]]) -> CloudError:
@@ -234,7 +262,7 @@ def _taken_back(
     said = f"what this run had made is deleted again: {', '.join(map(str, made)) or 'nothing'}"
     if left:
         said = f"not all that this run had made could be deleted again; left: {', '.join(map(str, left))}"
-        said += f"\ntry: hyperpd undeploy {revision.name}"
+        said += f"\ntry, with the same --cluster or --context: hyperpd undeploy {revision.name}"
     return CloudError(f"{error}\n{said}", operation=error.operation, code=error.code)
 
 
@@ -244,8 +272,8 @@ def _half(api: Api, revision: Revision, good: Revision, error: CloudError, *, wr
     with contextlib.suppress(CloudError):  # it stays `applying` then, which the next run names
         revisions.mark(api, revision, "failed")
     said = (
-        f"revision {revision.number} is applied in part, and left so. Go on with the same command, or back with:"
-        f" hyperpd deploy {revision.name} --revision {good.number}"
+        f"revision {revision.number} is applied in part, and left so. Go on with the same command, or back, with"
+        f" the same --cluster or --context: hyperpd deploy {revision.name} --revision {good.number}"
     )
     return CloudError(f"{error}\n{said}", operation=error.operation, code=error.code)
 

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 
 from tests.deploy import schema as strict
 from tests.fakes.kubernetes import bounds
-from tests.fakes.kubernetes.refusal import Object, forbidden, invalid
+from tests.fakes.kubernetes.refusal import Object, Refused, forbidden, invalid
 from tests.fakes.kubernetes.resources import Place
 from tests.fakes.kubernetes.state import copied
 
-Hook = Callable[[str, Place, Object], str | None]
+Hook = Callable[[str, Place, Object], str | Refused | None]
 
 
 @dataclass(slots=True)
 class Admission:
-    """webhooks: name → (verb, place, object) → why it is denied, or None."""
+    """webhooks: name → (verb, place, object) → why it is denied, the answer itself (`unanswered`, `unexplained`), or
+    None."""
 
     schemas: bool = True
     webhooks: dict[str, Hook] = field(default_factory=dict)
@@ -31,7 +32,11 @@ class Admission:
         what = f'{at.resource.qualified_kind} "{new["metadata"]["name"]}"'
         for name, hook in self.webhooks.items():
             if why := hook(verb, at, copied(new)):
-                raise forbidden(f'admission webhook "{name}" denied the request: {why}')
+                raise (
+                    why
+                    if isinstance(why, Refused)
+                    else forbidden(f'admission webhook "{name}" denied the request: {why}')
+                )
         if self.schemas and (problems := strict.problems(_held(at, new))):
             raise invalid(what, problems)
         if found := bounds.problems(new, old):

@@ -19,7 +19,7 @@ class Refused(Exception):
         self.status, self.reason, self.causes, self.retry_after_s = status, reason, list(causes), retry_after_s
 
     def body(self) -> Object:
-        said = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        said: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
         details: Object = {"causes": self.causes} if self.causes else {}
         details |= {"retryAfterSeconds": self.retry_after_s} if self.retry_after_s is not None else {}
         said |= {"message": str(self), "reason": self.reason, "code": int(self.status)}
@@ -41,6 +41,17 @@ def bad(message: str) -> Refused:
 
 def forbidden(message: str) -> Refused:
     return Refused(HTTPStatus.FORBIDDEN, "Forbidden", message)
+
+
+def unanswered(webhook: str) -> Refused:
+    """500 of a server whose webhook is not there, and has to be asked (failurePolicy: Fail)."""
+    why = f'failed calling webhook "{webhook}": failed to call webhook: no endpoints available for service "{webhook}"'
+    return Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError", f"Internal error occurred: {why}")
+
+
+def unexplained(webhook: str) -> Refused:
+    """400 without a reason: of a webhook that denies and gives neither code nor message."""
+    return Refused(HTTPStatus.BAD_REQUEST, "", f'admission webhook "{webhook}" denied the request without explanation')
 
 
 def conflict(what: str, why: str = "") -> Refused:
