@@ -65,6 +65,7 @@ def test_a_clusters_life(account, hyperpd, in_kubernetes, tmp_path):
     code, out, _ = hyperpd("create", path)
     assert code == 0
     assert "pd is in service with its nodes" in out
+    assert re.search(r"^ +\d+ s \(typically 15 to 25 min\)  pd Creating", out, re.MULTILINE)
     assert "event " in out
     assert "cluster pd: there already" in hyperpd("create", path, "--no-wait")[1]
     assert "prefill  prefill  ml.p5.48xlarge  2/2" in hyperpd("status", "pd")[1]

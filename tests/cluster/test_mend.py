@@ -9,6 +9,7 @@ import pytest
 
 from hyperpd.cluster import Cluster
 from hyperpd.cluster.file import parse
+from hyperpd.cluster.progress import Seen
 from hyperpd.errors import CloudError, NotReady, RecipeError
 from tests.fakes.hyperpod import BatchFailure, Expire, SilentRollback, Throttle
 
@@ -26,7 +27,10 @@ def test_a_node_comes_back(account, action):
     here = account()
     cluster = running(here)
     node = here.control.nodes("pd", "prefill")[0].instance_id
-    assert [one.id for one in cluster.repair([node], action, poll_s=0)] == [node]
+    told: list[Any] = []
+    assert [one.id for one in cluster.repair([node], action, told.append, poll_s=0)] == [node]
+    typical = {"reboot": (1, 3), "replace": (20, 30)}[action]
+    assert {one.typical_min for one in told if isinstance(one, Seen)} == {typical}
     after = [one.id for one in cluster.nodes("prefill")]
     assert (node in after) == (action == "reboot")
     assert all(one.healthy for one in cluster.nodes())
@@ -128,7 +132,9 @@ def test_patching_goes_role_by_role_around_a_drain(account):
         cluster.patch(drain=drain, poll_s=0)
     assert [one.partition(":")[0] for one in error.value.problems] == ["decode", "gateway"]
     assert here.gate.named("UpdateClusterSoftware") == []
-    done = cluster.patch(drain=drain, force=True, poll_s=0)
+    told: list[Any] = []
+    done = cluster.patch((), told.append, drain=drain, force=True, poll_s=0)
+    assert {one.typical_min for one in told if isinstance(one, Seen)} == {(30, 60)}
     assert order == [
         *("drain prefill 2", f"back prefill {NEWER}", "drain decode 1", f"back decode {NEWER}"),
         *("drain gateway 1", f"back gateway {NEWER}"),
@@ -138,7 +144,7 @@ def test_patching_goes_role_by_role_around_a_drain(account):
     ]
     sent = [call.request["InstanceGroups"][0]["InstanceGroupName"] for call in here.gate.named("UpdateClusterSoftware")]
     assert sent == ["prefill", "decode", "gateway"]
-    told: list[Any] = []
+    told = []
     assert cluster.patch((), told.append, poll_s=0) == []
     assert [one.text for one in told] == ["every group is up to date"]
 

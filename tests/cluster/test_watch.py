@@ -45,6 +45,7 @@ def test_groups_and_nodes_move_until_all_are_there(account, change):
     assert seen[0].startswith("pd Creating")
     assert seen[-1] == "pd InService  prefill 2/2  decode 1/1"
     assert len(seen) == len(set(seen))
+    assert {one.typical_min for one in told if isinstance(one, Seen)} == {(15, 25)}
     happened = [one.event.text for one in told if isinstance(one, Happened)]
     assert ("Lifecycle scripts ran." in happened) == bool(change)
     assert len(happened) == (len(here.control.cluster("pd").events.kept) if change else 0)

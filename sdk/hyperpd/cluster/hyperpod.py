@@ -166,7 +166,8 @@ class Cluster:
         """Until it is in service with its nodes. expect: nodes by group that an update asked for; new: it was created
         a moment ago. Raises NotReady with the causes, CloudError.
         """
-        return Wait(self.aws, self.names, progress, timeout_s, poll_s, new).ready(expect)
+        doing = "create" if new else ""
+        return Wait(self.aws, self.names, progress, timeout_s, poll_s, new, doing).ready(expect)
 
     def nodes(self, group: str | None = None) -> list[Node]:
         """Its nodes. Raises CloudError."""

@@ -130,7 +130,7 @@ def _patch(
         InstanceGroups=[wanted],
         DeploymentConfig={"RollingUpdatePolicy": {"MaximumBatchSize": size}},
     )
-    wait = Wait(aws, names, tell, timeout_s, poll_s)
+    wait = Wait(aws, names, tell, timeout_s, poll_s, doing="patch")
     wait.begun(group.name)
     wait.ready()
     after = _status(aws, names).group(group.name)

@@ -21,6 +21,7 @@ class Seen:
 
     status: Status
     elapsed_s: float  # since the wait began
+    typical_min: tuple[int, int] | None = None  # minutes, from and to, that such a wait takes; None: not known
 
 
 @dataclass(frozen=True, slots=True)

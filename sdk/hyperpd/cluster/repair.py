@@ -53,5 +53,5 @@ def repair(
     batch(aws, f"batch_{action}_cluster_nodes", names.cluster, chosen)
     if wait:
         replaced = {node.id for node in chosen if node.id} if action == "replace" else set()
-        Wait(aws, names, tell, timeout_s, poll_s).whole({node.group for node in chosen}, replaced)
+        Wait(aws, names, tell, timeout_s, poll_s, doing=action).whole({node.group for node in chosen}, replaced)
     return chosen

@@ -25,12 +25,16 @@ from hyperpd.errors import CloudError, NotReady
 T = TypeVar("T")
 POLL_S = 15.0
 TIMEOUT_S = 11_700.0  # HyperPod gives a group 3 h for its min_count (botocore 1.44); a quarter of an hour more
+# Minutes, from and to, of field reports; AWS gives none.
+TYPICAL_MIN = {"create": (15, 25), "reboot": (1, 3), "replace": (20, 30), "patch": (30, 60)}
+_DOING = {"Creating": "create", "SystemUpdating": "patch"}
 UNSEEN_S = 120.0  # how long what was just sent may not be seen: an allowance, nothing AWS says
 
 
 @dataclass
 class Wait:
-    """One wait. `new`: the cluster was created a moment ago, so DescribeCluster may not know it yet."""
+    """One wait. `new`: the cluster was created a moment ago, so DescribeCluster may not know it yet. `doing`: what is
+    waited for, a key of TYPICAL_MIN, where the cluster's status does not say it."""
 
     aws: Aws
     names: Names
@@ -38,6 +42,7 @@ class Wait:
     timeout_s: float = TIMEOUT_S
     poll_s: float = POLL_S
     new: bool = False
+    doing: str = ""
     _began: float = field(default_factory=time.monotonic)
     _line: str = ""
     _status: Status | None = None
@@ -160,7 +165,8 @@ class Wait:
         self._moved = self._moved or status.status != "InService"
         if status.line() != self._line:
             self._line = status.line()
-            self.tell(Seen(status, self._elapsed_s))
+            doing = self.doing or _DOING.get(status.status, "")
+            self.tell(Seen(status, self._elapsed_s, TYPICAL_MIN.get(doing)))
 
     def _judge(self, status: Status, events: list[Event], expect: Mapping[str, int]) -> None:
         """Raises NotReady where waiting has no point."""

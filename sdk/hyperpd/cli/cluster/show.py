@@ -26,7 +26,8 @@ def progress(as_json: bool) -> Tell:
 
     def tell(one: Progress) -> None:
         if isinstance(one, Seen):
-            say(f"{duration(one.elapsed_s):>12}  {one.status.line()}")
+            typical = " (typically {} to {} min)".format(*one.typical_min) if one.typical_min else ""
+            say(f"{duration(one.elapsed_s):>12}{typical}  {one.status.line()}")
         elif isinstance(one, Happened):
             say(f"{'':12}  event {one.event.line()}")
         else:
