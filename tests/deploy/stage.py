@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from hyperpd.deploy.apply import Api
 from hyperpd.deploy.deployment import Deployment, deploy
 from hyperpd.errors import Rejected
 from hyperpd_runtime.gateway.keys import Keys
-from tests.fakes import kubernetes
+from tests.fakes import kubernetes, wire
 from tests.fakes.kubernetes.controllers import Controllers
 
 Object = dict[str, Any]
@@ -159,37 +157,18 @@ def stage(*, schemas: bool = False) -> Iterator[Stage]:
                 found.close()
 
 
-@contextmanager
-def _gateway(stage: Stage) -> Iterator[str]:
+def _gateway(stage: Stage) -> AbstractContextManager[str]:
     """What answers behind the gateway's Service: `answers` one after the other, the last one again and again."""
 
-    class Handler(BaseHTTPRequestHandler):
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            try:
-                if stage.keys:
-                    stage.keys.find({name.lower(): value for name, value in self.headers.items()})
-            except Rejected as error:
-                status, body = error.status, error.body()
-            else:
-                stage.asked.append((self.path, question))
-                status, body = stage.answers[0] if len(stage.answers) == 1 else stage.answers.pop(0)
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+    def answer(request: wire.Request) -> wire.Answer:
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+            if stage.keys:
+                stage.keys.find(request.headers)
+        except Rejected as error:
+            status, body = error.status, error.body()
+        else:
+            stage.asked.append((request.target, json.loads(request.body)))
+            status, body = stage.answers[0] if len(stage.answers) == 1 else stage.answers.pop(0)
+        return wire.Answer(status, {}, json.dumps(body).encode())
+
+    return wire.serve(answer)
