@@ -1,12 +1,15 @@
-"""What holds in every test: a document that a command prints within the test's process is of its type."""
+"""A command within the test's process; what holds in every test: a document that one prints there is of its type."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from hyperpd.cli import output
+from hyperpd.cli.main import main
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -20,3 +23,23 @@ def documents_are_held() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output, "document", document)
         yield
+
+
+@pytest.fixture
+def hyperpd(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command of hyperpd within this process; exit status, standard output, standard error."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def run(*argv: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hyperpd", *map(str, argv)])
+        code = 0
+        try:
+            main()
+        except SystemExit as done:
+            code = int(done.code or 0)
+        return code, *capsys.readouterr()
+
+    return run

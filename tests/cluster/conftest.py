@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -15,7 +13,6 @@ import botocore.loaders
 import botocore.session
 import pytest
 
-from hyperpd.cli.main import main
 from hyperpd.cluster import Cluster
 from tests.cluster.files import EKS, SLURM, merged
 from tests.fakes.aws import Aws
@@ -122,22 +119,3 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pause is waited for: time in the stand-in passes with each look."""
     pause = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: pause(0))
-
-
-@pytest.fixture
-def hyperpd(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command of hyperpd within this process; exit status, standard output, standard error."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def run(*argv: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hyperpd", *map(str, argv)])
-        code = 0
-        try:
-            main()
-        except SystemExit as done:
-            code = int(done.code or 0)
-        return code, *capsys.readouterr()
-
-    return run

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from hyperpd.cli.main import main
 from hyperpd.deploy import connect, removal
 from tests.deploy.stage import KEY, Stage, knows_key, stage, with_keys
 
@@ -28,23 +27,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     with stage() as found:
         monkeypatch.setattr(connect, "kubeconfig", lambda context, path: found.api())
         yield found
-
-
-@pytest.fixture
-def hyperpd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs a command within this process; exit status, standard output, standard error."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-
-    def run(*argv: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hyperpd", *map(str, argv)])
-        code = 0
-        try:
-            main()
-        except SystemExit as done:
-            code = int(done.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_deploy_shows_asks_and_says_how_to_ask(here: Stage, hyperpd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
