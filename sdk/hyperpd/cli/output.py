@@ -21,9 +21,9 @@ def piece(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def document(value: Any) -> None:
-    """One JSON document for a program."""
-    print(json.dumps(value, indent=2), flush=True)
+def document(value: Any, *, of_many: bool = False) -> None:
+    """One JSON document for a program. of_many: on a line of its own, since more come."""
+    print(json.dumps(value, indent=None if of_many else 2), flush=True)
 
 
 def note(text: str) -> None:
