@@ -51,6 +51,21 @@ def test_killed_at_any_change_the_next_run_finishes(tmp_path: Path) -> None:
                 assert (deployed(here).revision.state, _but_revisions(here)) == ("ready", first), at
 
 
+def test_a_scale_killed_at_any_change_goes_on(here: Stage) -> None:
+    found = deployed(here)
+    for at in range(1, 100):
+        try:
+            Deployment.find(here.api(at), NAME).scale({"prefill": 1 + at})
+            break
+        except Killed:
+            found = Deployment.find(here.api(), NAME).scale({"prefill": 1 + at})
+            assert (found.revision.state, found.revision.replicas, found.status().ready) == (
+                *("ready", {"prefill": 1 + at}),
+                True,
+            ), at
+    assert at > 4
+
+
 def test_a_removal_killed_at_any_change_goes_on(here: Stage) -> None:
     for at in range(1, 100, 2):
         deployed(here)

@@ -240,10 +240,18 @@ def test_schema_says_what_is_printed(hyperpd: Callable[..., tuple[int, str, str]
     ("words", "cut", "remains"),
     [
         ("down", "hyperpd.cli.fleet.LocalFleet.stop", "hyperpd status"),
-        (f"render {RENDER}", "hyperpd.cli.render.write", "run it again for the rest"),
-        ("image build --no-efa --tool buildah", "hyperpd.image.tools.Buildah.build", "in its cache: run it again"),
-        ("image push hyperpd:1 r.example/h --tool buildah", "hyperpd.image.tools.push", "run it again"),
-        (f"image mirror {MIRROR}", "hyperpd.image.mirror.copy_image", "out.yaml is not written: run it again"),
+        (f"render {RENDER}", "hyperpd.cli.render.write", "run it again for the rest: hyperpd render tiny-cpu-1p1d"),
+        (
+            "image build --no-efa --tool buildah",
+            "hyperpd.image.tools.Buildah.build",
+            "in its cache; run it again: hyperpd image build",
+        ),
+        (
+            "image push hyperpd:1 r.example/h --tool buildah",
+            "hyperpd.image.tools.push",
+            "run it again, and the rest is sent: hyperpd image",
+        ),
+        (f"image mirror {MIRROR}", "hyperpd.image.mirror.copy_image", "out.yaml is not written; run it again"),
         (f"hub publish {PUBLISH}", "hyperpd.deploy.hub_recipe.publish.send", "stay at s3://recipes-example/p"),
         (f"hub serve-local {HUB} --port 0 --json", "socketserver.BaseServer.serve_forever", "nothing remains"),
     ],

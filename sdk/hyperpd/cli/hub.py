@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpd.cli import completion, output
-from hyperpd.cli.cluster.options import remains
 
 if TYPE_CHECKING:
     from hyperpd.cli.documents.account import Published, Request, ServedHub
@@ -80,7 +79,8 @@ def publish(
     if wrong := content.problems():
         raise RecipeError("hyperpd hub publish", wrong)
     wanted = publishing.requests(rendering, entry, file.recipe, content)
-    with remains(f"files that were sent stay at {bucket}: run it again, and they are sent anew and imported"):
+    stays = f"files that were sent stay at {bucket}"
+    with output.remains(f"{stays}; run it again, and they are sent anew and imported: {output.typed()}"):
         arn = content.arn() if dry_run else publishing.send(wanted)
     typed = publishing.commands(arn, file.recipe, options, content.name)
     if as_json:
@@ -154,7 +154,7 @@ def serve_local(recipe: str, port: int, folder: Path | None, settings: tuple[str
         else:
             output.line(f"a stand-in for a hub and its bucket, with {file.recipe.name}, on {url}; Ctrl-C ends it")
             _type_this(recipe, _LOCAL_BUCKET, settings, typed)
-        with remains("nothing remains of the hub" + (f"; its files are in {folder}" if folder else "")):
+        with output.remains("nothing remains of the hub" + (f"; its files are in {folder}" if folder else "")):
             server.serve_forever()
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from hyperpd.cli import completion, output
-from hyperpd.cli.cluster.options import remains
 
 if TYPE_CHECKING:
     from hyperpd.cli.documents import recipe as documents
@@ -46,7 +45,7 @@ def render(
     if not (folder or as_json) and (odd := [name for name in files if not name.endswith(".yaml")]):
         found = f"{len(odd)} of {len(files)} files are not YAML, as {odd[0]}"
         raise RecipeError(f"target {target}", [f"{found}: give -o FOLDER, or --json"])
-    with remains("what was written so far is whole; run it again for the rest"):
+    with output.remains(f"what was written so far is whole; run it again for the rest: {output.typed()}"):
         written = _write(folder, files, dry_run) if folder else []
     left = [str(path) for path in others(folder, files)] if folder else []
     if as_json:

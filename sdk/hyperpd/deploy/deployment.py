@@ -129,11 +129,9 @@ class Deployment:
     def scaled(self, replicas: Mapping[str, int]) -> Wanted:
         """What runs, with other numbers of workers; `gateway` is a role here. Pods that stay are not restarted.
 
-        Raises RecipeError where a number is not to be chosen by hand, and where the newest revision is there in part;
-        CapacityError.
+        Raises RecipeError where a number is not to be chosen by hand, and where the newest revision is there in part,
+        unless it is one with just these numbers, which goes on; CapacityError.
         """
-        if not self.revision.whole:
-            raise RecipeError(f"scale {self.name}", [self._in_part()])
         now = want_of(self.revision)
         by_recipe = counts(now.parsed)
         found = [f"{role}: {why}" for role in replicas if (why := _unscalable(self.revision, now, role))]
@@ -141,6 +139,8 @@ class Deployment:
             raise RecipeError(f"scale {self.name}", found)
         merged = {**self.revision.replicas, **replicas}
         merged = {role: count for role, count in merged.items() if by_recipe.get(role) != count}
+        if not self.revision.whole and (not merged or merged != dict(self.revision.replicas)):
+            raise RecipeError(f"scale {self.name}", [self._in_part()])
         return want_of(self.revision, merged)
 
     def _in_part(self) -> str:
