@@ -35,12 +35,13 @@ def test_deploy_shows_asks_and_says_how_to_ask(here: Stage, hyperpd: Run, monkey
     assert "create Deployment decode in hyperpd-engines" in out
     asked: list[str] = []
     monkeypatch.setattr("click.confirm", lambda question, abort: asked.append(question))
+    forward = "kubectl --namespace hyperpd port-forward service/gateway 8080"
     code, out, _ = hyperpd("deploy", NAME, *SET)
     assert (code, asked) == (0, [f"Deploy {NAME} in hyperpd-engines as revision 1?"])
     assert out.splitlines()[-3:] == [
         "the gateway has answered a request",
         "gateway (inside the cluster): http://gateway.hyperpd.svc.cluster.local:8080",
-        "try: kubectl --namespace hyperpd port-forward service/gateway 8080 & hyperpd invoke --chat Hello",
+        f"try: {forward} & hyperpd invoke --url http://127.0.0.1:8080 --chat Hello",
     ]
     code, out, _ = hyperpd("deploy", NAME, *SET)
     assert "nothing differs from revision 1" in out
@@ -120,6 +121,7 @@ def test_status_names_what_holds_it_up(here: Stage, hyperpd: Run) -> None:
     here.store.put(_pod("decode-0", waiting={"reason": "ImagePullBackOff", "message": "not found"}))
     code, out, _ = hyperpd("status", NAME, "--context", "c")
     assert (code, "decode 0/1 ready" in out) == (0, True)
+    assert "from here: kubectl --context c --namespace hyperpd port-forward service/gateway 8080 & hyperpd" in out
     assert "decode-0" in out
     assert "example.com/hyperpd:1" in out
     code, _, err = hyperpd("status", "other", "--context", "c")

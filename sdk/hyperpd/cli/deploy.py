@@ -112,13 +112,13 @@ def deploy(
             key=key,
         )
     if as_json:
-        ways = {"url": found.url, "endpoint": found.endpoint, "invoke": found.invoke()}
+        ways = {"url": found.url, "endpoint": found.endpoint, "invoke": found.invoke(where.place)}
         state = {"deployed": True, "state": found.revision.state}
         output.document({**state, **deployed.plan_document(planned), **ways})
         return
     if no_wait:
         output.line(f"go on with: hyperpd status {found.name}{where.flags()}")
-    deployed.ways(found)
+    deployed.ways(found, where)
 
 
 def _number(diff: str | None) -> int | None:

@@ -13,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from hyperpd.deploy.apply import Api
-    from hyperpd.deploy.deployment import Deployment
+    from hyperpd.deploy.deployment import Deployment, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,15 @@ class Where:
     def given(self) -> bool:
         return bool(self.cluster or self.context or self.kubeconfig)
 
-    def connect(self) -> Api:
-        """The API server there, until the command ends. Raises RecipeError, CloudError."""
+    @property
+    def place(self) -> Place:
         from hyperpd.deploy.deployment import Place
 
-        api = Place(self.cluster, self.region, self.context, self.kubeconfig).connect()
+        return Place(self.cluster, self.region, self.context, self.kubeconfig)
+
+    def connect(self) -> Api:
+        """The API server there, until the command ends. Raises RecipeError, CloudError."""
+        api = self.place.connect()
         click.get_current_context().call_on_close(api.close)
         return api
 

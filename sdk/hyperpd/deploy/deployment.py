@@ -47,6 +47,12 @@ class Place:
             return connect.hyperpod(self.cluster, self.region)
         return connect.kubeconfig(self.context, self.kubeconfig)
 
+    @property
+    def kubectl(self) -> str:
+        """kubectl, as it has to be typed for this place."""
+        given = {"--kubeconfig": self.kubeconfig, "--context": self.context}
+        return shlex.join(["kubectl", *(word for key, value in given.items() if value for word in (key, str(value)))])
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -99,21 +105,14 @@ class Deployment:
         """Its SageMaker endpoint."""
         return ready.way(self.revision).endpoint
 
-    def invoke(self) -> str:
-        """A command that sends a first request."""
-        now = want_of(self.revision)
-        question = shlex.quote(now.question)
+    def invoke(self, place: Place | None = None) -> str:
+        """A command that sends a first request; place: where it was found, default: kubectl's and boto3's own."""
+        place = place or Place()
         if self.endpoint:
-            return (
-                f"aws sagemaker-runtime invoke-endpoint --endpoint-name {self.endpoint} /dev/stdout"
-                f" --content-type application/json --cli-binary-format raw-in-base64-out --body {question}"
-            )
-        service = ready.way(self.revision).service
-        if not service:
-            return ""
-        namespace, name, port = service
-        key = " --key-file FILE" if now.keyed else ""
-        return f"kubectl --namespace {namespace} port-forward service/{name} {port} & hyperpd invoke --chat Hello{key}"
+            region = f" --region {place.region}" if place.region else ""
+            return f"hyperpd invoke --endpoint {self.endpoint}{region} --chat Hello"
+        key = " --key-file FILE" if want_of(self.revision).keyed else ""
+        return ready.way(self.revision).forwarded(f"--chat Hello{key}", place.kubectl) or ""
 
     def history(self) -> list[Revision]:
         """The revisions that are kept, the oldest first."""
