@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hyperpd.cli.fleet import LocalFleet
 from hyperpd.deploy import connect, removal
 from tests.deploy.stage import KEY, Stage, knows_key, stage, with_keys
 
@@ -144,6 +145,17 @@ def test_logs(here: Stage, hyperpd: Run) -> None:
     code, out, err = hyperpd("logs", NAME, "--previous", "--context", "c")
     assert (code, err, out.splitlines()[1]) == (0, "", "decode-1  before")
     assert out.startswith("decode-0  (no log: read the log of Pod decode-0 in hyperpd-engines: BadRequest: previous")
+
+
+def test_a_fleet_of_this_machine_is_not_taken_for_a_deployment(
+    here: Stage, hyperpd: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperpd.cli.fleet.fleets", lambda: [LocalFleet(NAME)])
+    monkeypatch.setattr(LocalFleet, "running", lambda fleet: True)
+    for words in (("logs", NAME), ("scale", NAME, "prefill=2"), ("undeploy", NAME)):
+        code, _, err = hyperpd(*words)
+        assert (code, "a fleet of this machine: hyperpd status" in err, here.store.requests) == (2, True, [])
+    assert "no such deployment" in hyperpd("logs", NAME, "--context", "c")[2]
 
 
 def test_ctrl_c_says_what_remains(here: Stage, hyperpd: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -56,15 +57,12 @@ CASES = {
     "down": Case("nosuch", "hyperpd status", json=""),
     "invoke": Case("x --stream --json", "give one of them", elsewhere="tests/real/test_up.py"),
     "plan": Case("tiny-cpu-1p1", "did you mean tiny-cpu-1p1d?", json="tiny-cpu-1p1d --launch"),
-    "recipes": Case("shwo", "hyperpd recipes --help", json=""),
+    "recipes": Case("shwo", "did you mean show?", json=""),
     "recipes show": Case("tiny-cpu-1p1", "did you mean tiny-cpu-1p1d?", json="deepseek-r1-p5en-1p1d"),
     "recipes check": Case("tiny-cpu-1p1", "did you mean tiny-cpu-1p1d?", json="tiny-cpu-1p1d tiny-gpu-1p1d"),
     "recipes diff": Case("tiny-cpu-1p1d nosuch", "shipped recipes: ", json="tiny-cpu-1p1d tiny-cpu-tiered"),
     "recipes schema": Case("x", "hyperpd recipes schema --help"),
-    "render": Case(
-        *("tiny-cpu-1p1d --target kubernets", "did you mean kubernetes?"),
-        json=RENDER,
-    ),
+    "render": Case("tiny-cpu-1p1d", "give --target, one of kubernetes, ", json=RENDER),
     "targets": Case("kubernets", "did you mean kubernetes?", json=""),
     "doctor": Case("--peer nowhere", "as in 10.0.0.1:18515", json="", codes=(0, 4)),
     "image build": Case("--no-efa --context {folder}", "checkout", json="--engine none --tool codebuild --dry-run"),
@@ -179,6 +177,16 @@ def test_help(name: str, hyperpd: Callable[..., tuple[int, str, str]]) -> None:
         if isinstance(option, click.Option):
             assert option.help, f"{option.opts[0]} has no help"
             assert option.name == "as_json" or "--json" not in option.opts  # tests know it by its name
+
+
+@pytest.mark.parametrize("name", ["", "cluster", "image", "hub", "recipes"])
+def test_help_of_a_group_has_every_command_with_a_whole_sentence(
+    name: str, hyperpd: Callable[..., tuple[int, str, str]]
+) -> None:
+    _, out, _ = hyperpd(name, "--help")
+    own = {one.removeprefix(name).split()[0] for one in COMMANDS if one != name and one.startswith(name)}
+    assert own - {line.split()[0] for line in out.splitlines() if re.match(r"  [a-z]", line)} == set()
+    assert "..." not in out.partition("\n\n")[2]
 
 
 @pytest.mark.parametrize("name", OFFLINE)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpd.cli import completion, output
+from hyperpd.cli.commands import Group
 
 if TYPE_CHECKING:
     from hyperpd.cli.documents.account import Published, Request, ServedHub
@@ -32,7 +33,7 @@ _type = click.option(
 _version = click.option("--version", default="1.0.0", show_default=True, help="Version of the hub's content.")
 
 
-@click.group()
+@click.group(cls=Group)
 def hub() -> None:
     """Recipes for stock hyp (sagemaker-hyperpod 3.12.0): hyp init hyp-recipe-job, configure, validate, create.
 

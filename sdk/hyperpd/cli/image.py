@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpd.cli import completion, output
+from hyperpd.cli.commands import Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON document;
 _dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 
 
-@click.group()
+@click.group(cls=Group)
 def image() -> None:
     """Build, push and mirror the container image.
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyperpd.errors import RecipeError
+
 if TYPE_CHECKING:
     from hyperpd.deploy.apply import Api
     from hyperpd.deploy.deployment import Deployment, Place
@@ -44,10 +46,14 @@ class Where:
     def find(self, name: str) -> Deployment:
         """A deployment there. Raises RecipeError, CloudError."""
         from hyperpd.cli import deployed
+        from hyperpd.cli.fleet import fleets
         from hyperpd.cluster.aws import Aws
         from hyperpd.deploy import revision
         from hyperpd.deploy.deployment import Deployment
 
+        if not self.given and name in [fleet.name for fleet in fleets() if fleet.running()]:
+            ways = "hyperpd status shows it and where its logs are, hyperpd down stops it"
+            raise RecipeError(name, [f"a fleet of this machine: {ways}. For a deployment give --cluster, or --context"])
         api = self.connect()
         return Deployment(api, revision.find(api, name, deployed.noted)[-1], aws=Aws(self.region))
 

@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 @click.argument("recipe", shell_complete=completion.recipe)
 @click.option(
     "--target",
-    required=True,
     shell_complete=completion.target,
-    help="What to render for; hyperpd targets lists them.",
+    help="What to render for; hyperpd targets lists them. Required.",
 )
 @click.option("-o", "--out", "folder", type=click.Path(file_okay=False, path_type=Path), help="Folder for the files.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the target; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="With -o: say which files would change, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document: the objects, and what is not expressed.")
 def render(
-    recipe: str, target: str, folder: Path | None, settings: tuple[str, ...], dry_run: bool, as_json: bool
+    recipe: str, target: str | None, folder: Path | None, settings: tuple[str, ...], dry_run: bool, as_json: bool
 ) -> None:
     """Print RECIPE (a file, or the name of a shipped recipe) as the documents of a target, or write them to a folder.
 
@@ -37,6 +36,8 @@ def render(
     from hyperpd.errors import RecipeError
     from hyperpd.recipe import load
 
+    if not target:
+        raise click.UsageError(f"give --target, one of {', '.join(deploy.TARGETS)}; hyperpd targets says what each is")
     if dry_run and not folder:
         raise click.UsageError("--dry-run goes with -o: without it nothing is written")
     file = load(recipe)
