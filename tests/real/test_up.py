@@ -43,6 +43,7 @@ def test_up_in_the_background(tmp_path: Path) -> None:
     assert up.returncode == 0, up.stderr
     url = "http://127.0.0.1:16080"
     assert f"ready: {url}" in up.stdout
+    assert f"invoke 'Once upon a time' --stream --url {url}\n" in up.stdout
     assert [line.split(" … ")[0] for line in up.stdout.splitlines() if line.startswith("engines done")]
     second = hyperpd(tmp_path, "up", "--recipe", "tiny-cpu-aggregated", "--port-offset", "8000")
     assert (second.returncode, "tiny-cpu-aggregated+8000 is ready" in second.stderr) == (4, True)
@@ -78,7 +79,7 @@ def test_ctrl_c_and_a_closed_terminal_stop_everything(tmp_path: Path, number: si
         for _ in range(3):  # a terminal and make both send it, a user may press twice
             up.send_signal(number)
         running = when == "Ctrl-C"
-        assert up.stdout.read() == "stopping …\nstopped\n" + ("" if running else "\nerror: interrupted\n")
+        assert up.stdout.read() == "stopping …\nstopped\n" + ("" if running else "error: interrupted\n")
         assert up.wait() == (0 if running else 130)
     assert [pid for pid in processes if alive(pid)] == []
 

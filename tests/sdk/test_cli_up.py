@@ -1,4 +1,5 @@
-"""hyperpd up where its fleet ends before it is ready: exit status and document. tests/real starts engines."""
+"""hyperpd up with a node that is played: what is said, and where it ends before it is ready. tests/real starts
+engines."""
 
 from __future__ import annotations
 
@@ -16,12 +17,13 @@ import pytest
 from hyperpd.cli.fleet import LocalFleet
 
 NAME = "tiny-cpu-1p1d"
-# A node as far as fleet.json tells of one: it starts, and never gets ready. argv: the file, and what ends it.
+# A node as far as fleet.json tells of one: it starts. argv: the file, and what ends it, or "nothing": it is ready.
 NODE = """
 import json, os, pathlib, signal, sys
 file, ends = pathlib.Path(sys.argv[1]), sys.argv[2]
 def said(phase, error=None):
-    state = {"pid": os.getpid(), "phase": phase, "recipe": "r", "recipe_digest": "d", "url": "u", "admin_url": "a"}
+    state = {"pid": os.getpid(), "phase": phase, "recipe": "r", "recipe_digest": "d", "admin_url": "a"}
+    state["url"] = "http://127.0.0.1:9080"
     state |= {"model": "m", "drain_s": 0.0, "error": error, "exit_code": 3 if error else None, "workers": []}
     part = file.with_suffix(".part")
     part.write_text(json.dumps(state | {"steps": [{"name": "engines", "state": "running", "elapsed_s": 0.0}]}))
@@ -29,7 +31,7 @@ def said(phase, error=None):
     if error or phase == "stopped":
         sys.exit(3 if error else 0)
 signal.signal(signal.SIGTERM, lambda *_: said("stopped"))
-said("starting") if ends == "signal" else said("failed", "out of memory")
+said("failed", "out of memory") if ends == "failure" else said("starting" if ends == "signal" else "ready")
 while True: signal.pause()
 """
 Run = Callable[..., tuple[int, str, str]]
@@ -44,7 +46,7 @@ def signals() -> Iterator[None]:
 
 
 @pytest.fixture
-def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[LocalFleet], None]], None]:
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Callable[[LocalFleet], None]], None]]:
     """How the next node ends; what happens once `up` looks at it while it starts."""
 
     def plan(how: str, happens: Callable[[LocalFleet], None]) -> None:
@@ -53,6 +55,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[LocalFleet
             fleet.log.write_text("")
             file = fleet.folder / "fleet.json"
             node = subprocess.Popen([sys.executable, "-c", NODE, str(file), how, "hyperpd_runtime"])
+            nodes.append(node)
 
             def look(seconds: float) -> None:
                 if fleet.state().get("phase") == "starting":
@@ -64,8 +67,11 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[LocalFleet
 
         monkeypatch.setattr(LocalFleet, "start", start)
 
-    pause = time.sleep
-    return plan
+    pause, nodes = time.sleep, list[subprocess.Popen[bytes]]()
+    yield plan
+    for node in nodes:
+        node.kill()
+        node.wait()
 
 
 @pytest.mark.parametrize(
@@ -95,3 +101,10 @@ def test_up_that_ends_before_it_is_ready(
     if as_json:
         document = json.loads(out)
         assert (document["name"], document["phase"]) == (NAME, phase)
+
+
+def test_a_fleet_of_other_ports_is_asked_there(hyperpd: Run, ends: Callable[..., None]) -> None:
+    ends("nothing", lambda fleet: None)
+    code, out, err = hyperpd("up", "--recipe", NAME, "--port-offset", 1000, "--detach")
+    assert (code, "invoke 'Once upon a time' --stream --url http://127.0.0.1:9080\n" in out) == (0, True), out + err
+    assert hyperpd("down")[0] == 0

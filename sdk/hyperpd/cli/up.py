@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpd.cli import completion, output
-from hyperpd.cli.fleet import LocalFleet
+from hyperpd.cli.fleet import USUAL_URL, LocalFleet
 from hyperpd.errors import NotReady
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ def _show(state: dict[str, Any]) -> None:
     output.line()
     output.line(f"ready: {state['url']}   status and metrics: {state['admin_url']}")
     output.line(f"  curl {state['url']}/v1/completions -H 'Content-Type: application/json' -d '{body}'")
-    output.line(f"  {_hyperpd()} invoke 'Once upon a time' --stream")
+    url = "" if state["url"] == USUAL_URL else f" --url {state['url']}"
+    output.line(f"  {_hyperpd()} invoke 'Once upon a time' --stream{url}")
 
 
 def _hyperpd() -> str:
