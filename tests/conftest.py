@@ -14,10 +14,10 @@ from hyperpd.cli.main import main
 
 @pytest.fixture(autouse=True, scope="session")
 def documents_are_held() -> Iterator[None]:
-    def document(value: object) -> None:
+    def document(value: object, **how: bool) -> None:
         from tests.documents import holding  # needs packages that not every test has
 
-        holding(printed)(value)
+        holding(printed)(value, **how)
 
     printed = output.document
     with pytest.MonkeyPatch.context() as patch:

@@ -21,14 +21,14 @@ def held(command: str, document: Any) -> Any:
     return found
 
 
-def holding(printed: Callable[[Any], None]) -> Callable[[Any], None]:
+def holding(printed: Callable[..., None]) -> Callable[..., None]:
     """output.document, for tests: holds what it prints in place of a command's --json."""
 
-    def document(value: Any) -> None:
+    def document(value: Any, **how: bool) -> None:
         context = click.get_current_context(silent=True)
         if context and context.params.get("as_json"):
             held(context.command_path.partition(" ")[2], value)
-        printed(value)
+        printed(value, **how)
 
     return document
 

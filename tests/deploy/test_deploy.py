@@ -13,8 +13,8 @@ import pytest
 
 from hyperpd import recipe
 from hyperpd.cluster.aws import Aws
-from hyperpd.deploy import ready, revision, rollout
-from hyperpd.deploy.deployment import Deployment, deploy, want_of
+from hyperpd.deploy import revision, rollout
+from hyperpd.deploy.deployment import Deployment, Place, deploy, want_of
 from hyperpd.deploy.kubernetes.fleet import COMPONENT
 from hyperpd.deploy.progress import Seen
 from hyperpd.deploy.wanted import want
@@ -117,7 +117,9 @@ def test_the_operators_endpoint(here: Stage, played: Controllers, monkeypatch: p
     found = deploy(ENDPOINT, here.api(), target="inference_operator")
     assert asked == [("sagemaker-runtime", "invoke_endpoint", found.endpoint)]
     assert found.revision.home == "hyperpd-endpoint"
-    assert f"invoke-endpoint --endpoint-name {found.endpoint} " in found.invoke()
+    assert found.invoke(Place(region="us-east-2")) == (
+        f"hyperpd invoke --endpoint {found.endpoint} --region us-east-2 --chat Hello"
+    )
     (pod,) = here.all("Pod")[:1]
     meta, container = pod["metadata"], pod["spec"]["containers"][0]["name"]
     here.store.logs[meta["namespace"], meta["name"], container] = ["served"]
@@ -254,29 +256,6 @@ def test_what_is_not_ready_is_explained_and_left(here: Stage) -> None:
     here.held.clear()
     found = deployed(here)  # goes on: no second revision
     assert [(one.number, one.state) for one in found.history()] == [(1, "ready")]
-
-
-def test_a_gateway_that_is_not_there_yet_is_asked_again(here: Stage) -> None:
-    here.answers = [(503, {"message": "no endpoints available"}), (200, {"choices": [{"text": "Hi"}]})]
-    deployed(here)
-    assert len(here.asked) == 2
-    here.answers = [(400, {"error": {"message": "no chat template"}})]
-    with pytest.raises(NotReady, match=r"answers a request with 400: .*no chat template"):
-        deployed(here)
-
-
-def test_a_gateway_that_the_control_plane_does_not_reach(here: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ready, "_ASK_S", 0.0)
-    here.store.backends["hyperpd", "gateway"] = "http://127.0.0.1:1"
-    with pytest.raises(NotReady, match=r"(?s)all is ready, but.*let the control plane in at port 8080"):
-        deployed(here)
-
-
-def test_a_gateway_for_one_namespace_is_not_asked_and_that_is_said(here: Stage) -> None:
-    told: list[Any] = []
-    deployed(here, NAME, "clients-namespace=apps", progress=told.append)
-    assert [one for one in told if "only pods of apps may call" in getattr(one, "text", "")]
-    assert here.asked == []
 
 
 def test_a_namespace_that_is_going_is_waited_for(here: Stage) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hyperpd.cli.fleet import LocalFleet
 from hyperpd.deploy import connect, removal
 from tests.deploy.stage import KEY, Stage, knows_key, stage, with_keys
 
@@ -37,12 +36,13 @@ def test_deploy_shows_asks_and_says_how_to_ask(here: Stage, hyperpd: Run, monkey
     assert "create Deployment decode in hyperpd-engines" in out
     asked: list[str] = []
     monkeypatch.setattr("click.confirm", lambda question, abort: asked.append(question))
+    forward = "kubectl --namespace hyperpd port-forward service/gateway 8080"
     code, out, _ = hyperpd("deploy", NAME, *SET)
     assert (code, asked) == (0, [f"Deploy {NAME} in hyperpd-engines as revision 1?"])
     assert out.splitlines()[-3:] == [
         "the gateway has answered a request",
         "gateway (inside the cluster): http://gateway.hyperpd.svc.cluster.local:8080",
-        "try: kubectl --namespace hyperpd port-forward service/gateway 8080 & hyperpd invoke --chat Hello",
+        f"try: {forward} & hyperpd invoke --url http://127.0.0.1:8080 --chat Hello",
     ]
     code, out, _ = hyperpd("deploy", NAME, *SET)
     assert "nothing differs from revision 1" in out
@@ -122,6 +122,7 @@ def test_status_names_what_holds_it_up(here: Stage, hyperpd: Run) -> None:
     here.store.put(_pod("decode-0", waiting={"reason": "ImagePullBackOff", "message": "not found"}))
     code, out, _ = hyperpd("status", NAME, "--context", "c")
     assert (code, "decode 0/1 ready" in out) == (0, True)
+    assert "from here: kubectl --context c --namespace hyperpd port-forward service/gateway 8080 & hyperpd" in out
     assert "decode-0" in out
     assert "example.com/hyperpd:1" in out
     code, _, err = hyperpd("status", "other", "--context", "c")
@@ -146,35 +147,62 @@ def test_logs(here: Stage, hyperpd: Run) -> None:
     assert out.startswith("decode-0  (no log: read the log of Pod decode-0 in hyperpd-engines: BadRequest: previous")
 
 
-def test_ctrl_c_says_what_remains(here: Stage, hyperpd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fleet_of_this_machine_is_not_taken_for_a_deployment(
+    here: Stage, hyperpd: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperpd.cli.fleet.fleets", lambda: [LocalFleet(NAME)])
+    monkeypatch.setattr(LocalFleet, "running", lambda fleet: True)
+    for words in (("logs", NAME), ("scale", NAME, "prefill=2"), ("undeploy", NAME)):
+        code, _, err = hyperpd(*words)
+        assert (code, "a fleet of this machine: hyperpd status" in err, here.store.requests) == (2, True, [])
+    assert "no such deployment" in hyperpd("logs", NAME, "--context", "c")[2]
+
+
+def test_ctrl_c_says_what_remains(here: Stage, hyperpd: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     here.held.add("decode")
 
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", interrupted)
-    told = "run it again and it goes on where it was: hyperpd"
-    code, _, err = hyperpd("deploy", NAME, *SET, "--yes", "--context", "c")
-    assert (code, f"{told} deploy {NAME} {' '.join(SET)} --context c\n" in err) == (130, True)
-    more = ("--target", "kubernetes", *SET, "--set", "clients-namespace=apps", "--force")
-    code, _, err = hyperpd("deploy", NAME, *more, "--yes", "--context", "c")
-    assert (code, f"{told} deploy {NAME} {shlex.join(more)} --context c\n" in err) == (130, True)
-    code, _, err = hyperpd("deploy", NAME, "--revision", 1, "--yes", "--context", "c")
-    assert (code, f"{told} deploy {NAME} --revision 1 --context c\n" in err) == (130, True)
+    key = tmp_path / "key"
+    key.write_text(KEY)
+    place, wait = ("--yes", "--context", "c"), ("--timeout-min", "9", "--key-file", str(key))
+    keyed = ("deploy", str(with_keys(tmp_path)), *SET, "--set", "keys_secret=keys", *place)
     monkeypatch.setattr(removal, "_there", lambda api, at: {"kind": at.kind})  # nothing ever goes
-    code, _, err = hyperpd("undeploy", NAME, "--everything", "--yes", "--context", "c")
-    assert (code, f"{told} undeploy {NAME} --everything --context c\n" in err) == (130, True)
+    for words in (
+        (*keyed, *wait),
+        (*keyed, "--target", "kubernetes", "--set", "clients-namespace=apps", "--force"),
+        ("deploy", NAME, "--revision", "1", *place),
+        ("scale", NAME, "prefill=2", "--context", "c", *wait),
+        ("undeploy", NAME, "--everything", *place, "--timeout-min", "9"),
+    ):
+        code, _, err = hyperpd(*words)
+        told = f"run it again and it goes on where it was: {shlex.join(('hyperpd', *words))}\n"
+        assert (code, told in err) == (130, True), err
 
 
-def test_help_loads_neither_lightkube_nor_boto3() -> None:
-    program = (
-        "import sys; from hyperpd.cli.main import cli\n"
-        "for name in ('deploy', 'status', 'logs', 'scale', 'undeploy'):\n"
-        "    cli([name, '--help'], standalone_mode=False)\n"
-        "print(sorted({'lightkube', 'httpx2', 'boto3', 'rich', 'pydantic'} & set(sys.modules)), file=sys.stderr)"
+def test_scale_refuses_wrong_numbers_before_anything_is_asked(here: Stage, hyperpd: Run) -> None:
+    hyperpd("deploy", NAME, *SET, "--yes")
+    asked = len(here.store.requests)
+    code, _, err = hyperpd("scale", NAME, "prefil=3", "decode=two", "gateway=65", "decode", "--context", "c")
+    assert (code, len(here.store.requests), err.splitlines()[1:]) == (
+        2,
+        asked,
+        [
+            "  - prefil=3: there is no role prefil; did you mean prefill?",
+            "  - decode.replicas: Input should be a valid integer, unable to parse string as an integer (found 'two')",
+            "  - gateway.replicas: Input should be less than or equal to 64 (found '65')",
+            "  - decode: give ROLE=N, as in prefill=3",
+        ],
     )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert found.stderr == "[]\n"
+    code, _, err = hyperpd("scale", NAME, "decode=1", "decode=2", "prefill=0", "--context", "c")
+    assert (code, len(here.store.requests)) == (2, asked)
+    assert "decode=2: decode is given twice" in err
+    assert "prefill.replicas: Input should be greater than or equal to 1" in err
+    code, _, err = hyperpd("scale", NAME, "aggregated=2", "--context", "c")
+    assert (code, "aggregated: there is no such role; it has prefill, decode, gateway" in err) == (2, True)
+    assert [line for line in here.gate.changes if "selfsubjectreviews" not in line] == []
 
 
 def _pod(name: str, waiting: dict[str, str] | None = None) -> dict[str, Any]:

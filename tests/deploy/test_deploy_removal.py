@@ -44,6 +44,8 @@ def test_removal_keeps_a_namespace_with_somebody_elses_data(here: Stage) -> None
 SERVED = [
     ("v1", "Pod", {"containers": [{"name": "a", "image": "a"}]}),
     ("v1", "ServiceAccount", None),
+    ("apps/v1", "DaemonSet", {"selector": {}}),
+    ("batch/v1", "CronJob", {"schedule": "@daily"}),
     ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet", {"replicas": 1}),
     ("inference.sagemaker.aws.amazon.com/v1", "InferenceEndpointConfig", {"modelName": "a"}),
     ("keda.sh/v1alpha1", "ScaledObject", {"scaleTargetRef": {"name": "a"}}),
@@ -68,6 +70,15 @@ def test_what_others_own_goes_with_its_owner_and_what_nobody_names_is_named(here
     here.store.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": HOME}})
     here.store.absent |= {"LeaderWorkerSet", "ScaledObject"}  # not every cluster has them
     assert found.removal().stays == (f"Namespace {HOME}, since others keep there: Pod of-theirs",)
+
+
+def test_removal_keeps_a_namespace_of_which_not_all_may_be_seen(here: Stage) -> None:
+    found = deployed(here, wait=False)
+    here.store.access.denied |= {("list", "secrets"), ("list", "cronjobs.batch")}
+    gone = found.delete()
+    why = "you may not see whether others keep there a Secret or CronJob"
+    assert gone.stays == (f"Namespace hyperpd, since {why}", f"Namespace {HOME}, since {why}")
+    assert here.names() == {"Namespace /hyperpd", f"Namespace /{HOME}"}
 
 
 def test_a_removal_that_does_not_end_names_what_stays(here: Stage) -> None:

@@ -38,7 +38,7 @@ def test_show_says_what_is_computed_estimated_and_not_known() -> None:
     ):
         assert part in said
     assert "a reference: HyperPod bills its own rates" in said
-    assert "not checked" in hyperpd("recipes", "show", "tiny-gpu-1p1d").stdout
+    assert "unchecked" in hyperpd("recipes", "show", "tiny-gpu-1p1d").stdout
 
 
 def test_check_names_every_recipe_and_the_worst_ends_it(tmp_path: Path) -> None:
@@ -93,13 +93,16 @@ def test_wrong_words() -> None:
 
 
 def test_targets_says_what_becomes_of_every_field() -> None:
-    _, matrix = hyperpd("targets").stdout.split("\n\n")
+    _, matrix, rest = hyperpd("targets").stdout.split("\n\n")
     head, *rows = (re.split(r"  +", line) for line in matrix.splitlines())
     assert head == ["recipe field", *deploy.TARGETS]
-    assert [path for path, *_ in rows] == list(leaves(Recipe))
     whole = json.loads(hyperpd("targets", "--json").stdout)
     for path, *fates in rows:
         assert fates == [whole[name]["fields"][path]["fate"] for name in deploy.TARGETS], path
+    shown = {path for path, *_ in rows}
+    assert "every other field is expressed by all" in rest
+    left = set(leaves(Recipe)) - shown
+    assert {whole[name]["fields"][path]["fate"] for name in deploy.TARGETS for path in left} == {"expressed"}
     said = hyperpd("targets", "kubernetes").stdout
     assert "*.autoscaling.min" in said
     document = json.loads(hyperpd("targets", "--json").stdout)["kubernetes"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -56,15 +57,12 @@ CASES = {
     "down": Case("nosuch", "hyperpd status", json=""),
     "invoke": Case("x --stream --json", "give one of them", elsewhere="tests/real/test_up.py"),
     "plan": Case("tiny-cpu-1p1", "did you mean tiny-cpu-1p1d?", json="tiny-cpu-1p1d --launch"),
-    "recipes": Case("shwo", "hyperpd recipes --help", json=""),
+    "recipes": Case("shwo", "did you mean show?", json=""),
     "recipes show": Case("tiny-cpu-1p1", "did you mean tiny-cpu-1p1d?", json="deepseek-r1-p5en-1p1d"),
     "recipes check": Case("tiny-cpu-1p1", "did you mean tiny-cpu-1p1d?", json="tiny-cpu-1p1d tiny-gpu-1p1d"),
     "recipes diff": Case("tiny-cpu-1p1d nosuch", "shipped recipes: ", json="tiny-cpu-1p1d tiny-cpu-tiered"),
     "recipes schema": Case("x", "hyperpd recipes schema --help"),
-    "render": Case(
-        *("tiny-cpu-1p1d --target kubernets", "did you mean kubernetes?"),
-        json=RENDER,
-    ),
+    "render": Case("tiny-cpu-1p1d", "give --target, one of kubernetes, ", json=RENDER),
     "targets": Case("kubernets", "did you mean kubernetes?", json=""),
     "doctor": Case("--peer nowhere", "as in 10.0.0.1:18515", json="", codes=(0, 4)),
     "image build": Case("--no-efa --context {folder}", "checkout", json="--engine none --tool codebuild --dry-run"),
@@ -181,6 +179,16 @@ def test_help(name: str, hyperpd: Callable[..., tuple[int, str, str]]) -> None:
             assert option.name == "as_json" or "--json" not in option.opts  # tests know it by its name
 
 
+@pytest.mark.parametrize("name", ["", "cluster", "image", "hub", "recipes"])
+def test_help_of_a_group_has_every_command_with_a_whole_sentence(
+    name: str, hyperpd: Callable[..., tuple[int, str, str]]
+) -> None:
+    _, out, _ = hyperpd(name, "--help")
+    own = {one.removeprefix(name).split()[0] for one in COMMANDS if one != name and one.startswith(name)}
+    assert own - {line.split()[0] for line in out.splitlines() if re.match(r"  [a-z]", line)} == set()
+    assert "..." not in out.partition("\n\n")[2]
+
+
 @pytest.mark.parametrize("name", OFFLINE)
 def test_json_is_as_its_schema_says_and_needs_no_network(
     name: str, hyperpd: Callable[..., tuple[int, str, str]]
@@ -240,10 +248,18 @@ def test_schema_says_what_is_printed(hyperpd: Callable[..., tuple[int, str, str]
     ("words", "cut", "remains"),
     [
         ("down", "hyperpd.cli.fleet.LocalFleet.stop", "hyperpd status"),
-        (f"render {RENDER}", "hyperpd.cli.render.write", "run it again for the rest"),
-        ("image build --no-efa --tool buildah", "hyperpd.image.tools.Buildah.build", "in its cache: run it again"),
-        ("image push hyperpd:1 r.example/h --tool buildah", "hyperpd.image.tools.push", "run it again"),
-        (f"image mirror {MIRROR}", "hyperpd.image.mirror.copy_image", "out.yaml is not written: run it again"),
+        (f"render {RENDER}", "hyperpd.cli.render.write", "run it again for the rest: hyperpd render tiny-cpu-1p1d"),
+        (
+            "image build --no-efa --tool buildah",
+            "hyperpd.image.tools.Buildah.build",
+            "in its cache; run it again: hyperpd image build",
+        ),
+        (
+            "image push hyperpd:1 r.example/h --tool buildah",
+            "hyperpd.image.tools.push",
+            "run it again, and the rest is sent: hyperpd image",
+        ),
+        (f"image mirror {MIRROR}", "hyperpd.image.mirror.copy_image", "out.yaml is not written; run it again"),
         (f"hub publish {PUBLISH}", "hyperpd.deploy.hub_recipe.publish.send", "stay at s3://recipes-example/p"),
         (f"hub serve-local {HUB} --port 0 --json", "socketserver.BaseServer.serve_forever", "nothing remains"),
     ],

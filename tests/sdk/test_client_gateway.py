@@ -101,6 +101,25 @@ async def test_attempts_are_counted_and_the_last_error_is_told() -> None:
     assert len({request.headers["x-request-id"] for request in server.asked}) == 1
 
 
+@pytest.mark.parametrize(
+    ("host", "hint"),
+    [
+        ("127.0.0.1", "is it running? try: hyperpd status"),
+        (
+            "gateway.hyperpd.svc.cluster.local",
+            "only its cluster knows this name; from elsewhere: kubectl --namespace hyperpd port-forward"
+            " service/gateway 8080, and http://127.0.0.1:8080",
+        ),
+    ],
+)
+async def test_what_cannot_be_reached(host: str, hint: str) -> None:
+    where, transport = f"http://{host}:8080", httpx.MockTransport(Server(httpx.ConnectError("nobody")))
+    async with AsyncClient(Gateway(where, transport=transport), model="m", retries=Retries(attempts=1)) as client:
+        with pytest.raises(errors.RequestError) as caught:
+            await client.complete("x")
+    assert str(caught.value).startswith(f"{where}: nobody; {hint}")
+
+
 def test_pauses_grow_and_retry_after_wins() -> None:
     retries = Retries(attempts=9, first_pause_s=1.0, longest_pause_s=8)
     failed = errors.RequestError("x", status=500)

@@ -79,7 +79,7 @@ class Joiner:
         return b"".join(self._events(part, data))
 
     def _events(self, part: int, data: bytes) -> Iterator[bytes]:
-        for payload in self._payloads(part, data):
+        for payload in self._decoders[part].feed(data):
             if payload == "[DONE]":
                 self._ended.add(part)
                 if len(self._ended) == self.parts:
@@ -101,12 +101,6 @@ class Joiner:
             for choice in event["choices"]:
                 choice["index"] = part
             yield _event(event)
-
-    def _payloads(self, part: int, data: bytes) -> list[str]:
-        try:
-            return self._decoders[part].feed(data)
-        except UnicodeDecodeError:  # cut inside a character; what ends such an event comes alone, so no other is lost
-            return []
 
     def _last(self) -> Iterator[bytes]:
         if len(self._usages) == self.parts:

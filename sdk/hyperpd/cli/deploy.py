@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 import click
 
 from hyperpd.cli import completion, output
-from hyperpd.cli.cluster.options import confirm, json_option, key_option, remains, yes_option
+from hyperpd.cli.cluster.options import json_option, key_option, yes_option
 from hyperpd.cli.place import Where, place_options
 
 if TYPE_CHECKING:
@@ -95,14 +94,13 @@ def deploy(
         if as_json:
             output.document({"deployed": False, **deployed.plan_document(planned)})
         return
-    command = _command(recipe, target, settings, revision, force) + where.flags()
     if planned.again:
         if not as_json:
             output.line(f"nothing differs from revision {planned.before[-1].number}")
     else:
-        confirm(_question(planned), yes, as_json)
+        output.confirm(_question(planned), yes, as_json)
     timeout_s = None if timeout_min is None else timeout_min * 60
-    with remains(f"what is applied stays; run it again and it goes on where it was: {command}"):
+    with output.remains(f"what is applied stays; run it again and it goes on where it was: {output.typed()}"):
         found = roll_out(
             api,
             planned,
@@ -114,21 +112,13 @@ def deploy(
             key=key,
         )
     if as_json:
-        ways = {"url": found.url, "endpoint": found.endpoint, "invoke": found.invoke()}
+        ways = {"url": found.url, "endpoint": found.endpoint, "invoke": found.invoke(where.place)}
         state = {"deployed": True, "state": found.revision.state}
         output.document({**state, **deployed.plan_document(planned), **ways})
         return
     if no_wait:
         output.line(f"go on with: hyperpd status {found.name}{where.flags()}")
-    deployed.ways(found)
-
-
-def _command(recipe: str, target: str | None, settings: tuple[str, ...], revision: int | None, force: bool) -> str:
-    """This command again, but for its place: without one of these it would deploy something else."""
-    words = ["hyperpd", "deploy", recipe, *(["--target", target] if target else [])]
-    words += [word for one in settings for word in ("--set", one)]
-    words += ["--revision", str(revision)] if revision else []
-    return shlex.join([*words, *(["--force"] if force else [])])
+    deployed.ways(found, where)
 
 
 def _number(diff: str | None) -> int | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hyperpd.cli import output
 
 if TYPE_CHECKING:
+    from hyperpd.cli.place import Where
     from hyperpd.deploy.deployment import Deployment, Status
     from hyperpd.deploy.difference import Change
     from hyperpd.deploy.progress import Progress, Tell
@@ -60,15 +61,20 @@ def change_document(one: Change) -> dict[str, Any]:
     return {**one.ref._asdict(), "what": one.what, "fields": [asdict(field) for field in one.fields], "why": one.why}
 
 
-def status(found: Status) -> None:
+def status(found: Status, where: Where) -> None:
     """A deployment, its parts, and what holds it up."""
+    from hyperpd.deploy import ready
+
     output.line(f"{found.revision.name} in {found.revision.home}: {'ready' if found.ready else 'not ready'}")
     output.line(f"  {found.revision.line()}")
     for one in found.parts:
         output.line(f"  {one}")
-    for what, address in (("gateway", found.url), ("SageMaker endpoint", found.endpoint)):
-        if address:
-            output.line(f"  {what}: {address}")
+    if found.url:
+        forwarded = ready.way(found.revision).forwarded(kubectl=where.place.kubectl)
+        output.line(f"  gateway (inside the cluster): {found.url}")
+        output.line(f"  from here: {forwarded}")
+    if found.endpoint:
+        output.line(f"  SageMaker endpoint: {found.endpoint}")
     for line in found.causes:
         output.line(f"  {line}")
 
@@ -100,11 +106,11 @@ def revision_document(one: Revision) -> dict[str, Any]:
     }
 
 
-def ways(found: Deployment) -> None:
+def ways(found: Deployment, where: Where) -> None:
     """How it is asked."""
     if found.url:
         output.line(f"gateway (inside the cluster): {found.url}")
     if found.endpoint:
         output.line(f"SageMaker endpoint: {found.endpoint}")
-    if invoke := found.invoke():
+    if invoke := found.invoke(where.place):
         output.line(f"try: {invoke}")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from hyperpd.cli import completion, output
-from hyperpd.cli.cluster.options import remains
 from hyperpd.cli.fleet import fleets
 from hyperpd.errors import RecipeError
 
@@ -33,7 +32,7 @@ def down(name: str | None, every: bool, as_json: bool) -> None:
     if len(running) > 1 and not (name or every):
         raise RecipeError("hyperpd down", [f"several run: {', '.join(names)}; name one, or --all"])
     stopped: Down = {"stopped": []}
-    with remains("a fleet that was told goes on ending: hyperpd status"):
+    with output.remains("a fleet that was told goes on ending: hyperpd status"):
         for fleet in running:
             if name in (None, fleet.name):
                 say(f"{fleet.name}: stopping …")

@@ -14,6 +14,7 @@ from typing import Any
 
 from hyperpd.errors import NotReady
 
+USUAL_URL = "http://127.0.0.1:8080"  # of a fleet without an offset
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 60  # beside what the gateway, decode and prefill each may take to drain
 

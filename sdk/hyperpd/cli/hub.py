@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpd.cli import completion, output
-from hyperpd.cli.cluster.options import remains
+from hyperpd.cli.commands import Group
 
 if TYPE_CHECKING:
     from hyperpd.cli.documents.account import Published, Request, ServedHub
@@ -33,7 +33,7 @@ _type = click.option(
 _version = click.option("--version", default="1.0.0", show_default=True, help="Version of the hub's content.")
 
 
-@click.group()
+@click.group(cls=Group)
 def hub() -> None:
     """Recipes for stock hyp (sagemaker-hyperpod 3.12.0): hyp init hyp-recipe-job, configure, validate, create.
 
@@ -80,7 +80,8 @@ def publish(
     if wrong := content.problems():
         raise RecipeError("hyperpd hub publish", wrong)
     wanted = publishing.requests(rendering, entry, file.recipe, content)
-    with remains(f"files that were sent stay at {bucket}: run it again, and they are sent anew and imported"):
+    stays = f"files that were sent stay at {bucket}"
+    with output.remains(f"{stays}; run it again, and they are sent anew and imported: {output.typed()}"):
         arn = content.arn() if dry_run else publishing.send(wanted)
     typed = publishing.commands(arn, file.recipe, options, content.name)
     if as_json:
@@ -154,7 +155,7 @@ def serve_local(recipe: str, port: int, folder: Path | None, settings: tuple[str
         else:
             output.line(f"a stand-in for a hub and its bucket, with {file.recipe.name}, on {url}; Ctrl-C ends it")
             _type_this(recipe, _LOCAL_BUCKET, settings, typed)
-        with remains("nothing remains of the hub" + (f"; its files are in {folder}" if folder else "")):
+        with output.remains("nothing remains of the hub" + (f"; its files are in {folder}" if folder else "")):
             server.serve_forever()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpd.cli import completion, output
-from hyperpd.cli.cluster.options import remains
+from hyperpd.cli.commands import Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON document;
 _dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 
 
-@click.group()
+@click.group(cls=Group)
 def image() -> None:
     """Build, push and mirror the container image.
 
@@ -87,7 +87,7 @@ def build(
     by = tools.tool(tool) if tool != "codebuild" else None
     if by:
         shell = tools.Shell(dry_run)
-        with remains(f"what {by.name} has built so far is in its cache: run it again"):
+        with output.remains(f"what {by.name} has built so far is in its cache; run it again: {output.typed()}"):
             by.build(shell, checkout, tag, arguments | build_.revision(checkout))
         built: ImageBuilt = {"tool": by.name, "image": tag, "commands": shell.commands}
         _tell(as_json, built, shell.commands if dry_run else [tag])
@@ -115,7 +115,7 @@ def push(tag: str, repository: str, tool: str | None, dry_run: bool, as_json: bo
     from hyperpd.image import tools
 
     shell = tools.Shell(dry_run)
-    with remains("layers that were sent stay: run it again, and the rest is sent"):
+    with output.remains(f"layers that were sent stay; run it again, and the rest is sent: {output.typed()}"):
         pushed = tools.push(shell, tools.must(tools.tool(tool)), tag, repository)
     document: ImagePushed = {"image": pushed, "commands": shell.commands}
     _tell(as_json, document, shell.commands if dry_run else [pushed])
@@ -164,7 +164,8 @@ def mirror(
     plan = mirror_.plan_mirror(file, registry, image=source, bucket=bucket, folder=model_folder, model_path=model_path)
     shell = tools.Shell(dry_run)
     uploaded = mirror_.Uploaded()
-    with remains(f"what was sent stays, {out} is not written: run it again, and the rest is sent"):
+    stays = f"what was sent stays, {out} is not written"
+    with output.remains(f"{stays}; run it again, and the rest is sent: {output.typed()}"):
         digest = mirror_.copy_image(shell, plan.source, plan.target)
         if model_folder and not dry_run:
             uploaded = mirror_.upload(model_folder, plan.place, (lambda _: None) if as_json else output.line)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpd.cli import output
-from hyperpd.cli.fleet import fleets
+from hyperpd.cli.fleet import USUAL_URL, fleets
 from hyperpd.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -116,8 +116,7 @@ def _again(retry: Retry) -> None:
 
 def _running() -> str:
     """The URL of the fleet of this machine. Raises RecipeError when there are several and none has the usual port."""
-    usual = "http://127.0.0.1:8080"
     urls = [str(fleet.state()["url"]) for fleet in fleets() if fleet.running()]
-    if len(urls) > 1 and usual not in urls:
+    if len(urls) > 1 and USUAL_URL not in urls:
         raise RecipeError("hyperpd invoke", [f"several fleets run; give one --url: {', '.join(urls)}"])
-    return urls[0] if len(urls) == 1 else usual
+    return urls[0] if len(urls) == 1 else USUAL_URL

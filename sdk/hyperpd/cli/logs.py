@@ -20,8 +20,9 @@ def logs(
     name: str, where: Where, role: str | None, follow: bool, previous: bool, tail: int | None, as_json: bool
 ) -> None:
     """Print the logs of the deployment NAME (its recipe's name, or its namespace), each line after its pod."""
-    import json
-
     found = where.find(name)
     for line in found.logs(role, follow=follow, previous=previous, tail=tail):
-        output.line(json.dumps({"pod": line.pod, "line": line.text}) if as_json else f"{line.pod}  {line.text}")
+        if as_json:
+            output.document({"pod": line.pod, "line": line.text}, of_many=True)
+        else:
+            output.line(f"{line.pod}  {line.text}")

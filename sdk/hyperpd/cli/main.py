@@ -11,15 +11,19 @@ from hyperpd.cli import output
 from hyperpd.cli.commands import Commands
 from hyperpd.errors import HyperpdError
 
-_COMMANDS = (
-    *("up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image", "hub"),
-    *("deploy", "scale", "logs", "undeploy", "cluster", "iam", "review", "schema", "completion"),
-)
+_SECTIONS = {
+    "Run and ask": ("up", "status", "down", "invoke", "doctor"),
+    "Recipes": ("recipes", "plan", "targets", "render"),
+    "Clusters": ("cluster", "deploy", "scale", "logs", "undeploy", "iam", "review"),
+    "Images and hubs": ("image", "hub"),
+    "Shells and programs": ("completion", "schema"),
+}
 
 
 @click.group(
     cls=Commands,
-    commands={name: f"hyperpd.cli.{name}" for name in _COMMANDS},
+    commands={name: f"hyperpd.cli.{name}" for names in _SECTIONS.values() for name in names},
+    sections=_SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 ok, 2 wrong input, 3 does not fit, 4 not ready or refused, 5 request failed, 130 Ctrl-C."
     " Nothing is sent but what a command is for; nothing is counted or reported to anybody.",

@@ -1,11 +1,13 @@
-"""Everything the command line prints."""
+"""Everything the command line prints, and asks."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import click
@@ -21,9 +23,9 @@ def piece(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def document(value: Any) -> None:
-    """One JSON document for a program."""
-    print(json.dumps(value, indent=2), flush=True)
+def document(value: Any, *, of_many: bool = False) -> None:
+    """One JSON document for a program. of_many: on a line of its own, since more come."""
+    print(json.dumps(value, indent=None if of_many else 2), flush=True)
 
 
 def note(text: str) -> None:
@@ -34,6 +36,31 @@ def note(text: str) -> None:
 def error(text: str) -> None:
     """What went wrong, to standard error."""
     print(f"{_painted('error:', sys.stderr, fg='red', bold=True)} {text}", file=sys.stderr, flush=True)
+
+
+def confirm(question: str, yes: bool, as_json: bool) -> None:
+    """Ask before what cannot be undone. Raises click.Abort at no."""
+    if yes:
+        return
+    if as_json:
+        raise click.UsageError("--json cannot ask: give --yes, too")
+    click.confirm(question, abort=True)
+
+
+@contextmanager
+def remains(*lines: str) -> Iterator[None]:
+    """Ctrl-C says what remains, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for line in lines:
+            note(line)
+        raise
+
+
+def typed() -> str:
+    """This command as it was typed, to be typed again."""
+    return shlex.join(["hyperpd", *sys.argv[1:]])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyperpd.errors import RecipeError
+
 if TYPE_CHECKING:
     from hyperpd.deploy.apply import Api
-    from hyperpd.deploy.deployment import Deployment
+    from hyperpd.deploy.deployment import Deployment, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +31,29 @@ class Where:
     def given(self) -> bool:
         return bool(self.cluster or self.context or self.kubeconfig)
 
-    def connect(self) -> Api:
-        """The API server there, until the command ends. Raises RecipeError, CloudError."""
+    @property
+    def place(self) -> Place:
         from hyperpd.deploy.deployment import Place
 
-        api = Place(self.cluster, self.region, self.context, self.kubeconfig).connect()
+        return Place(self.cluster, self.region, self.context, self.kubeconfig)
+
+    def connect(self) -> Api:
+        """The API server there, until the command ends. Raises RecipeError, CloudError."""
+        api = self.place.connect()
         click.get_current_context().call_on_close(api.close)
         return api
 
     def find(self, name: str) -> Deployment:
         """A deployment there. Raises RecipeError, CloudError."""
         from hyperpd.cli import deployed
+        from hyperpd.cli.fleet import fleets
         from hyperpd.cluster.aws import Aws
         from hyperpd.deploy import revision
         from hyperpd.deploy.deployment import Deployment
 
+        if not self.given and name in [fleet.name for fleet in fleets() if fleet.running()]:
+            ways = "hyperpd status shows it and where its logs are, hyperpd down stops it"
+            raise RecipeError(name, [f"a fleet of this machine: {ways}. For a deployment give --cluster, or --context"])
         api = self.connect()
         return Deployment(api, revision.find(api, name, deployed.noted)[-1], aws=Aws(self.region))
 

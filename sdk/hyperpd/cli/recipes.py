@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from hyperpd.cli import completion, output
+from hyperpd.cli.commands import Group
 from hyperpd.errors import HyperpdError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hyperpd.recipe import Recipe, RecipeFile
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.pass_context
 def recipes(context: click.Context, as_json: bool) -> None:
@@ -192,7 +193,7 @@ def _lines(recipe: Recipe) -> Iterator[str]:
     if taken.nodes:
         yield f"takes       {taken.gpus} GPUs, {taken.nodes} nodes"
         yield f"price       {_price(recipe)[1]}"
-    yield from (f"not checked {what}" for what in taken.unchecked)
+    yield from (f"unchecked   {what}" for what in taken.unchecked)
     yield from (f"note        {what}" for what in taken.notes)
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from hyperpd.cli import completion, output
-from hyperpd.cli.cluster.options import remains
 
 if TYPE_CHECKING:
     from hyperpd.cli.documents import recipe as documents
@@ -19,16 +18,15 @@ if TYPE_CHECKING:
 @click.argument("recipe", shell_complete=completion.recipe)
 @click.option(
     "--target",
-    required=True,
     shell_complete=completion.target,
-    help="What to render for; hyperpd targets lists them.",
+    help="What to render for; hyperpd targets lists them. Required.",
 )
 @click.option("-o", "--out", "folder", type=click.Path(file_okay=False, path_type=Path), help="Folder for the files.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An option of the target; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="With -o: say which files would change, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document: the objects, and what is not expressed.")
 def render(
-    recipe: str, target: str, folder: Path | None, settings: tuple[str, ...], dry_run: bool, as_json: bool
+    recipe: str, target: str | None, folder: Path | None, settings: tuple[str, ...], dry_run: bool, as_json: bool
 ) -> None:
     """Print RECIPE (a file, or the name of a shipped recipe) as the documents of a target, or write them to a folder.
 
@@ -38,6 +36,8 @@ def render(
     from hyperpd.errors import RecipeError
     from hyperpd.recipe import load
 
+    if not target:
+        raise click.UsageError(f"give --target, one of {', '.join(deploy.TARGETS)}; hyperpd targets says what each is")
     if dry_run and not folder:
         raise click.UsageError("--dry-run goes with -o: without it nothing is written")
     file = load(recipe)
@@ -46,7 +46,7 @@ def render(
     if not (folder or as_json) and (odd := [name for name in files if not name.endswith(".yaml")]):
         found = f"{len(odd)} of {len(files)} files are not YAML, as {odd[0]}"
         raise RecipeError(f"target {target}", [f"{found}: give -o FOLDER, or --json"])
-    with remains("what was written so far is whole; run it again for the rest"):
+    with output.remains(f"what was written so far is whole; run it again for the rest: {output.typed()}"):
         written = _write(folder, files, dry_run) if folder else []
     left = [str(path) for path in others(folder, files)] if folder else []
     if as_json:

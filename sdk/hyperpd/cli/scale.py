@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import get_args
+
 import click
 
 from hyperpd.cli import output
-from hyperpd.cli.cluster.options import dry_run_option, json_option, key_option, remains
+from hyperpd.cli.cluster.options import dry_run_option, json_option, key_option
 from hyperpd.cli.place import Where, place_options
+from hyperpd.errors import RecipeError
 
 
 @click.command()
@@ -38,7 +42,7 @@ def scale(
     from hyperpd.deploy import rollout
     from hyperpd.deploy.deployment import check_key, roll_out, want_of
 
-    wanted_counts = dict(_count(one) for one in counts)
+    wanted_counts = _numbers(counts)  # before anything is asked
     found = where.find(name)
     wanted = found.scaled(wanted_counts)
     check_key(wanted, key)
@@ -54,7 +58,7 @@ def scale(
             output.document({"sent": False, "counts": wanted_counts, **deployed.plan_document(planned)})
         return
     timeout_s = None if timeout_min is None else timeout_min * 60
-    with remains(f"it goes on without you: hyperpd status {name}{where.flags()}"):
+    with output.remains(f"what is applied stays; run it again and it goes on where it was: {output.typed()}"):
         found = roll_out(
             found.api,
             planned,
@@ -71,8 +75,32 @@ def scale(
         output.line("it has these numbers already")
 
 
-def _count(text: str) -> tuple[str, int]:
-    role, _, count = text.partition("=")
-    if not (role and count.isdecimal()):
-        raise click.BadParameter(f"{text}: give ROLE=N, as in prefill=3", param_hint="ROLE=N")
-    return role, int(count)
+def _numbers(words: Sequence[str]) -> dict[str, int]:
+    """Workers by role. Raises RecipeError with what is wrong with every word, as far as that goes without a cluster."""
+    from pydantic import ValidationError
+
+    from hyperpd.problems import nearest, problems
+    from hyperpd.recipe import GatewaySpec, Role, RoleSpec
+
+    blocks: dict[str, type[RoleSpec | GatewaySpec]] = {
+        **dict.fromkeys(get_args(Role), RoleSpec),
+        "gateway": GatewaySpec,
+    }
+    found: dict[str, int] = {}
+    wrong = []
+    for word in words:
+        role, equals, count = word.partition("=")
+        if not (role and equals):
+            wrong.append(f"{word}: give ROLE=N, as in prefill=3")
+        elif role not in blocks:
+            wrong.append(f"{word}: there is no role {role}{nearest(role, list(blocks))}")
+        elif role in found:
+            wrong.append(f"{word}: {role} is given twice; remove one")
+        else:
+            try:
+                found[role] = blocks[role].model_validate({"replicas": count}).replicas
+            except ValidationError as error:
+                wrong += [f"{role}.{problem}" for problem in problems(error, blocks[role])]
+    if wrong:
+        raise RecipeError("hyperpd scale", wrong)
+    return found

@@ -61,7 +61,7 @@ def _deployments(name: str | None, where: Where, as_json: bool) -> None:
     if not found:
         output.line(f"nothing is deployed; try: hyperpd deploy RECIPE{where.flags()}")
     for one, history in zip(found, histories, strict=True):
-        deployed.status(one)
+        deployed.status(one, where)
         if name:
             for older in reversed(history[:-1]):
                 output.line(f"  before: {older.line()}")

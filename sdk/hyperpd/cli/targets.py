@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @click.argument("name", required=False, shell_complete=completion.target)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def targets(name: str | None, as_json: bool) -> None:
-    """List the targets of hyperpd render; with NAME, its options and every field of a recipe."""
+    """List the targets of hyperpd render, and fields of a recipe that not all express; with NAME, its options and
+    every field."""
     from hyperpd import deploy
     from hyperpd.deploy.target import fate, leaves
     from hyperpd.recipe import Recipe
@@ -41,13 +42,21 @@ def targets(name: str | None, as_json: bool) -> None:
     if not name:
         output.table(("target", "what it is"), [(target.NAME, target.SUMMARY) for target in chosen])
         output.line()
-        rows = [(p, *(f.fate if (f := fields[target.NAME][p]) else "" for target in chosen)) for p in paths]
+        fates = [(p, *(f.fate if (f := fields[target.NAME][p]) else "" for target in chosen)) for p in paths]
+        rows = [one for one in fates if set(one[1:]) != {"expressed"}]
         output.table(("recipe field", *(target.NAME for target in chosen)), rows)
+        output.line()
+        output.line("every other field is expressed by all; hyperpd targets NAME says how, and has a target's options")
         return
     (target,) = chosen
     output.line(f"{target.NAME}: {target.SUMMARY}")
     output.line()
-    options = [(key, str(o.default), str(o.description)) for key, o in target.Options.model_fields.items()]
+    options = [(key, _said(o.default), str(o.description)) for key, o in target.Options.model_fields.items()]
     output.table(("--set", "default", "meaning"), options)
     output.line()
     output.table(("recipe field", "", "how"), [(p, f.fate, f.how) for p in paths if (f := fields[target.NAME][p])])
+
+
+def _said(default: object) -> str:
+    """As --set takes it."""
+    return "-" if default is None else str(default).lower() if isinstance(default, bool) else str(default)

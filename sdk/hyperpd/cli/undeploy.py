@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-
 import click
 
 from hyperpd.cli import output
-from hyperpd.cli.cluster.options import confirm, dry_run_option, json_option, remains, yes_option
+from hyperpd.cli.cluster.options import dry_run_option, json_option, yes_option
 from hyperpd.cli.place import Where, place_options
 
 
@@ -37,9 +35,8 @@ def undeploy(
             for line in removal.stays:
                 output.line(f"  {line}")
     if not dry_run:
-        confirm(f"Remove {found.name} from {found.revision.home}?", yes, as_json)
-        again = f"hyperpd undeploy {shlex.quote(name)}{' --everything' * everything}{where.flags()}"
-        with remains(f"run it again and it goes on where it was: {again}"):
+        output.confirm(f"Remove {found.name} from {found.revision.home}?", yes, as_json)
+        with output.remains(f"run it again and it goes on where it was: {output.typed()}"):
             found.delete(deployed.progress(as_json), everything=everything, timeout_s=timeout_min * 60)
     if as_json:
         goes = removal.lines()

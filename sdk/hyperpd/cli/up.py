@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hyperpd.cli import completion, output
-from hyperpd.cli.fleet import LocalFleet
-from hyperpd.errors import HyperpdError, NotReady
+from hyperpd.cli.fleet import USUAL_URL, LocalFleet
+from hyperpd.errors import NotReady
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ _STOPPED = "stopped by hyperpd down or a signal"
 @click.option("--detach", is_flag=True, help="Return when ready; stop it with hyperpd down.")
 @click.option("--port-offset", default=0, type=click.IntRange(0, 50000), help="Added to every port.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="One JSON document, when it is ready; progress to standard error."
+    "--json", "as_json", is_flag=True, help="One JSON document, when it is ready or ends; progress to standard error."
 )
 def up(recipe: str | None, model: str | None, detach: bool, port_offset: int, as_json: bool) -> None:
     """Start prefill, decode and gateway on this machine."""
@@ -52,13 +52,12 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int, as
     for number in _SIGNALS:
         signal.signal(number, _interrupt)
     node = fleet.start(file.path, port_offset, model)
+    ready = False
     try:
-        if not _wait_until_ready(fleet, node, say):
-            say(_STOPPED)
-            return
+        _wait_until_ready(fleet, node, say)
+        ready = True
         if as_json:
-            ready: Up = {"name": fleet.name, **fleet.state()}  # type: ignore[typeddict-item]
-            output.document(ready)
+            _document(fleet)
         else:
             _show(fleet.state())
         if detach:
@@ -73,7 +72,15 @@ def up(recipe: str | None, model: str | None, detach: bool, port_offset: int, as
         node.wait()
         with contextlib.suppress(OSError):
             say("stopped")
+            if as_json and not ready:
+                _document(fleet)
+        if not ready:
+            raise click.Abort() from None
         return
+    except NotReady:
+        if as_json:
+            _document(fleet)
+        raise
     if fleet.state().get("phase") != "stopped":
         raise _ended(fleet, node)
     say(_STOPPED)
@@ -102,8 +109,15 @@ def _default() -> str:
     return "tiny-gpu-1p1d" if installed().startswith("vllm ") else "tiny-cpu-1p1d"
 
 
-def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes], say: Callable[[str], None]) -> bool:
-    """Show every step. False when somebody stopped the fleet meanwhile; raises what ended it."""
+def _document(fleet: LocalFleet) -> None:
+    """The fleet as it is; nothing where it ended before it could say anything of itself."""
+    if state := fleet.state():
+        known: Up = {"name": fleet.name, **state}  # type: ignore[typeddict-item]
+        output.document(known)
+
+
+def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
+    """Show every step. Raises NotReady with what ended it, also where somebody stopped it meanwhile."""
     told: dict[str, str] = {}
     while True:
         ended = node.poll() is not None
@@ -114,15 +128,15 @@ def _wait_until_ready(fleet: LocalFleet, node: subprocess.Popen[bytes], say: Cal
                 seconds = "" if step["state"] == "running" else f" in {step['elapsed_s']} s"
                 say(f"{step['name']} {'…' if step['state'] == 'running' else step['state'] + seconds}")
         if state.get("phase") == "ready":
-            return True
+            return
         if ended:
             if state.get("phase") == "stopped":
-                return False
+                raise NotReady(f"{fleet.name} was {_STOPPED} before it was ready")
             raise _ended(fleet, node)
         time.sleep(_POLL_S)
 
 
-def _ended(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> HyperpdError:
+def _ended(fleet: LocalFleet, node: subprocess.Popen[bytes]) -> NotReady:
     state = fleet.state()
     lines = fleet.log.read_text(errors="replace").strip().splitlines()
     error = NotReady(state.get("error") or "\n".join(["the node ended", f"last lines of {fleet.log}:", *lines[-12:]]))
@@ -135,7 +149,8 @@ def _show(state: dict[str, Any]) -> None:
     output.line()
     output.line(f"ready: {state['url']}   status and metrics: {state['admin_url']}")
     output.line(f"  curl {state['url']}/v1/completions -H 'Content-Type: application/json' -d '{body}'")
-    output.line(f"  {_hyperpd()} invoke 'Once upon a time' --stream")
+    url = "" if state["url"] == USUAL_URL else f" --url {state['url']}"
+    output.line(f"  {_hyperpd()} invoke 'Once upon a time' --stream{url}")
 
 
 def _hyperpd() -> str:

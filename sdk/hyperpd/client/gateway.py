@@ -65,8 +65,13 @@ class Gateway:
 
     def _unreachable(self, error: httpx.HTTPError, request: Request) -> RequestError:
         reason = str(error) or type(error).__name__
-        message = f"{self.where}: {reason}; is it running? try: {self.next_step(500)}"
-        return RequestError(message, code=UNREACHABLE, request_id=request.id)
+        hint = f"is it running? try: {self.next_step(500)}"
+        match self._http.base_url.host.split("."):
+            case [service, namespace, "svc", *_]:
+                port = self._http.base_url.port or 80
+                forward = f"kubectl --namespace {namespace} port-forward service/{service} {port}"
+                hint = f"only its cluster knows this name; from elsewhere: {forward}, and http://127.0.0.1:{port}"
+        return RequestError(f"{self.where}: {reason}; {hint}", code=UNREACHABLE, request_id=request.id)
 
     def _lost(self, error: httpx.HTTPError, request: Request) -> RequestError:
         reason = str(error) or type(error).__name__

@@ -140,7 +140,9 @@ _CONNECT = (
     Grant("sagemaker:DescribeCluster", "cluster", "which EKS cluster it is"),
     Grant("eks:DescribeCluster", "eks", "its API server and authority"),
 )
-_ASK = Grant("sagemaker:InvokeEndpoint", "endpoint", "one real request, where it is an endpoint that was deployed")
+_ASK = Grant(
+    "sagemaker:InvokeEndpoint", "endpoint", "one real request, where it is an endpoint that was deployed", optional=True
+)
 
 COMMANDS: dict[str, tuple[Grant, ...]] = {
     "cluster plan": (*_READ, *_PREPARE, _TAGS),

@@ -47,6 +47,12 @@ class Place:
             return connect.hyperpod(self.cluster, self.region)
         return connect.kubeconfig(self.context, self.kubeconfig)
 
+    @property
+    def kubectl(self) -> str:
+        """kubectl, as it has to be typed for this place."""
+        given = {"--kubeconfig": self.kubeconfig, "--context": self.context}
+        return shlex.join(["kubectl", *(word for key, value in given.items() if value for word in (key, str(value)))])
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -99,21 +105,14 @@ class Deployment:
         """Its SageMaker endpoint."""
         return ready.way(self.revision).endpoint
 
-    def invoke(self) -> str:
-        """A command that sends a first request."""
-        now = want_of(self.revision)
-        question = shlex.quote(now.question)
+    def invoke(self, place: Place | None = None) -> str:
+        """A command that sends a first request; place: where it was found, default: kubectl's and boto3's own."""
+        place = place or Place()
         if self.endpoint:
-            return (
-                f"aws sagemaker-runtime invoke-endpoint --endpoint-name {self.endpoint} /dev/stdout"
-                f" --content-type application/json --cli-binary-format raw-in-base64-out --body {question}"
-            )
-        service = ready.way(self.revision).service
-        if not service:
-            return ""
-        namespace, name, port = service
-        key = " --key-file FILE" if now.keyed else ""
-        return f"kubectl --namespace {namespace} port-forward service/{name} {port} & hyperpd invoke --chat Hello{key}"
+            region = f" --region {place.region}" if place.region else ""
+            return f"hyperpd invoke --endpoint {self.endpoint}{region} --chat Hello"
+        key = " --key-file FILE" if want_of(self.revision).keyed else ""
+        return ready.way(self.revision).forwarded(f"--chat Hello{key}", place.kubectl) or ""
 
     def history(self) -> list[Revision]:
         """The revisions that are kept, the oldest first."""
@@ -129,11 +128,9 @@ class Deployment:
     def scaled(self, replicas: Mapping[str, int]) -> Wanted:
         """What runs, with other numbers of workers; `gateway` is a role here. Pods that stay are not restarted.
 
-        Raises RecipeError where a number is not to be chosen by hand, and where the newest revision is there in part;
-        CapacityError.
+        Raises RecipeError where a number is not to be chosen by hand, and where the newest revision is there in part,
+        unless it is one with just these numbers, which goes on; CapacityError.
         """
-        if not self.revision.whole:
-            raise RecipeError(f"scale {self.name}", [self._in_part()])
         now = want_of(self.revision)
         by_recipe = counts(now.parsed)
         found = [f"{role}: {why}" for role in replicas if (why := _unscalable(self.revision, now, role))]
@@ -141,6 +138,8 @@ class Deployment:
             raise RecipeError(f"scale {self.name}", found)
         merged = {**self.revision.replicas, **replicas}
         merged = {role: count for role, count in merged.items() if by_recipe.get(role) != count}
+        if not self.revision.whole and (not merged or merged != dict(self.revision.replicas)):
+            raise RecipeError(f"scale {self.name}", [self._in_part()])
         return want_of(self.revision, merged)
 
     def _in_part(self) -> str:

@@ -42,6 +42,14 @@ class Way:
         """Inside the cluster."""
         return "http://{1}.{0}.svc.cluster.local:{2}".format(*self.service) if self.service else None
 
+    def forwarded(self, question: str = "--chat Hello", kubectl: str = "kubectl") -> str | None:
+        """What to type for a request where only kubectl reaches the gateway. question: words for `hyperpd invoke`."""
+        if not self.service:
+            return None
+        namespace, name, port = self.service
+        forward = f"{kubectl} --namespace {namespace} port-forward service/{name} {port}"
+        return f"{forward} & hyperpd invoke --url http://127.0.0.1:{port} {question}"
+
 
 def way(revision: Revision) -> Way:
     """How the objects of a revision are asked."""
@@ -135,12 +143,22 @@ class Wait:
         elif asked.service:
             self._ask_gateway(*asked.service)
         elif asked.endpoint and self.ask_endpoint:
-            content = self.ask_endpoint(asked.endpoint, self.question.encode())
-            if not _answered(content):
-                raise NotReady(f"endpoint {asked.endpoint} answers with no text: {_start(content)}")
-            self.tell(Step(f"endpoint {asked.endpoint} has answered a request"))
+            self._ask_sagemaker(asked.endpoint, self.ask_endpoint)
         else:
             self.tell(Step("no request was made: it has no address that can be asked from here"))
+
+    def _ask_sagemaker(self, endpoint: str, ask: AskEndpoint) -> None:
+        try:
+            content = ask(endpoint, self.question.encode())
+        except CloudError as error:
+            if "AccessDenied" not in error.code:
+                raise
+            said = f"no request was made: endpoint {endpoint} is there, and AWS does not let you ask it: {error}"
+            self.tell(Step(f"{said}; for this action: hyperpd iam invoke --endpoint {endpoint}"))
+            return
+        if not _answered(content):
+            raise NotReady(f"endpoint {endpoint} answers with no text: {_start(content)}")
+        self.tell(Step(f"endpoint {endpoint} has answered a request"))
 
     def _ask_gateway(self, namespace: str, name: str, port: int) -> None:
         began_s = time.monotonic()
@@ -158,13 +176,19 @@ class Wait:
             if status == 401 and self.keyed:
                 self.tell(Step("the gateway asks for an API key: no request was made; try again with --key-file FILE"))
                 return
+            if status == 403 and (why := _no_right(content)):
+                key = " --key-file FILE" if self.keyed else ""
+                way_round = way(self.revision).forwarded(f"--chat Hello{key}")
+                said = f"no request was made: the API server does not let you through to the gateway: {why}"
+                self.tell(Step(f"{said}\nask it by a way of your own, with the same --context: {way_round}"))
+                return
             if status not in _AGAIN:
                 raise NotReady(said)
             if b"trying to reach service" in content and time.monotonic() - began_s >= _ASK_S:
                 raise NotReady(
                     f"all is ready, but the API server does not reach it: {said}\nThe machines' security group has to"
                     f" let the control plane in at port {port}; to ask without it:"
-                    f" kubectl --namespace {namespace} port-forward service/{name} {port}"
+                    f" {way(self.revision).forwarded()}"
                 )
             self._pause(said)
 
@@ -191,6 +215,15 @@ def _answered(content: bytes) -> bool:
         return bool(answer["choices"])
     except (ValueError, KeyError, TypeError):
         return False
+
+
+def _no_right(content: bytes) -> str:
+    """Why the API server refuses to pass a request on; empty where what it would pass it to has answered."""
+    try:
+        answer: Object = json.loads(content)
+        return str(answer["message"]) if answer["kind"] == "Status" else ""
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _start(content: bytes) -> str:

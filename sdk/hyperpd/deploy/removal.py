@@ -16,17 +16,20 @@ from hyperpd.errors import CloudError, NotReady
 
 _POLL_S = 2.0
 # What people keep in a namespace: what would go with it.
-_KEPT = (
+KEPT = (
     "PersistentVolumeClaim",
     "Secret",
     "ConfigMap",
     "Deployment",
     "ReplicaSet",
     "StatefulSet",
+    "DaemonSet",
     "LeaderWorkerSet",
     "InferenceEndpointConfig",
     "ScaledObject",
+    "CronJob",
     "Job",
+    "Workload",  # of Kueue, for a job that waits: it may have no pods yet
     "Pod",
     "Service",
     "ServiceAccount",
@@ -71,12 +74,14 @@ def plan(api: Api, history: Sequence[Revision], *, everything: bool = False) -> 
     ours = {*objects, *records}
     doomed: list[Ref] = []
     for at in list(namespaces):
-        others = _inside(api, at.name, ours)
+        others, unseen = _inside(api, at.name, ours)
         if everything:
             doomed += others
-        elif others:
+        elif others or unseen:
             namespaces.remove(at)
-            stays.append(f"{at}, since others keep there: {', '.join(f'{one.kind} {one.name}' for one in others)}")
+            why = [f"others keep there: {', '.join(f'{one.kind} {one.name}' for one in others)}"] if others else []
+            why += [f"you may not see whether others keep there a {' or '.join(unseen)}"] if unseen else []
+            stays.append(f"{at}, since {', and '.join(why)}")
     # Its own namespace last: the revisions in it say what is left to a run after one that was cut off.
     namespaces.sort(key=lambda at: at.name == last.home)
     if last.home in [at.name for at in namespaces]:
@@ -122,26 +127,31 @@ def _there(api: Api, at: Ref) -> Object | None:
         raise
 
 
-def _inside(api: Api, namespace: str, ours: set[Ref]) -> list[Ref]:
-    """What others made there. What a controller made goes with its owner, which is named."""
-    found = [(ref(one), one["metadata"]) for kind in _KEPT for one in _listed(api, kind, namespace)]
-    return [
+def _inside(api: Api, namespace: str, ours: set[Ref]) -> tuple[list[Ref], list[str]]:
+    """What others made there, and kinds of which the caller may see none. What a controller made goes with its owner,
+    which is named."""
+    listed = {kind: _listed(api, kind, namespace) for kind in KEPT}
+    others = [
         at
-        for at, meta in found
+        for at, meta in ((ref(one), one["metadata"]) for found in listed.values() for one in found or ())
         if at not in ours
         and (at.kind, at.name) not in _OF_CLUSTER
         and not any(
-            owner["kind"] in _KEPT or Ref(owner["kind"], namespace, owner["name"]) in ours
+            owner["kind"] in KEPT or Ref(owner["kind"], namespace, owner["name"]) in ours
             for owner in meta.get("ownerReferences") or ()
         )
         and not any(owner.get("manager") == MANAGER for owner in meta.get("managedFields") or ())
     ]
+    return others, [kind for kind, found in listed.items() if found is None]
 
 
-def _listed(api: Api, kind: str, namespace: str) -> Objects:
+def _listed(api: Api, kind: str, namespace: str) -> Objects | None:
+    """None where the caller may not see them."""
     try:
         return api.list(kind, namespace)
     except CloudError as error:
         if error.code == NOT_SERVED:
             return []
+        if error.code == "Forbidden":
+            return None
         raise

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hyperpd.cli import output
-from hyperpd.cli.cluster.options import again, dry_run_option, file_argument, json_option, remains, wait_options
+from hyperpd.cli.cluster.options import again, dry_run_option, file_argument, json_option, wait_options
 
 
 @click.command()
@@ -34,12 +34,12 @@ def create(file: Path, dry_run: bool, no_preflight: bool, no_wait: bool, timeout
             show.calls(found.calls)
         return
     tell = show.progress(as_json)
-    with remains(f"cut off; run it again and it goes on where it was: hyperpd cluster create {file}"):
+    with output.remains(f"cut off; run it again and it goes on where it was: {output.typed()}"):
         cluster = Cluster.create(spec, tell, check=not no_preflight)
     if no_wait:
         status = None
     else:
-        with remains(f"the cluster goes on without you: {again('watch', spec.name, cluster)}"):
+        with output.remains(f"the cluster goes on without you: {again('watch', spec.name, cluster)}"):
             status = cluster.wait(tell, timeout_s=timeout_min * 60, new=True)
     if as_json:
         output.document({"sent": True, "cluster": show.document(status) if status else {"name": spec.name}})

@@ -6,14 +6,11 @@ import click
 
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
-    again,
     cluster_argument,
-    confirm,
     dry_run_option,
     json_option,
     named,
     region_option,
-    remains,
     timeout_option,
     written,
     yes_option,
@@ -46,8 +43,8 @@ def delete(cluster: str, region: str | None, dry_run: bool, yes: bool, timeout_m
             output.line("stays, since hyperpd did not make it:")
             show.lines(removal.kept)
     if removal and not dry_run:
-        confirm(f"Delete {found.name}?", yes, as_json)
-        with remains(f"run it again and it goes on where it was: {again('delete', cluster, found)}"):
+        output.confirm(f"Delete {found.name}?", yes, as_json)
+        with output.remains(f"run it again and it goes on where it was: {output.typed()}"):
             found.delete(show.progress(as_json), bucket=bucket, timeout_s=timeout_min * 60)
     if as_json:
         output.document({"deleted": bool(removal) and not dry_run, **show.plain(asdict(removal))})

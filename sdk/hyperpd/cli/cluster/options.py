@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hyperpd import api_key
-from hyperpd.cli import output
 
 if TYPE_CHECKING:
     from hyperpd.cluster import Cluster
@@ -75,23 +73,3 @@ def again(verb: str, cluster: str, found: Cluster) -> str:
     from hyperpd.cluster.command import command
 
     return command(verb, cluster, found.names.place.region)
-
-
-@contextmanager
-def remains(*lines: str) -> Iterator[None]:
-    """Ctrl-C says what remains, and how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        for line in lines:
-            output.note(line)
-        raise
-
-
-def confirm(question: str, yes: bool, as_json: bool) -> None:
-    """Ask before what cannot be undone. Raises click.Abort at no."""
-    if yes:
-        return
-    if as_json:
-        raise click.UsageError("--json cannot ask: give --yes, too")
-    click.confirm(question, abort=True)

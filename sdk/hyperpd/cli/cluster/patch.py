@@ -11,11 +11,9 @@ from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
     again,
     cluster_argument,
-    confirm,
     json_option,
     named,
     region_option,
-    remains,
     timeout_option,
     yes_option,
 )
@@ -55,9 +53,9 @@ def patch(
 
     found = named(cluster, region)
     on_slurm = found.status().orchestrator == "slurm"
-    confirm(f"Patch {found.name}, {batch} nodes of a group at once?", yes, as_json)
+    output.confirm(f"Patch {found.name}, {batch} nodes of a group at once?", yes, as_json)
     with (
-        remains(f"what was sent goes on: {again('watch', cluster, found)}"),
+        output.remains(f"what was sent goes on: {again('watch', cluster, found)}"),
         nullcontext() if on_slurm else connect.hyperpod(found.name, aws=found.aws) as api,
     ):
         done = found.patch(

@@ -15,7 +15,6 @@ from hyperpd.cli.cluster.options import (
     json_option,
     named,
     region_option,
-    remains,
     wait_options,
 )
 
@@ -58,7 +57,7 @@ def repair(
         raise click.UsageError("name nodes (hyperpd cluster nodes lists them), or give --unhealthy")
     found, tell = named(cluster, region), show.progress(as_json)
     found.aws.dry = dry_run
-    with remains(f"what was sent goes on: {again('nodes', cluster, found)}"):
+    with output.remains(f"what was sent goes on: {again('nodes', cluster, found)}"):
         done = found.repair(
             nodes,
             cast("Action", action),

@@ -12,7 +12,6 @@ from hyperpd.cli.cluster.options import (
     json_option,
     named,
     region_option,
-    remains,
     wait_options,
 )
 
@@ -51,7 +50,7 @@ def scale(
         return
     status = None
     if changes.request and not no_wait:
-        with remains(f"the cluster goes on without you: {again('watch', found.name, found)}"):
+        with output.remains(f"the cluster goes on without you: {again('watch', found.name, found)}"):
             status = found.wait(tell, expect=wanted, timeout_s=timeout_min * 60)
     if as_json:
         sent = changes.request is not None

@@ -9,11 +9,9 @@ import click
 from hyperpd.cli import output
 from hyperpd.cli.cluster.options import (
     again,
-    confirm,
     dry_run_option,
     file_argument,
     json_option,
-    remains,
     wait_options,
     yes_option,
 )
@@ -51,13 +49,13 @@ def update(file: Path, dry_run: bool, yes: bool, no_wait: bool, timeout_min: flo
         question = f"Change {spec.name} so?"
         if changes.deleted:
             question = f"Delete {', '.join(changes.deleted)} with all on their nodes, and change {spec.name} so?"
-        confirm(question, yes, as_json)
+        output.confirm(question, yes, as_json)
     cluster, tell = Cluster(spec.name, region=spec.region), show.progress(as_json)
-    with remains(f"cut off; run it again and it goes on where it was: hyperpd cluster update {file}"):
+    with output.remains(f"cut off; run it again and it goes on where it was: {output.typed()}"):
         changes = cluster.update(spec, tell)
     status = None
     if changes.request and not no_wait:
-        with remains(f"the cluster goes on without you: {again('watch', spec.name, cluster)}"):
+        with output.remains(f"the cluster goes on without you: {again('watch', spec.name, cluster)}"):
             status = cluster.wait(tell, expect=changes.counts, timeout_s=timeout_min * 60)
     if as_json:
         told = show.plain([change_of(one) for one in changes.changes])

@@ -11,7 +11,6 @@ from hyperpd.cli.cluster.options import (
     json_option,
     named,
     region_option,
-    remains,
     timeout_option,
 )
 
@@ -30,7 +29,7 @@ def watch(cluster: str, region: str | None, timeout_min: float, as_json: bool) -
     from hyperpd.cli.cluster import show
 
     found = named(cluster, region)
-    with remains(f"the cluster goes on without you: {again('watch', cluster, found)}"):
+    with output.remains(f"the cluster goes on without you: {again('watch', cluster, found)}"):
         status = found.wait(show.progress(as_json), timeout_s=timeout_min * 60)
     if as_json:
         output.document(show.document(status))

@@ -45,7 +45,7 @@ class FleetState(TypedDict):
 
 
 class Up(FleetState):
-    """The fleet, once it is ready."""
+    """The fleet, once it is ready, or where it ended before: `phase` says which."""
 
     name: str
 
