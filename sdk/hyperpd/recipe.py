@@ -443,7 +443,8 @@ def load(recipe: str | Path) -> RecipeFile:
         path = _folder() / f"{recipe}.yaml"
     if not path.is_file():
         near = difflib.get_close_matches(str(recipe), shipped(), 1)
-        hint = f"did you mean {near[0]}?" if near else f"shipped recipes: {', '.join(shipped())}"
+        alike = [name for name in shipped() if str(recipe) in name] or shipped()
+        hint = f"did you mean {near[0]}?" if near else f"shipped recipes: {', '.join(alike)}"
         raise RecipeError(str(recipe), [f"no such file and no shipped recipe of this name; {hint}"])
     content = path.read_bytes()
     return RecipeFile(parse(read(content, str(path)), str(path)), path.resolve(), hashlib.sha256(content).hexdigest())
