@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from hyperpd.errors import Rejected, RequestError
 from hyperpd.recipe import RecipeFile
-from hyperpd_runtime.gateway import apis, guard, sagemaker, telemetry
+from hyperpd_runtime.gateway import apis, guard, openapi, sagemaker, telemetry
 from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.flow import Flow
 from hyperpd_runtime.gateway.guard import Refused
@@ -142,6 +142,11 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | 
             "keys": keys.status() if keys else None,
             **pool.status(),
         }
+
+    @app.get("/openapi.json")
+    async def document() -> dict[str, Any]:
+        """Of the API port, not of this one."""
+        return openapi.document(file)
 
     @app.post("/drain", status_code=202)
     async def drain_gateway() -> dict[str, str]:

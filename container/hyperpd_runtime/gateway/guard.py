@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from hyperpd.errors import Rejected
 from hyperpd_runtime.gateway.apis import Api
+from hyperpd_runtime.gateway.fields import wrong_type
 from hyperpd_runtime.gateway.shapes import Ask
 
 How = Literal["disaggregated", "split", "decode_only", "refused"]
@@ -130,8 +131,7 @@ def admit(
     Raises Refused naming every field that may not enter.
     """
     wrong = wrong_fields(body, api.fields)
-    if not isinstance(body.get("stream"), bool | None):
-        wrong.append(f"stream: must be true or false (found {body['stream']!r})")
+    wrong += filter(None, (wrong_type(key, body[key]) for key in body if key in api.fields))
     if body.get(api.prompt) in (None, "", []):
         wrong.append(f"{api.prompt}: missing or empty")
     if wrong:
