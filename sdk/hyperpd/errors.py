@@ -12,7 +12,8 @@
         ├── Overloaded         429 / 503, with Retry-After
         ├── PrefillFailed      502
         ├── HandoffFailed      502
-        └── DecodeFailed       502
+        ├── DecodeFailed       502
+        └── TimedOut           504
 
 A message says what happened (with the value), where, and what to try. Those that
 end a command or a request are caught in three places only: the command line's `main`, the node's
@@ -79,6 +80,7 @@ class RequestError(HyperpdError):
     status: the HTTP status to answer with (or that was received).
     kind:   OpenAI's error `type`.
     code:   a short, stable word a program can compare.
+    param:  the field that is wrong, where it is one.
     """
 
     exit_code = 5
@@ -92,12 +94,14 @@ class RequestError(HyperpdError):
         *,
         status: int | None = None,
         code: str | None = None,
+        param: str | None = None,
         request_id: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status or type(self).status
         self.code = code or type(self).code
+        self.param = param
         self.request_id = request_id
         self.retry_after_s = retry_after_s
 
@@ -108,7 +112,7 @@ class RequestError(HyperpdError):
                 "message": str(self),
                 "type": self.kind,
                 "code": self.code,
-                "param": None,
+                "param": self.param,
                 "request_id": self.request_id,
             }
         }
@@ -156,3 +160,10 @@ class DecodeFailed(RequestError):
 
     status = 502
     code = "decode_failed"
+
+
+class TimedOut(RequestError):
+    """It took longer than the recipe allows (504). Asked again it would, too: clients are told not to."""
+
+    status = 504
+    code = "timed_out"

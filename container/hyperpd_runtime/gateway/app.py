@@ -28,7 +28,7 @@ from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.relay import Answer
 from hyperpd_runtime.gateway.telemetry import Record
 
-_UNREAD = (401, 413, 429)  # the rest of the body is not read: that ends the connection
+_UNREAD = (401, 413, 415, 429)  # the rest of the body is not read: that ends the connection
 _CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
 _CLIENT_ID_LENGTH = 128
 _EXPLAIN, _DECISION, _OPERATORS_ONLY = "x-hyperpd-explain", "x-hyperpd-decision", "operators_only"
@@ -47,7 +47,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
         try:
             key = door.enter(request.headers, record)
             explained = _explained(request.headers, key)
-            body = guard.read(await door.body(request))
+            body = guard.read(await door.body(request), gateway.limits.json_depth)
             answer = await _unless_client_leaves(request, ask(body, record))
         except RequestError as error:
             if isinstance(error, Refused):
@@ -73,7 +73,8 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
 
         async def ask(body: dict[str, Any], record: Record) -> Answer:
             chosen = api or apis.by_shape(body)
-            admitted = guard.admit(body, chosen, names, gateway.threshold_tokens, adapter, model.max_len_tokens)
+            bounds = (gateway.threshold_tokens, adapter, model.max_len_tokens, gateway.limits)
+            admitted = guard.admit(body, chosen, names, *bounds)
             record.decide(admitted.shape.how, admitted.shape.why)
             return await flow.run(admitted, record)
 
@@ -194,6 +195,8 @@ def _errors(app: FastAPI) -> None:
             headers[_DECISION] = record.explanation()
         if error.retry_after_s:
             headers["retry-after"] = str(error.retry_after_s)
+        if error.status == 504:  # OpenAI's and Anthropic's clients would ask again, for as long
+            headers["x-should-retry"] = "false"
         if error.status == 401:
             headers["www-authenticate"] = "Bearer"
         if error.status in _UNREAD:
