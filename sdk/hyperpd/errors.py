@@ -81,12 +81,14 @@ class RequestError(HyperpdError):
     kind:   OpenAI's error `type`.
     code:   a short, stable word a program can compare.
     param:  the field that is wrong, where it is one.
+    advice: what to try, where the message does not say it.
     """
 
     exit_code = 5
     status = 500
     kind = "server_error"
     code = "internal_error"
+    advice = ""
 
     def __init__(
         self,
@@ -109,7 +111,7 @@ class RequestError(HyperpdError):
         """The error as OpenAI's error object, as it goes over the wire."""
         return {
             "error": {
-                "message": str(self),
+                "message": f"{self}; {self.advice}" if self.advice else str(self),
                 "type": self.kind,
                 "code": self.code,
                 "param": self.param,
@@ -146,6 +148,7 @@ class PrefillFailed(RequestError):
 
     status = 502
     code = "prefill_failed"
+    advice = "try again"
 
 
 class HandoffFailed(RequestError):
@@ -153,6 +156,7 @@ class HandoffFailed(RequestError):
 
     status = 502
     code = "handoff_failed"
+    advice = "try again"
 
 
 class DecodeFailed(RequestError):
@@ -160,6 +164,7 @@ class DecodeFailed(RequestError):
 
     status = 502
     code = "decode_failed"
+    advice = "try again"
 
 
 class TimedOut(RequestError):

@@ -213,7 +213,9 @@ class Limits(Block):
     choices: int = Field(128, ge=1, le=1024, description="Answers of one request: its prompts times n")
     first_token_s: float = Field(600, gt=0, description="A stream's first event; above it: 504")
     idle_s: float = Field(300, gt=0, description="Silence of decode within a stream; above it the stream ends")
-    total_s: float = Field(3600, gt=0, description="From a request's body to its last byte; above it: 504, or the end")
+    total_s: float = Field(
+        3600, gt=0, description="From a request's arrival to its last byte; above it: 504, or the end"
+    )
     body_s: float = Field(60, gt=0, description="How long a body may take to arrive; above it: 408")
     stalled_s: float = Field(60, gt=0, description="How long a client may leave a stream unread before it is cut")
 

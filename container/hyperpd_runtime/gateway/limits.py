@@ -51,7 +51,8 @@ class Door:
             )
         if key and key.concurrent_requests and self._running[name] >= key.concurrent_requests:
             raise Overloaded(
-                f"key {name}: {key.concurrent_requests} of its requests run here, as many as it may; wait for one to end",
+                f"key {name}: {key.concurrent_requests} of its requests run here, as many as it may;"
+                " wait for one to end",
                 code="key_overloaded",
                 retry_after_s=_RETRY_AFTER_S,
             )
