@@ -9,7 +9,7 @@ import pytest
 
 from hyperpd.recipe import Limits
 from hyperpd.sse import Decoder
-from hyperpd_runtime.gateway import deadlines
+from hyperpd_runtime.gateway import deadlines, legs
 from hyperpd_runtime.gateway.telemetry import Record
 from tests.container.stack import Stack, counted, running, tiny, until
 
@@ -21,6 +21,12 @@ APIS: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "hello"},
     "/v1/messages": {"messages": HELLO, "max_tokens": 4},
 }
+
+
+@pytest.fixture(autouse=True)
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Legs that have just been sent are closed at once."""
+    monkeypatch.setattr(legs, "_GRACE_S", 0.05)
 
 
 def limited(**limits: float) -> Any:
