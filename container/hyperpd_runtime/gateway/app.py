@@ -10,28 +10,28 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from hyperpd.errors import Rejected, RequestError
 from hyperpd.recipe import RecipeFile
-from hyperpd_runtime.gateway import apis, guard, sagemaker, telemetry
+from hyperpd_runtime.gateway import apis, guard, sagemaker, steering, telemetry
 from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.flow import Flow
 from hyperpd_runtime.gateway.guard import Refused
-from hyperpd_runtime.gateway.keys import Key, Keys
+from hyperpd_runtime.gateway.keys import Keys
 from hyperpd_runtime.gateway.limits import Door
-from hyperpd_runtime.gateway.passed import ADAPTERS, NO_ADAPTERS, PASSED
+from hyperpd_runtime.gateway.passed import ADAPTERS, CACHED, NO_ADAPTERS, PASSED
 from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.relay import Answer
+from hyperpd_runtime.gateway.steering import Caller
 from hyperpd_runtime.gateway.telemetry import Record
 
-_UNREAD = (401, 413, 429)  # the rest of the body is not read: that ends the connection
 _CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
 _CLIENT_ID_LENGTH = 128
-_EXPLAIN, _DECISION, _OPERATORS_ONLY = "x-hyperpd-explain", "x-hyperpd-decision", "operators_only"
+_DECISION = "x-hyperpd-decision"
+_Ask = Callable[[dict[str, Any], Record, Caller], Awaitable[Answer]]
 
 
 def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> FastAPI:
@@ -41,14 +41,19 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     names = (model.name, *(adapter.name for adapter in model.adapters))
     door = Door(gateway.limits, pool, keys)
 
-    async def answered(request: Request, ask: Callable[[dict[str, Any], Record], Awaitable[Answer]]) -> Response:
+    async def answered(request: Request, ask: _Ask) -> Response:
         record = Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:_CLIENT_ID_LENGTH])
         request.state.record = record
         try:
             key = door.enter(request.headers, record)
-            explained = _explained(request.headers, key)
-            body = guard.read(await door.body(request))
-            answer = await _unless_client_leaves(request, ask(body, record))
+            caller = steering.caller(request.headers, request.url.path, key, gateway)
+            request.state.explain = caller.explain
+            raw = await door.body(request)
+            request.state.body_read = True
+            body = guard.read(raw)
+            if caller.strips:
+                guard.strip(body, caller.allow)
+            answer = await _unless_client_leaves(request, ask(body, record, caller))
         except RequestError as error:
             if isinstance(error, Refused):
                 record.decide("refused", error.why)
@@ -61,7 +66,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
             record.end("client_left")
             return Response(status_code=_CLIENT_LEFT)
         headers = _headers(record)
-        if explained:
+        if caller.explain:
             headers[_DECISION] = record.explanation()
         if answer.events is None:
             record.end("ok" if answer.status == 200 else f"engine_{answer.status}")
@@ -71,9 +76,11 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     async def infer(request: Request, api: Api | None, adapter: str = "") -> Response:
         request.state.api = api
 
-        async def ask(body: dict[str, Any], record: Record) -> Answer:
+        async def ask(body: dict[str, Any], record: Record, caller: Caller) -> Answer:
             chosen = api or apis.by_shape(body)
-            admitted = guard.admit(body, chosen, names, gateway.threshold_tokens, adapter, model.max_len_tokens)
+            threshold = 0 if caller.mode == "pd" else gateway.threshold_tokens
+            admitted = guard.admit(body, chosen, names, threshold, adapter, model.max_len_tokens, caller.allow)
+            admitted = caller.steer(admitted, disaggregated=pool.disaggregated)
             record.decide(admitted.shape.how, admitted.shape.why)
             return await flow.run(admitted, record)
 
@@ -82,13 +89,17 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     for each in apis.APIS:
         app.post(each.path)(_bound(infer, each))
 
-    @app.post("/invocations")
+    @app.post(sagemaker.PATH)
     async def invocations(request: Request) -> Response:
         return await infer(request, sagemaker.route(request.headers), sagemaker.adapter(request.headers))
 
     async def pass_on(request: Request, path: str) -> Response:
-        async def ask(body: dict[str, Any], record: Record) -> Answer:
+        async def ask(body: dict[str, Any], record: Record, caller: Caller) -> Answer:
             guard.check(body, PASSED[path], names)
+            if caller.mode == "pd":
+                raise Refused(f"{steering.MODE}: {path} has no prefill", "forced", code="mode_impossible")
+            if caller.cache_salt and path in CACHED:
+                body["cache_salt"] = caller.cache_salt
             record.decide("passed", path)
             return await flow.pass_on(path, body, record)
 
@@ -159,15 +170,6 @@ def _bound(handle: Callable[..., Awaitable[Response]], what: Any) -> Callable[[R
     return handler
 
 
-def _explained(headers: Headers, key: Key | None) -> bool:
-    """Whether the answer says how it came about. With keys, only an operator may ask; it names no worker."""
-    if headers.get(_EXPLAIN) != "1":
-        return False
-    if key and key.scope != "operator":
-        raise Rejected(f"{_EXPLAIN}: needs a key of scope operator", status=403, code=_OPERATORS_ONLY)
-    return True
-
-
 def _headers(record: Record) -> dict[str, str]:
     """The client's own id where it sent one, and ours, which is in the logs."""
     theirs = record.client_id if record.client_id != "-" else record.request_id
@@ -185,13 +187,13 @@ def _errors(app: FastAPI) -> None:
     async def request_error(request: Request, error: RequestError) -> Response:
         record: Record | None = getattr(request.state, "record", None)
         headers = _headers(record) if record else {}
-        if record and request.headers.get(_EXPLAIN) == "1" and error.code != _OPERATORS_ONLY:
+        if record and getattr(request.state, "explain", False):
             headers[_DECISION] = record.explanation()
         if error.retry_after_s:
             headers["retry-after"] = str(error.retry_after_s)
         if error.status == 401:
             headers["www-authenticate"] = "Bearer"
-        if error.status in _UNREAD:
+        if not getattr(request.state, "body_read", False):  # nor will it be: that ends the connection
             headers["connection"] = "close"
         return JSONResponse(apis.error_body(_api(request), error), error.status, headers)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hyperpd.errors import Rejected
-from hyperpd_runtime.gateway.apis import Api
+from hyperpd_runtime.gateway import telemetry
+from hyperpd_runtime.gateway.apis import CHAT, COMPLETIONS, RESPONSES, Api
 from hyperpd_runtime.gateway.shapes import Ask
 
 How = Literal["disaggregated", "split", "decode_only", "refused"]
@@ -26,6 +27,8 @@ FORBIDDEN = {
     "vllm_xargs": "it reaches the connector",
     "cache_salt": "cache keys are the gateway's",
 }
+# What an operator may allow a key to send all the same, and the APIs that know it.
+ALLOWABLE = {"priority": (COMPLETIONS, CHAT, RESPONSES), "prompt_embeds": (COMPLETIONS,)}
 MOST_PARTS = 128  # of a split request; each is a request to both roles
 
 
@@ -45,6 +48,8 @@ TABLE = (
           "store, background, previous_response_id: answers are not kept here; send the whole input"),
     Shape("refused", "best_of", lambda ask: ask.body.get("best_of") not in (None, 1, ask.body.get("n")),
           "best_of: the engine has no such choice; ask for n answers and choose"),
+    Shape("decode_only", "prompt_embeds", lambda ask: ask.body.get("prompt_embeds"),
+          "no handoff of a prompt of embeddings has been tested"),
     Shape("decode_only", "beam_search", lambda ask: ask.body.get("use_beam_search"),
           "beams share one ticket: the first to end frees what the others still read"),
     Shape("decode_only", "prompt_logprobs", Ask.prompt_logprobs,
@@ -122,17 +127,19 @@ def admit(
     threshold_tokens: int = 0,
     model: str = "",
     length_tokens: float = math.inf,
+    allow: frozenset[str] = frozenset(),
 ) -> Admitted:
     """Decide how a client's body is served.
 
     models: what is served, the model itself before its adapters. model: overrules the body's.
-    threshold_tokens, length_tokens: see Ask.
+    threshold_tokens, length_tokens: see Ask. allow: see `Key`.
     Raises Refused naming every field that may not enter.
     """
-    wrong = wrong_fields(body, api.fields)
+    fields = api.fields | {field for field in allow if api in ALLOWABLE[field]}
+    wrong = wrong_fields(body, fields)
     if not isinstance(body.get("stream"), bool | None):
         wrong.append(f"stream: must be true or false (found {body['stream']!r})")
-    if body.get(api.prompt) in (None, "", []):
+    if body.get(api.prompt) in (None, "", []) and not ("prompt_embeds" in fields and body.get("prompt_embeds")):
         wrong.append(f"{api.prompt}: missing or empty")
     if wrong:
         raise Refused("; ".join(wrong), next((key for key in body if key in FORBIDDEN), "invalid_field"))
@@ -151,9 +158,16 @@ def check(body: dict[str, Any], allowed: frozenset[str], models: Sequence[str]) 
     check_model(body, models)
 
 
+def strip(body: dict[str, Any], allow: frozenset[str]) -> None:
+    """Drop what may not enter by name, as gateway.steering: strip has it: counted, not refused."""
+    for key in FORBIDDEN.keys() & body.keys() - allow:
+        del body[key]
+        telemetry.STRIPPED.labels("field", key).inc()
+
+
 def wrong_fields(body: dict[str, Any], allowed: frozenset[str]) -> list[str]:
     """What is wrong with the names of a body's fields."""
-    wrong = [f"{key}: not accepted, {FORBIDDEN[key]}" for key in body if key in FORBIDDEN]
+    wrong = [f"{key}: not accepted, {FORBIDDEN[key]}" for key in body if key in FORBIDDEN and key not in allowed]
     return wrong + [_unknown(key, allowed) for key in body if key not in allowed and key not in FORBIDDEN]
 
 
