@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -136,14 +137,37 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
 
 
 def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | None = None) -> FastAPI:
-    """What operators see: status, metrics, and drain, which begins an orderly end of this process."""
+    """What operators see: status, metrics, and drain, which begins an orderly end of this process.
+
+    From this machine all of it is open. From elsewhere it needs a key of scope operator; where there are no keys,
+    status and metrics are open to whom the network lets in, and drain to nobody. /health says that this process
+    answers, to platforms that probe it.
+    """
     app = FastAPI(title="hyperpd admin", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get("/metrics")
+    def check(request: Request) -> None:
+        if _from_this_machine(request):
+            return
+        if keys and keys.find(request.headers).scope != "operator":
+            what = f"{request.url.path}: needs a key of scope operator"
+            raise Rejected(what, status=403, code=steering.OPERATORS_ONLY)
+        if not keys and request.method != "GET":
+            what = (
+                f"{request.url.path}: only from the gateway's own machine, where gateway.auth is none; set it to keys"
+            )
+            raise Rejected(f"{what}, and an operator's key will do", status=403, code=steering.OPERATORS_ONLY)
+
+    operators = [Depends(check)]
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics", dependencies=operators)
     async def metrics() -> Response:
         return Response(generate_latest(telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/status")
+    @app.get("/status", dependencies=operators)
     async def status() -> dict[str, Any]:
         return {
             "recipe": file.recipe.name,
@@ -154,13 +178,21 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | 
             **pool.status(),
         }
 
-    @app.post("/drain", status_code=202)
+    @app.post("/drain", status_code=202, dependencies=operators)
     async def drain_gateway() -> dict[str, str]:
         drain()
         return {"state": "draining"}
 
     _errors(app)
     return app
+
+
+def _from_this_machine(request: Request) -> bool:
+    """By the socket, never by a header: its other end is at a loopback address, or at the one it came in by."""
+    if not request.client:
+        return False
+    own = request.scope["server"][0] if request.scope.get("server") else None
+    return request.client.host == own or ipaddress.ip_address(request.client.host).is_loopback
 
 
 def _bound(handle: Callable[..., Awaitable[Response]], what: Any) -> Callable[[Request], Awaitable[Response]]:
