@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 
 from hyperpd_runtime.gateway import app, keys
 from hyperpd_runtime.gateway.keys import Keys
@@ -98,6 +99,21 @@ async def test_without_keys_nobody_elsewhere_drains() -> None:
         refused = await http.post("/drain", headers={"authorization": f"Bearer {OPERATOR}"})
         assert "only from the gateway's own machine, where gateway.auth is none" in refused.text
     assert admin.drained == 0
+
+
+async def test_every_other_route_is_closed(held: Keys) -> None:
+    """Also one that is yet to come."""
+    admin = Admin(held)
+
+    @admin.app.get("/new")
+    async def new() -> None: ...
+
+    routes = {route.path: route for route in admin.app.routes if isinstance(route, APIRoute)}
+    assert routes.keys() == {path for _, path in ROUTES} | {"/health", "/new"}
+    async with admin.seen_from(ELSEWHERE) as http:
+        for path, route in routes.items():
+            statuses = {(await http.request(method, path)).status_code for method in route.methods}
+            assert statuses == {200 if path == "/health" else 401}
 
 
 async def test_probes_of_a_platform_need_no_key(held: Keys) -> None:

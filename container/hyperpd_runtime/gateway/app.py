@@ -32,6 +32,7 @@ from hyperpd_runtime.gateway.telemetry import Record
 _CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
 _CLIENT_ID_LENGTH = 128
 _DECISION = "x-hyperpd-decision"
+_ALIVE = "/health"  # of the admin port: the one path there that is open to everybody
 _Ask = Callable[[dict[str, Any], Record, Caller], Awaitable[Answer]]
 
 
@@ -143,10 +144,9 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | 
     status and metrics are open to whom the network lets in, and drain to nobody. /health says that this process
     answers, to platforms that probe it.
     """
-    app = FastAPI(title="hyperpd admin", docs_url=None, redoc_url=None, openapi_url=None)
 
     def check(request: Request) -> None:
-        if _from_this_machine(request):
+        if request.url.path == _ALIVE or _from_this_machine(request):
             return
         if keys and keys.find(request.headers).scope != "operator":
             what = f"{request.url.path}: needs a key of scope operator"
@@ -157,17 +157,17 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | 
             )
             raise Rejected(f"{what}, and an operator's key will do", status=403, code=steering.OPERATORS_ONLY)
 
-    operators = [Depends(check)]
+    app = FastAPI(title="hyperpd admin", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(check)])
 
-    @app.get("/health")
+    @app.get(_ALIVE)
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/metrics", dependencies=operators)
+    @app.get("/metrics")
     async def metrics() -> Response:
         return Response(generate_latest(telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/status", dependencies=operators)
+    @app.get("/status")
     async def status() -> dict[str, Any]:
         return {
             "recipe": file.recipe.name,
@@ -178,7 +178,7 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | 
             **pool.status(),
         }
 
-    @app.post("/drain", status_code=202, dependencies=operators)
+    @app.post("/drain", status_code=202)
     async def drain_gateway() -> dict[str, str]:
         drain()
         return {"state": "draining"}
