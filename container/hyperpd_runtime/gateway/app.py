@@ -53,8 +53,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
             raw = await door.body(request)
             request.state.body_read = True
             body = guard.read(raw)
-            if caller.strips:
-                guard.strip(body, caller.allow)
+            caller.strip(body)
             answer = await _unless_client_leaves(request, ask(body, record, caller))
         except RequestError as error:
             if isinstance(error, Refused):
@@ -81,7 +80,8 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
         async def ask(body: dict[str, Any], record: Record, caller: Caller) -> Answer:
             chosen = api or apis.by_shape(body)
             threshold = 0 if caller.mode == "pd" else gateway.threshold_tokens
-            admitted = guard.admit(body, chosen, names, threshold, adapter, model.max_len_tokens, caller.allow)
+            may_send = caller.may_send(chosen)
+            admitted = guard.admit(body, chosen, names, threshold, adapter, model.max_len_tokens, may_send)
             admitted = caller.steer(admitted, disaggregated=pool.disaggregated)
             record.decide(admitted.shape.how, admitted.shape.why)
             return await flow.run(admitted, record)

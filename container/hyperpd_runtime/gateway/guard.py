@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hyperpd.errors import Rejected
-from hyperpd_runtime.gateway import telemetry
-from hyperpd_runtime.gateway.apis import CHAT, COMPLETIONS, RESPONSES, Api
+from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.shapes import Ask
 
 How = Literal["disaggregated", "split", "decode_only", "refused"]
@@ -27,8 +26,6 @@ FORBIDDEN = {
     "vllm_xargs": "it reaches the connector",
     "cache_salt": "cache keys are the gateway's",
 }
-# What an operator may allow a key to send all the same, and the APIs that know it.
-ALLOWABLE = {"priority": (COMPLETIONS, CHAT, RESPONSES), "prompt_embeds": (COMPLETIONS,)}
 MOST_PARTS = 128  # of a split request; each is a request to both roles
 
 
@@ -132,14 +129,13 @@ def admit(
     """Decide how a client's body is served.
 
     models: what is served, the model itself before its adapters. model: overrules the body's.
-    threshold_tokens, length_tokens: see Ask. allow: see `Key`.
+    threshold_tokens, length_tokens: see Ask. allow: forbidden fields that may enter all the same.
     Raises Refused naming every field that may not enter.
     """
-    fields = api.fields | {field for field in allow if api in ALLOWABLE[field]}
-    wrong = wrong_fields(body, fields)
+    wrong = wrong_fields(body, api.fields | allow)
     if not isinstance(body.get("stream"), bool | None):
         wrong.append(f"stream: must be true or false (found {body['stream']!r})")
-    if body.get(api.prompt) in (None, "", []) and not ("prompt_embeds" in fields and body.get("prompt_embeds")):
+    if body.get(api.prompt) in (None, "", []) and not ("prompt_embeds" in allow and body.get("prompt_embeds")):
         wrong.append(f"{api.prompt}: missing or empty")
     if wrong:
         raise Refused("; ".join(wrong), next((key for key in body if key in FORBIDDEN), "invalid_field"))
@@ -156,13 +152,6 @@ def check(body: dict[str, Any], allowed: frozenset[str], models: Sequence[str]) 
     if wrong:
         raise Refused("; ".join(wrong), next((key for key in body if key in FORBIDDEN), "invalid_field"))
     check_model(body, models)
-
-
-def strip(body: dict[str, Any], allow: frozenset[str]) -> None:
-    """Drop what may not enter by name, as gateway.steering: strip has it: counted, not refused."""
-    for key in FORBIDDEN.keys() & body.keys() - allow:
-        del body[key]
-        telemetry.STRIPPED.labels("field", key).inc()
 
 
 def wrong_fields(body: dict[str, Any], allowed: frozenset[str]) -> list[str]:

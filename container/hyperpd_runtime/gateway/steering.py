@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from starlette.datastructures import Headers
 
 from hyperpd.errors import Rejected
 from hyperpd.recipe import GatewaySpec
 from hyperpd_runtime.gateway import sagemaker, telemetry
-from hyperpd_runtime.gateway.guard import Admitted, Refused, Shape
+from hyperpd_runtime.gateway.apis import CHAT, COMPLETIONS, RESPONSES, Api
+from hyperpd_runtime.gateway.guard import FORBIDDEN, Admitted, Refused, Shape
 from hyperpd_runtime.gateway.keys import Key
 
 Mode = Literal["pd", "aggregated"]
@@ -52,18 +53,33 @@ STEERING = {
     "x-amzn-sagemaker-target-model": "a model; ask for it in the body",
 }
 _OF_SAGEMAKER = "x-amzn-sagemaker-"
+# Forbidden fields that a key may be allowed, and the APIs whose engine reads them.
+_ALLOWABLE = {"priority": (COMPLETIONS, CHAT, RESPONSES), "prompt_embeds": (COMPLETIONS,)}
 _FORCED = Shape("decode_only", "forced", lambda _: False, f"an operator asked for it by {MODE}")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as far as it changes how a request is served. strips: forbidden fields of the body are dropped."""
+    """Who asks, as far as it changes how a request is served.
+
+    allow: forbidden fields that may be sent all the same. strips: all others are dropped, and not refused.
+    """
 
     explain: bool = False
     mode: Mode | None = None
     allow: frozenset[str] = frozenset()
     cache_salt: str = ""
     strips: bool = False
+
+    def may_send(self, api: Api) -> frozenset[str]:
+        """Forbidden fields that a body for `api` may have."""
+        return frozenset(field for field in self.allow if api in _ALLOWABLE[field])
+
+    def strip(self, body: dict[str, Any]) -> None:
+        """Drop forbidden fields, where that is the recipe's wish: counted, not refused."""
+        for field in FORBIDDEN.keys() & body.keys() - self.allow if self.strips else ():
+            del body[field]
+            telemetry.STRIPPED.labels("field", field).inc()
 
     def steer(self, request: Admitted, *, disaggregated: bool) -> Admitted:
         """The request as this caller's key has it. Raises Refused where it cannot be served in the mode asked for."""
