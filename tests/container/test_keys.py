@@ -142,6 +142,7 @@ async def test_who_may_not_is_told_before_the_body_is_read(stack: Stack, headers
         f"POST /v1/completions HTTP/1.1\r\nhost: x\r\n{lines}content-length: 1000\r\n\r\n{{".encode()
     )
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"\r\nconnection: close\r\n" in answer
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages", "/invocations", "/tokenize", "/adapters"])
