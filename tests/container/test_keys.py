@@ -161,6 +161,27 @@ async def test_not_a_byte_of_a_strangers_body_is_read(held: Keys, path: str) -> 
     assert said[0]["status"] == 401
 
 
+async def test_a_fleets_state_is_for_operators(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
+    """Also what an error or a probe would say of it: names and addresses of workers."""
+    stack.decode.fault = "500"
+    said = {key: await stack.ask(bearer(key)) for key in (ALICE, BOB)}
+    assert [answer.status_code for answer in said.values()] == [502, 502]
+    for member in stack.pool.members:
+        member.healthy, member.why = False, f"no answer at {member.url}"
+    lost = {key: await stack.ask(bearer(key)) for key in (ALICE, BOB)}
+    assert [answer.status_code for answer in lost.values()] == [503, 503]
+    assert lost[ALICE].headers["retry-after"] == lost[BOB].headers["retry-after"]
+    for answers in (said, lost):
+        theirs, operators = (answers[key].json()["error"] for key in (ALICE, BOB))
+        assert theirs["code"] == operators["code"]
+        assert "decode-0" in operators["message"]
+        assert not any(word in answers[ALICE].text for word in ("decode-0", "127.0.0.1", "prefill"))
+        assert f"event=withheld request_id={theirs['request_id']} code={theirs['code']} " in caplog.text
+    for path in ("/ping", "/health"):
+        probed = await stack.http.get(path)
+        assert (probed.status_code, probed.json()) == (503, {"status": "unavailable"})
+
+
 async def test_a_key_has_a_limit_of_its_own(stack: Stack) -> None:
     stack.decode.fault = "hang"
     asking = asyncio.create_task(stack.ask(bearer(ALICE)))

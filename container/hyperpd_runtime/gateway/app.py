@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from hyperpd.errors import Rejected, RequestError
+from hyperpd.errors import DecodeFailed, HandoffFailed, NoWorkerAvailable, PrefillFailed, Rejected, RequestError
 from hyperpd.recipe import RecipeFile
 from hyperpd_runtime.gateway import apis, guard, sagemaker, steering, telemetry
 from hyperpd_runtime.gateway.apis import Api
@@ -33,6 +33,7 @@ _CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
 _CLIENT_ID_LENGTH = 128
 _DECISION = "x-hyperpd-decision"
 _ALIVE = "/health"  # of the admin port: the one path there that is open to everybody
+_OF_THE_FLEET = (NoWorkerAvailable, PrefillFailed, HandoffFailed, DecodeFailed)  # their words name workers
 _Ask = Callable[[dict[str, Any], Record, Caller], Awaitable[Answer]]
 
 
@@ -46,6 +47,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     async def answered(request: Request, ask: _Ask) -> Response:
         record = Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:_CLIENT_ID_LENGTH])
         request.state.record = record
+        caller = Caller()
         try:
             key = door.enter(request.headers, record)
             caller = steering.caller(request.headers, request.url.path, key, gateway)
@@ -60,6 +62,8 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
                 record.decide("refused", error.why)
             error.request_id = record.request_id
             record.end(error.code)
+            if isinstance(error, _OF_THE_FLEET) and not caller.operator:
+                raise _withheld(error) from error
             raise
         except ClientDisconnect:
             answer = None
@@ -131,6 +135,8 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> Response:
         why = pool.unavailable()
+        if why and keys:  # it names workers; who has an operator's key reads it in the status
+            return JSONResponse({"status": "unavailable"}, 503)
         return JSONResponse({"status": "unavailable", "reason": why}, 503) if why else JSONResponse({"status": "ok"})
 
     _errors(app)
@@ -200,6 +206,15 @@ def _bound(handle: Callable[..., Awaitable[Response]], what: Any) -> Callable[[R
         return await handle(request, what)
 
     return handler
+
+
+def _withheld(error: RequestError) -> RequestError:
+    """What is said of `error` to somebody who may not see the fleet; the log has the rest."""
+    telemetry.log.warning("event=withheld request_id=%s code=%s detail=%r", error.request_id, error.code, str(error))
+    what = "no worker could answer this; try again, or give your operator the request id"
+    said = RequestError(what, status=error.status, code=error.code, retry_after_s=error.retry_after_s)
+    said.request_id = error.request_id
+    return said
 
 
 def _headers(record: Record) -> dict[str, str]:

@@ -62,9 +62,11 @@ _FORCED = Shape("decode_only", "forced", lambda _: False, f"an operator asked fo
 class Caller:
     """Who asks, as far as it changes how a request is served.
 
-    allow: forbidden fields that may be sent all the same. strips: all others are dropped, and not refused.
+    operator: may see the fleet. allow: forbidden fields that may be sent all the same. strips: all others are
+    dropped, and not refused.
     """
 
+    operator: bool = True
     explain: bool = False
     mode: Mode | None = None
     allow: frozenset[str] = frozenset()
@@ -108,7 +110,8 @@ def caller(headers: Headers, path: str, key: Key | None, gateway: GatewaySpec) -
     for name, _ in found:
         telemetry.STRIPPED.labels("header", _entry(name) or _OURS).inc()
     explain, mode = headers.get(EXPLAIN) == "1", headers.get(MODE)
-    if key and key.scope != "operator" and (explain or mode):
+    operator = not key or key.scope == "operator"
+    if not operator and (explain or mode):
         if not strips:
             asked = EXPLAIN if explain else MODE
             raise Rejected(f"{asked}: needs a key of scope operator", status=403, code=OPERATORS_ONLY)
@@ -117,7 +120,7 @@ def caller(headers: Headers, path: str, key: Key | None, gateway: GatewaySpec) -
     if mode not in (None, "pd", "aggregated"):
         raise Refused(f"{MODE}: must be pd or aggregated", "invalid_mode", code="invalid_mode")
     salt = key.cache_salt if key and gateway.isolate_prefix_cache else ""
-    return Caller(explain, cast(Mode | None, mode), key.allow if key else frozenset(), salt, strips)
+    return Caller(operator, explain, cast(Mode | None, mode), key.allow if key else frozenset(), salt, strips)
 
 
 def _steering(headers: Headers, path: str) -> Iterator[tuple[str, str]]:
