@@ -13,7 +13,10 @@ import pytest
 
 from hyperpd.errors import RecipeError
 from hyperpd_runtime.gateway import flow, keys
+from hyperpd_runtime.gateway.passed import PASSED
+from hyperpd_runtime.gateway.relay import Answer
 from hyperpd_runtime.gateway.steering import STEERING
+from hyperpd_runtime.gateway.telemetry import Record
 from tests.container.stack import Stack, counted, running, tiny
 
 USER, OTHER, OPERATOR = "sk-user-0123456789", "sk-other-0123456789", "sk-operator-0123456789"
@@ -232,6 +235,21 @@ async def test_keys_have_prefixes_of_their_own(tmp_path: Path) -> None:
         assert salts[0] != salts[1]
         digests = [hashlib.sha256(key.encode()).hexdigest() for key in (USER, OTHER)]
         assert not any(digest[:16] in str(salts) for digest in digests)
+
+
+async def test_what_one_worker_answers_is_kept_apart_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, dict[str, Any]] = {}
+
+    async def pass_on(path: str, body: dict[str, Any], record: Record) -> Answer:
+        seen[path] = body
+        return Answer(200, "application/json", b"{}")
+
+    async with keyed(tmp_path, isolate_prefix_cache=True) as stack:
+        monkeypatch.setattr(stack.flow, "pass_on", pass_on)
+        for path in PASSED:
+            assert (await stack.http.post(path, json={}, headers=bearer(USER))).status_code == 200
+    salted = {path for path, body in seen.items() if "cache_salt" in body}
+    assert salted == {path for path in PASSED if "token" not in path}  # these three compute nothing
 
 
 async def test_another_tenants_prompt_is_not_in_the_cache(tmp_path: Path) -> None:
