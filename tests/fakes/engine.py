@@ -51,7 +51,7 @@ class FakeEngine:
         self.ids: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.cache: dict[str, str] = {}  # salted prompt → what it is taken for
-        self.prefilled: set[str] = set()
+        self.prefilled: set[str] = set()  # salted prompts
         self.running = 0
         self.most_running = 0
         self.arrived = asyncio.Event()
@@ -208,7 +208,7 @@ class FakeEngine:
             said = self._said(body, prompt)
             lease = f"cmpl-{request.headers['X-Request-Id']}-{next(_numbers)}"
             self.leases.open(lease, self.url, said)
-            salted = f"{body.get('cache_salt', '')}:{said}"
+            salted = body.get("cache_salt", "") + said
             cached = len(said) if salted in self.prefilled else 0
             self.prefilled.add(salted)
             tickets.append(wire.ticket(lease, cached))
@@ -247,7 +247,7 @@ class FakeEngine:
         fails = params and (self.fault == "error_event" or nowhere)
         cached = (params or {}).get("remote_prefill_cached_tokens", 0)
         texts = []
-        self.prefilled |= {f"{body.get('cache_salt', '')}:{self._said(body, prompt)}" for prompt in prompts}
+        self.prefilled |= {body.get("cache_salt", "") + self._said(body, prompt) for prompt in prompts}
         for prompt in [] if fails else prompts:
             for number in range(n):
                 seeded = {**body, "seed": body["seed"] + number} if body.get("seed") is not None else body
