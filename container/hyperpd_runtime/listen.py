@@ -27,7 +27,12 @@ class Listener:
         self._address = (address, port)
         self._server = _Server(
             uvicorn.Config(
-                app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=drain_s
+                app,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=drain_s,
+                proxy_headers=False,  # who asks is who is at the socket's other end, whatever X-Forwarded-For says
             )
         )
         self._task: asyncio.Task[None] | None = None

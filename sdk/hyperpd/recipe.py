@@ -229,7 +229,21 @@ class GatewaySpec(Block):
         0, ge=0, description="Prompts estimated shorter stay on decode; 0: every prompt goes to prefill"
     )
     auth: Literal["none", "keys"] = Field("none", description="keys: clients need a key of the gateway's key file")
+    steering: Literal["refuse", "strip"] = Field(
+        "refuse",
+        description="Headers and fields of clients that would choose workers, transfers, sessions, priorities or cache"
+        " keys: refused with 400, or dropped",
+    )
+    isolate_prefix_cache: bool = Field(
+        False, description="No key's requests find the cached prompts of another's, nor see by time that there are any"
+    )
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _has_keys(self) -> GatewaySpec:
+        if self.isolate_prefix_cache and self.auth == "none":
+            raise ValueError("isolate_prefix_cache: goes with auth: keys, whose names say who is who")
+        return self
 
 
 class SLO(Block):

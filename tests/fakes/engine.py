@@ -50,8 +50,9 @@ class FakeEngine:
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.ids: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self.cache: dict[str, str] = {}  # salted prompt → what it is taken for
-        self.prefilled: set[str] = set()
+        self.prefilled: set[str] = set()  # salted prompts
         self.running = 0
         self.most_running = 0
         self.arrived = asyncio.Event()
@@ -116,6 +117,7 @@ class FakeEngine:
         self.bodies.append(body)
         self.paths.append(request.path)
         self.ids.append(request.headers["X-Request-Id"])
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         if body.get("prompt") == [1]:
             self.stepped.append(request.headers.get("X-data-parallel-rank"))
         self.arrived.set()
@@ -209,8 +211,9 @@ class FakeEngine:
             said = self._said(body, prompt)
             lease = f"cmpl-{request.headers['X-Request-Id']}-{next(_numbers)}"
             self.leases.open(lease, self.url, said)
-            cached = len(said) if said in self.prefilled else 0
-            self.prefilled.add(said)
+            salted = body.get("cache_salt", "") + said
+            cached = len(said) if salted in self.prefilled else 0
+            self.prefilled.add(salted)
             tickets.append(wire.ticket(lease, cached))
         answer = api.whole(["x"], wire.Usage(3 * len(prompts), len(prompts), cached))
         if body.get("return_token_ids") and api.chat:
@@ -247,7 +250,7 @@ class FakeEngine:
         fails = params and (self.fault == "error_event" or nowhere)
         cached = (params or {}).get("remote_prefill_cached_tokens", 0)
         texts = []
-        self.prefilled |= {self._said(body, prompt) for prompt in prompts}
+        self.prefilled |= {body.get("cache_salt", "") + self._said(body, prompt) for prompt in prompts}
         for prompt in [] if fails else prompts:
             for number in range(n):
                 seeded = {**body, "seed": body["seed"] + number} if body.get("seed") is not None else body

@@ -52,6 +52,8 @@ TABLE = (
           "store, background, previous_response_id: answers are not kept here; send the whole input"),
     Shape("refused", "best_of", lambda ask: ask.body.get("best_of") not in (None, 1, ask.body.get("n")),
           "best_of: the engine has no such choice; ask for n answers and choose"),
+    Shape("decode_only", "prompt_embeds", lambda ask: ask.body.get("prompt_embeds"),
+          "no handoff of a prompt of embeddings has been tested"),
     Shape("decode_only", "beam_search", lambda ask: ask.body.get("use_beam_search"),
           "beams share one ticket: the first to end frees what the others still read"),
     Shape("decode_only", "prompt_logprobs", Ask.prompt_logprobs,
@@ -133,15 +135,18 @@ def admit(
     model: str = "",
     length_tokens: float = math.inf,
     limits: Limits = _LIMITS,
+    *,
+    allow: frozenset[str] = frozenset(),
 ) -> Admitted:
     """Decide how a client's body is served.
 
     models: what is served, the model itself before its adapters. model: overrules the body's.
-    threshold_tokens, length_tokens: see Ask.
+    threshold_tokens, length_tokens: see Ask. allow: forbidden fields that may enter all the same.
     Raises Refused naming every field that may not enter.
     """
-    missing = {api.prompt: "missing or empty (give it)"} if body.get(api.prompt) in (None, "", []) else {}
-    _refuse(wrong_fields(body, api.fields) | missing, body)
+    prompted = body.get(api.prompt) not in (None, "", []) or ("prompt_embeds" in allow and body.get("prompt_embeds"))
+    missing = {} if prompted else {api.prompt: "missing or empty (give it)"}
+    _refuse(wrong_fields(body, api.fields | allow) | missing, body)
     check_model(body, models, model)
     ask = Ask(body, api, threshold_tokens, length_tokens)
     if found := excess(ask, limits):
@@ -161,7 +166,9 @@ def check(body: dict[str, Any], allowed: frozenset[str], models: Sequence[str]) 
 
 def wrong_fields(body: Mapping[str, Any], allowed: frozenset[str]) -> dict[str, str]:
     """What is wrong with the fields of a body, by their names: with these, or with the type of what they hold."""
-    wrong = {key: f"not accepted, {FORBIDDEN[key]} (leave it out)" for key in body if key in FORBIDDEN}
+    wrong = {
+        key: f"not accepted, {FORBIDDEN[key]} (leave it out)" for key in body if key in FORBIDDEN and key not in allowed
+    }
     unknown = [key for key in body if key not in allowed and key not in FORBIDDEN]
     wrong |= {key: _unknown(key, allowed) for key in unknown[:_SAID]}
     if len(unknown) > _SAID:

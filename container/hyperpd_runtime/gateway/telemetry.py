@@ -61,6 +61,12 @@ RESOLUTION_FAILURES = Counter(
 KEY_FILE_FAILURES = Counter(
     "hyperpd_key_file_failures", "Changes of the key file that could not be used; the keys stay", registry=registry
 )
+STRIPPED = Counter(
+    "hyperpd_stripped",
+    "Headers and fields that would have steered, dropped (gateway.steering: strip)",
+    ["where", "what"],
+    registry=registry,
+)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 PREFILL_S = Histogram("hyperpd_prefill_seconds", "Prefill leg, sent to answered", buckets=_SECONDS, registry=registry)
 FIRST_EVENT_S = Histogram(

@@ -46,6 +46,8 @@ FIELDS: Mapping[str, Field] = {
     "gateway.replicas": _is("front: replicas; listed as lost else"),
     "gateway.threshold_tokens": _is("pdSpec.routingThreshold; front: the gateway reads the recipe"),
     "gateway.auth": _is("Only none: SageMaker and its IAM decide who may call; keys is refused"),
+    "gateway.steering": _is("front, own_image: the gateway reads it; listed as lost else"),
+    "gateway.isolate_prefix_cache": _is("Only false: it goes with gateway.auth: keys"),
     "gateway.limits": _is("front, own_image: the gateway reads it; listed as lost else"),
     "gateway.limits.concurrent_requests": _is(
         "aggregated: worker.requestLimits; front: the gateway reads it; pdSpec: listed as lost"
@@ -64,6 +66,7 @@ LOST: Mapping[Form, Mapping[str, Field]] = {
     "pair": {
         "kv_transfer": _not("the operator wires LMCache and NIXL over EFA by itself"),
         "gateway.replicas": _not("the router is the operator's"),
+        "gateway.steering": _not("the operator's router takes what it is sent"),
         "gateway.limits": _not("worker.requestLimits would count in each pod of both roles, not once at the front"),
         "image": _not("AWS's image serves; own_image takes the recipe's"),
     },
@@ -71,6 +74,7 @@ LOST: Mapping[Form, Mapping[str, Field]] = {
         "kv_transfer": _not("nothing is transferred"),
         "gateway.replicas": _not("there is no gateway but the operator's load balancer"),
         "gateway.threshold_tokens": _not("there is one role"),
+        "gateway.steering": _not("the engine takes what it is sent"),
         **dict.fromkeys(_LIMITS, _not("the operator's proxy has limits of its own")),
         "placement": _not("only pdSpec has a topologySpec"),
         "image": _not("AWS's image serves; own_image takes the recipe's"),
@@ -89,7 +93,7 @@ _OWN_IMAGE = (
     " moves KV by tickets of its own gateway. Prefill and decode of hyperpd behind an endpoint: --set front=true, with"
     " --target kubernetes"
 )
-_READ_BY_OURS = ("image", "kv_transfer", *_LIMITS)
+_READ_BY_OURS = ("image", "kv_transfer", "gateway.steering", *_LIMITS)
 
 
 def losses(endpoint: Endpoint) -> Iterator[str]:
