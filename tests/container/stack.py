@@ -12,12 +12,14 @@ from typing import Any
 import httpx
 
 from hyperpd.recipe import RecipeFile, load, parse
-from hyperpd_runtime.gateway import app, flow, pool, telemetry
+from hyperpd_runtime.gateway import app, edge, flow, pool, telemetry
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.keys import Keys
 from hyperpd_runtime.listen import Listener
 from tests.fakes.engine import FakeEngine
 from tests.fakes.leases import Leases
+
+_BOUNDS = edge.Bounds()
 
 
 @dataclass
@@ -82,7 +84,9 @@ def counted(name: str, **labels: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def running(file: RecipeFile, keys: Keys | None = None, sequences: int = 32) -> AsyncIterator[Stack]:
+async def running(
+    file: RecipeFile, keys: Keys | None = None, sequences: int = 32, bounds: edge.Bounds = _BOUNDS
+) -> AsyncIterator[Stack]:
     """The stack, proven and asked for nothing yet."""
     leases = Leases()
     served = [file.recipe.model.name, *(adapter.name for adapter in file.recipe.model.adapters)]
@@ -94,7 +98,7 @@ async def running(file: RecipeFile, keys: Keys | None = None, sequences: int = 3
     port = free_port()
     async with pool.session() as session, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         way = flow.Flow(session, members, file.recipe)
-        listener = Listener(app.api(way, members, file, keys), "127.0.0.1", port)
+        listener = Listener(app.api(way, members, file, keys), "127.0.0.1", port, protocol=edge.protocol(bounds))
         await listener.start()
         for member in members.members:
             member.healthy = True

@@ -45,9 +45,11 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
         record = Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:_CLIENT_ID_LENGTH])
         request.state.record = record
         try:
-            key = door.enter(request.headers, record)
+            key = door.look(request.headers, record)
             explained = _explained(request.headers, key)
-            body = guard.read(await door.body(request))
+            raw = await door.body(request)
+            door.enter(key, record)
+            body = guard.read(raw)
             answer = await _unless_client_leaves(request, ask(body, record))
         except RequestError as error:
             if isinstance(error, Refused):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from hyperpd.errors import NotReady
 from hyperpd.placement import Placement
 from hyperpd.recipe import Recipe, RecipeFile
-from hyperpd_runtime.gateway import app, discovery, keys, pool
+from hyperpd_runtime.gateway import app, discovery, edge, keys, pool
 from hyperpd_runtime.gateway.discovery import Discovery, Resolve, Sources
 from hyperpd_runtime.gateway.flow import Flow
 from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES
@@ -76,7 +76,8 @@ class Gateway:
             (self._api_address, self._ports.api_port, app.api(flow, self.pool, self._file, self._keys)),
             (self._address, self._ports.admin_port, app.admin(self.pool, self._file, self._begin_drain, self._keys)),
         ):
-            self._listeners.append(Listener(asgi, address, port, self._file.recipe.drain_s))
+            protocol = edge.protocol(edge.Bounds())
+            self._listeners.append(Listener(asgi, address, port, self._file.recipe.drain_s, protocol))
             await self._listeners[-1].start()
 
     def _watch_ended(self, watch: asyncio.Task[None]) -> None:
