@@ -29,7 +29,8 @@ def statuses(said: bytes) -> tuple[int, ...]:
 
 
 def error(said: bytes) -> dict[str, str]:
-    return json.loads(said.rpartition(b"\r\n\r\n")[2])["error"]
+    found: dict[str, str] = json.loads(said.rpartition(b"\r\n\r\n")[2])["error"]
+    return found
 
 
 async def _one(reader: asyncio.StreamReader) -> bytes:
