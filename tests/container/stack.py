@@ -32,6 +32,7 @@ class Stack:
     pool: pool.Pool
     flow: flow.Flow
     leases: Leases
+    listener: Listener
 
     async def ask(self, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         body = {"prompt": "hello", "max_tokens": 4, **options}
@@ -85,12 +86,16 @@ def counted(name: str, **labels: str) -> float:
 
 @contextlib.asynccontextmanager
 async def running(
-    file: RecipeFile, keys: Keys | None = None, sequences: int = 32, bounds: edge.Bounds = _BOUNDS
+    file: RecipeFile,
+    keys: Keys | None = None,
+    sequences: int = 32,
+    bounds: edge.Bounds = _BOUNDS,
+    engine: type[FakeEngine] = FakeEngine,
 ) -> AsyncIterator[Stack]:
     """The stack, proven and asked for nothing yet."""
     leases = Leases()
     served = [file.recipe.model.name, *(adapter.name for adapter in file.recipe.model.adapters)]
-    prefill, decode = FakeEngine(leases, *served), FakeEngine(leases, *served)
+    prefill, decode = engine(leases, *served), engine(leases, *served)
     await prefill.start()
     await decode.start()
     workers = [Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)]
@@ -108,7 +113,7 @@ async def running(
         for engine in (prefill, decode):
             engine.bodies.clear()
             engine.arrived.clear()
-        yield Stack(http, prefill, decode, members, way, leases)
+        yield Stack(http, prefill, decode, members, way, leases, listener)
         for engine in (prefill, decode):
             engine.proceed.set()
         await listener.stop()

@@ -7,7 +7,11 @@ import contextlib
 import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from aiohttp import web
+
+from tests.fakes import engine_wire as wire
 from tests.fakes.engine import FakeEngine
 
 
@@ -177,3 +181,28 @@ class Hostile:
                 rest = rest.partition(b"\r\n")[2]
                 answer, rest = answer + rest[:number], rest[number + 2 :]
         return headers[b"content-type"], answer
+
+
+class Endless(FakeEngine):
+    """One whose streams never end, where PROMPT is asked: it says as much as is taken from it. Else that is long."""
+
+    PROMPT = "endless"
+    LONG_BYTES = 8 << 20
+
+    async def _decode(
+        self, request: web.Request, api: wire.Api, body: dict[str, Any], params: Any
+    ) -> web.StreamResponse:
+        if body.get("prompt") != self.PROMPT:
+            return await super()._decode(request, api, body, params)
+        self._text(body, self.PROMPT, params)  # the ticket is read
+        if not body.get("stream"):
+            return web.json_response(api.whole(["x" * self.LONG_BYTES], wire.Usage(1, 1, 0)))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        event = b'data: {"id":"1","created":7,"choices":[{"index":0,"text":"%s"}]}\n\n' % (b"x" * 1000)
+        try:
+            while True:
+                await response.write(event)
+        except (asyncio.CancelledError, ConnectionError):
+            self.aborted.set()
+            raise
