@@ -51,11 +51,12 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
         request.state.record = record
         caller = Caller()
         try:
-            key = door.enter(request.headers, record)
+            key = door.look(request.headers, record)
             caller = steering.caller(request.headers, request.url.path, key, gateway)
             request.state.explain = caller.explain
             raw = await door.body(request)
             request.state.body_read = True
+            door.enter(key, record)
             body = guard.read(raw, gateway.limits.json_depth)
             caller.strip(body)
             answer = await _unless_client_leaves(request, ask(body, record, caller))

@@ -16,6 +16,7 @@ import aiohttp
 from hyperpd import pairing
 from hyperpd.errors import HyperpdError, NoWorkerAvailable
 from hyperpd.pairing import Fingerprint
+from hyperpd_runtime.gateway import upstream
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES, Room
 
@@ -314,10 +315,9 @@ async def _forever(step: Callable[[], Awaitable[None]]) -> None:
 
 @contextlib.asynccontextmanager
 async def session() -> Any:
-    """The client for both legs: no limits of its own; the engines keep connections longer than we do."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+    """The client for both legs: no limits of its own."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
     traces = aiohttp.TraceConfig()
     traces.on_request_chunk_sent.append(_sent)  # headers are only buffered when they are said to be sent
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trace_configs=[traces]) as opened:
+    async with upstream.session(timeout=timeout, trace_configs=[traces]) as opened:
         yield opened

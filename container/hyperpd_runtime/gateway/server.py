@@ -11,7 +11,7 @@ from collections.abc import Callable
 from hyperpd.errors import NotReady
 from hyperpd.placement import Placement
 from hyperpd.recipe import Recipe, RecipeFile
-from hyperpd_runtime.gateway import app, discovery, keys, pool
+from hyperpd_runtime.gateway import app, discovery, edge, keys, pool
 from hyperpd_runtime.gateway.discovery import Discovery, Resolve, Sources
 from hyperpd_runtime.gateway.flow import Flow
 from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES
@@ -72,11 +72,14 @@ class Gateway:
         self._watches = [asyncio.create_task(watch) for watch in watching]
         for watch in self._watches:
             watch.add_done_callback(self._watch_ended)
+        limits = self._file.recipe.gateway.limits
+        bounds = edge.Bounds(limits.header_kib << 10, stalled_s=limits.stalled_s)
         for address, port, asgi in (
             (self._api_address, self._ports.api_port, app.api(flow, self.pool, self._file, self._keys)),
             (self._address, self._ports.admin_port, app.admin(self.pool, self._file, self._begin_drain, self._keys)),
         ):
-            self._listeners.append(Listener(asgi, address, port, self._file.recipe.drain_s))
+            protocol = edge.protocol(bounds)
+            self._listeners.append(Listener(asgi, address, port, self._file.recipe.drain_s, protocol))
             await self._listeners[-1].start()
 
     def _watch_ended(self, watch: asyncio.Task[None]) -> None:
