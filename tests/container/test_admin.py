@@ -18,7 +18,7 @@ from tests.container.stack import free_port, tiny
 
 USER, OPERATOR = "sk-user-0123456789", "sk-operator-0123456789"
 HERE, ELSEWHERE = "10.0.0.1", "10.0.0.9"
-ROUTES = (("GET", "/metrics"), ("GET", "/status"), ("POST", "/drain"))
+ROUTES = (("GET", "/metrics"), ("GET", "/status"), ("GET", "/openapi.json"), ("POST", "/drain"))
 KEYED = tiny(gateway={"auth": "keys"})
 
 
@@ -78,7 +78,7 @@ async def test_an_operator_may(held: Keys, headers: dict[str, str]) -> None:
     """Bearer as Prometheus sends it, x-api-key as it comes through the API server's proxy."""
     admin = Admin(held)
     async with admin.seen_from(ELSEWHERE) as http:
-        assert [(await http.request(*route, headers=headers)).status_code for route in ROUTES] == [200, 200, 202]
+        assert [(await http.request(*route, headers=headers)).status_code for route in ROUTES] == [200, 200, 200, 202]
     assert admin.drained == 1
 
 
@@ -88,14 +88,14 @@ async def test_this_machine_needs_no_key(held: Keys, keyed: bool, address: str) 
     """Also by its own address: a batch script drains the gateway that listens on the node's."""
     admin = Admin(held if keyed else None)
     async with admin.seen_from(address) as http:
-        assert [(await http.request(*route)).status_code for route in ROUTES] == [200, 200, 202]
+        assert [(await http.request(*route)).status_code for route in ROUTES] == [200, 200, 200, 202]
     assert admin.drained == 1
 
 
 async def test_without_keys_nobody_elsewhere_drains() -> None:
     admin = Admin(None)
     async with admin.seen_from(ELSEWHERE) as http:
-        assert [(await http.request(*route)).status_code for route in ROUTES] == [200, 200, 403]
+        assert [(await http.request(*route)).status_code for route in ROUTES] == [200, 200, 200, 403]
         refused = await http.post("/drain", headers={"authorization": f"Bearer {OPERATOR}"})
         assert "only from the gateway's own machine, where gateway.auth is none" in refused.text
     assert admin.drained == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hyperpd.errors import RequestError
-from hyperpd_runtime.gateway import bodies, edge
+from hyperpd_runtime.gateway import edge
 from hyperpd_runtime.gateway.bodies import Bodies
 from tests.container.framing.cases import BODY, CHUNKED, GOOD, HEAD, PING, SIZE
 from tests.container.framing.test_incoming import error, statuses
@@ -50,9 +50,8 @@ async def test_a_next_request_that_begins_and_does_not_end(stack: Stack) -> None
 
 
 @pytest.mark.parametrize("sent", [GOOD[:-1], GOOD[: -len(BODY)], CHUNKED, CHUNKED + b"24\r\n{"])
-async def test_a_body_that_does_not_end(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(bodies.Bodies.__init__, "__defaults__", (0.05, bodies._HELD_BYTES))
-    async with running(tiny()) as stack:
+async def test_a_body_that_does_not_end(sent: bytes) -> None:
+    async with running(tiny(gateway={"limits": {"body_s": 0.05}})) as stack:
         said = await stack.raw(sent)
         assert (statuses(said), error(said)["code"]) == ((408,), "body_timeout")
         assert b"connection: close\r\n" in said
@@ -94,7 +93,7 @@ class _Sending:
 
 async def test_too_many_bodies_at_once() -> None:
     """The one that has taken longest goes; those that come quickly are not disturbed."""
-    held = Bodies(1000, held_bytes=2000)
+    held = Bodies(1000, 60, held_bytes=2000)
     slow = [_Sending() for _ in range(4)]
     reading = [asyncio.create_task(held.read(sending)) for sending in slow]  # type: ignore[arg-type]
     for number, sending in enumerate(slow):
@@ -114,7 +113,7 @@ async def test_too_many_bodies_at_once() -> None:
 
 
 async def test_one_that_crowds_itself_out() -> None:
-    held = Bodies(1000, held_bytes=2000)
+    held = Bodies(1000, 60, held_bytes=2000)
     first, second, third = (_Sending() for _ in range(3))
     reading = [asyncio.create_task(held.read(one)) for one in (first, second, third)]  # type: ignore[arg-type]
     for one in (second, third, first):
