@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -29,26 +30,34 @@ _SEND_BUFFER_BYTES = 128 << 10
 class Listener:
     """One listening port, until `stop`.
 
-    drain_s: how long running requests may take after that. protocol: how its connections are treated.
+    drain_s: how long running requests may take after that. protocol: how its connections are treated. tls: none is
+    plain HTTP.
     """
 
     def __init__(
-        self, app: FastAPI, address: str, port: int, drain_s: int = 5, protocol: Protocol | None = None
+        self,
+        app: FastAPI,
+        address: str,
+        port: int,
+        drain_s: int = 5,
+        protocol: Protocol | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._address = (address, port)
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                http=protocol or "httptools",  # type: ignore[arg-type]  # it only calls it
-                ws="none",
-                proxy_headers=False,  # who asks is who is at the socket's other end, whatever X-Forwarded-For says
-                server_header=False,
-                timeout_graceful_shutdown=drain_s,
-            )
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            http=protocol or "httptools",  # type: ignore[arg-type]  # it only calls it
+            ws="none",
+            proxy_headers=False,  # who asks is who is at the socket's other end, whatever X-Forwarded-For says
+            server_header=False,
+            timeout_graceful_shutdown=drain_s,
         )
+        config.load()
+        config.ssl = tls  # a context of ours: uvicorn's would keep its first certificate for ever
+        self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

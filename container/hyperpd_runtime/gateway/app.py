@@ -29,6 +29,7 @@ from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.relay import Answer
 from hyperpd_runtime.gateway.steering import Caller
 from hyperpd_runtime.gateway.telemetry import Record
+from hyperpd_runtime.tls import Certificate
 
 _CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
 _CLIENT_ID_LENGTH = 128
@@ -146,7 +147,13 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     return app
 
 
-def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | None = None) -> FastAPI:
+def admin(
+    pool: Pool,
+    file: RecipeFile,
+    drain: Callable[[], None],
+    keys: Keys | None = None,
+    certificate: Certificate | None = None,
+) -> FastAPI:
     """What operators see: status, metrics, and drain, which begins an orderly end of this process.
 
     From this machine all of it is open. From elsewhere it needs a key of scope operator; where there are no keys,
@@ -184,6 +191,7 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | 
             "ready": pool.unavailable() is None,
             "not_as_planned": pool.not_ready(),
             "keys": keys.status() if keys else None,
+            "certificate": certificate.status() if certificate else None,
             **pool.status(),
         }
 

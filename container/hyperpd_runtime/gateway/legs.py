@@ -172,8 +172,13 @@ class Legs:
         if rank is not None:
             headers["X-data-parallel-rank"] = str(rank)
         data = json.dumps(body).encode()
-        return self._session.post(  # an engine sends nobody elsewhere
-            member.url + path, data=data, headers=headers, trace_request_ctx=sent, allow_redirects=False
+        return self._session.post(
+            member.url + path,
+            data=data,
+            headers=headers,
+            trace_request_ctx=sent,
+            allow_redirects=False,  # an engine sends nobody elsewhere
+            server_hostname=member.certified,
         )
 
     async def expired_leases(self, prefill: Member) -> float:
@@ -183,7 +188,9 @@ class Legs:
         """
         async with asyncio.timeout(_STEP_TIMEOUT_S):
             steps = await asyncio.gather(*(self._step(prefill, rank) for rank in range(self._prefill_ranks)))
-            async with self._session.get(f"{prefill.url}/metrics", allow_redirects=False) as response:
+            async with self._session.get(
+                f"{prefill.url}/metrics", allow_redirects=False, server_hostname=prefill.certified
+            ) as response:
                 lines = (await response.text()).splitlines()
         counts = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(_EXPIRED_LEASES)]
         if {*steps, response.status} != {200} or not counts:

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import select
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -138,10 +139,10 @@ def _socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def session(**options: Any) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client for engines. options: as aiohttp's session takes them."""
+async def session(tls: ssl.SSLContext | None = None, **options: Any) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client for engines. tls: whom to believe, where they speak it. options: as aiohttp's session takes them."""
     # Engines keep idle connections longer than we do.
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, socket_factory=_socket)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30, socket_factory=_socket, ssl=tls or True)
     connector._factory = functools.partial(Upstream, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # no other way
     async with aiohttp.ClientSession(
         connector=connector,
