@@ -12,6 +12,7 @@ from hyperpd.errors import RecipeError
 
 log = logging.getLogger("hyperpd.gateway")
 _LOOK_EVERY_S = 2.0
+_NO_PASSWORD = ""  # else OpenSSL would ask the terminal for that of an encrypted key
 
 
 class Certificate:
@@ -34,7 +35,7 @@ class Certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        context.load_cert_chain(*self._files, password=_no_password)
+        context.load_cert_chain(*self._files, password=_NO_PASSWORD)
         return context
 
     async def watch(self) -> None:
@@ -51,7 +52,7 @@ class Certificate:
             if seen == self._seen and not self.problem:
                 return
             self._load()  # a pair that does not fit would leave half of it in the context that serves
-            self.context.load_cert_chain(*self._files, password=_no_password)
+            self.context.load_cert_chain(*self._files, password=_NO_PASSWORD)
         except (OSError, ssl.SSLError) as error:
             self.problem = _why(error)
             if self.problem != before:
@@ -85,14 +86,9 @@ def itself(cert: str) -> ssl.SSLContext:
     return context
 
 
-def _no_password() -> str:
-    """OpenSSL would ask the terminal for the password of an encrypted key."""
-    raise ssl.SSLError("the key is encrypted; give one without a password")
-
-
 def _why(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        return "no PEM certificate and key that belong together" + (f" ({error.reason})" if error.reason else "")
+        return f"no PEM certificate and unencrypted key that belong together ({error.reason})"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from typing import Any
 
 from aiohttp import web
@@ -62,7 +63,7 @@ class FakeEngine:
         self._thawing: set[asyncio.Task[None]] = set()
         self.url = ""
 
-    async def start(self, address: str = "127.0.0.1", port: int = 0) -> None:
+    async def start(self, address: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         app = web.Application()
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
@@ -73,10 +74,10 @@ class FakeEngine:
         app.router.add_route("*", "/{path:.*}", self._no_path)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, address, port)
+        site = web.TCPSite(self._runner, address, port, ssl_context=tls)
         await site.start()
         self.port = int(self._runner.addresses[0][1])
-        self.url = f"http://{address}:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{address}:{self.port}"
 
     async def stop(self) -> None:
         for thawing in self._thawing:
