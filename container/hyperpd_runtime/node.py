@@ -32,6 +32,7 @@ from hyperpd_runtime.gateway.server import Gateway
 from hyperpd_runtime.listen import Listener
 from hyperpd_runtime.process import Starter, adopt_orphans
 from hyperpd_runtime.settings import Settings
+from hyperpd_runtime.tls import Certificate
 from hyperpd_runtime.worker import WorkerProcess
 
 _NOTICE_S = 2.0  # gateways ask every 0.5 s whether a worker is ready
@@ -55,12 +56,22 @@ class Node:
         except OSError as error:
             raise RecipeError("settings", [f"state-dir: {self.folder} cannot be made: {error.strerror}"]) from None
         self.model_path = model_path(self.file.recipe)
+        self.certificate = (
+            Certificate(settings.tls_cert_file, settings.tls_key_file) if settings.tls_cert_file else None
+        )
+        # With a gateway in front of them, on the same machine, workers are nobody else's.
+        cert_file = "" if self._has_gateway else settings.tls_cert_file
         self.workers = [
-            WorkerProcess(self.file, worker, self.folder / f"{worker.name}.log") for worker in self.placement.workers
+            WorkerProcess(self.file, worker, self.folder / f"{worker.name}.log", cert_file)
+            for worker in self.placement.workers
         ]
+        context = self.certificate.context if self.certificate and cert_file else None
         self.admins = [
             Listener(
-                admin.app(worker, self.model_path, self._ended.set), worker.worker.address, worker.worker.admin_port
+                admin.app(worker, self.model_path, self._ended.set),
+                worker.worker.address,
+                worker.worker.admin_port,
+                tls=context,
             )
             for worker in self.workers
         ]
@@ -128,6 +139,8 @@ class Node:
                 self._ended.set,
                 keys_file=self.settings.keys_file,
                 api_address=self.settings.api_address,
+                certificate=self.certificate,
+                workers_ca_file=self.settings.workers_ca_file,
             )
             await self.gateway.start()
         if self.workers:
@@ -136,7 +149,10 @@ class Node:
             async with self._step("engines"), self._starter(commands) as starter:
                 ready = zip(self.workers, self.admins, commands, strict=True)
                 await _all(*(self._start(*one, starter) for one in ready))
-        await _all(self._front(), *(worker.watch() for worker in self.workers))
+        watched = [worker.watch() for worker in self.workers]
+        if self.certificate and not self.gateway:
+            watched.append(self.certificate.watch())
+        await _all(self._front(), *watched)
 
     async def _leader(self) -> None:
         """Wait for the first machine of this worker: vLLM gives up after 5 minutes, and an image may be slower."""
@@ -159,6 +175,9 @@ class Node:
         if any(recipe.on_fabric(role) for role in recipe.roles()):
             decision = transport.decide(recipe, self.settings)
             print(decision.block(), flush=True)
+        told = self.settings
+        by_tls = told.tls_cert_file and not self._has_gateway
+        certificate = (told.tls_cert_file, told.tls_key_file) if by_tls else None
         return [
             launch(
                 recipe,
@@ -168,6 +187,7 @@ class Node:
                 decision=decision,
                 node_address=self.settings.node_address or self.settings.address,
                 api_address="" if self._has_gateway else self.settings.api_address,
+                certificate=certificate,
             )
             for worker in self.workers
         ]
@@ -190,7 +210,7 @@ class Node:
                 await (self.gateway.until_ready(None) if lone else self.gateway.until_ready())
             print(f"event=gateway_ready recipe={self.file.recipe.name} url={self._url()}", flush=True)
         for worker in self.workers:
-            print(f"event=worker_ready worker={worker.worker.name} url={worker.worker.url}", flush=True)
+            print(f"event=worker_ready worker={worker.worker.name} url={worker.url}", flush=True)
         self._phase("ready")
         await asyncio.Event().wait()
 
@@ -296,8 +316,12 @@ class Node:
         self.phase = phase
         self.write()
 
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.certificate else "http"
+
     def _url(self) -> str:
-        return f"http://{self.settings.address}:{self.placement.api_port}"
+        return f"{self._scheme}://{self.settings.address}:{self.placement.api_port}"
 
     def write(self) -> None:
         """Replace fleet.json."""
@@ -307,7 +331,7 @@ class Node:
             "recipe": self.file.recipe.name,
             "recipe_digest": self.file.digest,
             "url": self._url(),
-            "admin_url": f"http://{self.settings.address}:{self.placement.admin_port}",
+            "admin_url": f"{self._scheme}://{self.settings.address}:{self.placement.admin_port}",
             "model": self.file.recipe.model.name,
             "drain_s": self.file.recipe.drain_s,
             "error": str(self.error) if self.error else None,
@@ -318,7 +342,7 @@ class Node:
                     "role": worker.worker.role,
                     "state": worker.state,
                     "pid": worker.pid,
-                    "url": worker.worker.url,
+                    "url": worker.url,
                     "log": str(worker.log),
                     "elapsed_s": round(worker.elapsed_s, 1),
                 }

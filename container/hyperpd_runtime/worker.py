@@ -13,6 +13,7 @@ from hyperpd.engine import Launch
 from hyperpd.errors import NotReady
 from hyperpd.placement import Worker
 from hyperpd.recipe import RecipeFile
+from hyperpd_runtime import tls
 from hyperpd_runtime.process import EngineProcess, Starter, explain
 
 _HEALTH_TIMEOUT_S = 2
@@ -23,10 +24,13 @@ _HELD = ("vllm:num_requests_running{", "vllm:num_requests_waiting{", "vllm:kv_ca
 class WorkerProcess:
     """The engine of one worker. `state` is starting, ready, draining, stopping, stopped or failed."""
 
-    def __init__(self, recipe: RecipeFile, worker: Worker, log: Path) -> None:
+    def __init__(self, recipe: RecipeFile, worker: Worker, log: Path, cert_file: str = "") -> None:
+        """cert_file: of the engine, where it speaks TLS; the other machines of a worker have the same."""
         self.recipe = recipe
         self.worker = worker
         self.log = log
+        self.url = worker.url.replace("http", "https", 1) if cert_file else worker.url
+        self._tls = tls.itself(cert_file) if cert_file else None
         self.state = "starting"
         self.elapsed_s = 0.0
         self._engine: EngineProcess | None = None
@@ -78,9 +82,9 @@ class WorkerProcess:
         """Whether the engine says that it is well."""
         if self.worker.rank:
             return self.state == "ready"
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)) as session:
+        async with self._session() as session:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with session.get(f"{self.worker.url}/health") as answer:
+                async with session.get(f"{self.url}/health") as answer:
                     return answer.status == 200
         return False
 
@@ -96,20 +100,24 @@ class WorkerProcess:
 
     async def until_leader_ends(self, timeout_s: float) -> None:
         """Have the worker's first machine drain, and stay until its engine is gone: it still sends requests here."""
-        leader, admin = self.worker.leader, self.worker.admin_port
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)) as session:
+        scheme, leader = "https" if self._tls else "http", self.worker.leader
+        async with self._session() as session:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    async with session.post(f"http://{leader}:{admin}/drain"):
+                    async with session.post(f"{scheme}://{leader}:{self.worker.admin_port}/drain"):
                         pass
                     while True:
-                        async with session.get(f"http://{leader}:{self.worker.api_port}/health"):
+                        async with session.get(f"{scheme}://{leader}:{self.worker.api_port}/health"):
                             await asyncio.sleep(0.5)
 
+    def _session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(ssl=self._tls or True)
+        return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S))
+
     async def _busy(self) -> bool:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S)) as session:
+        async with self._session() as session:
             try:
-                async with session.get(f"{self.worker.url}/metrics") as answer:
+                async with session.get(f"{self.url}/metrics") as answer:
                     lines = (await answer.text()).splitlines()
             except (aiohttp.ClientError, TimeoutError):
                 return True  # too busy to say

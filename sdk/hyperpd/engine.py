@@ -63,6 +63,7 @@ def launch(
     decision: fabric.Decision | None = None,
     node_address: str = "NODE",
     api_address: str = "",
+    certificate: tuple[str, str] | None = None,
 ) -> Launch:
     """The command of `worker`.
 
@@ -73,6 +74,7 @@ def launch(
     decision:   what fabric.decide found on the machine; default: all that the recipe wants is there.
     node_address: where HyperPod's tiered storage of this node listens; only kv_tiers.managed needs it.
     api_address: where the API alone listens, if not at the worker's address.
+    certificate: PEM files of certificate and key, for an API that speaks TLS.
     """
     decision = decision or fabric.plan(recipe.fabric, recipe.accelerator)
     model, transfer, spec = recipe.model, recipe.kv_transfer, recipe.role(worker.role)
@@ -92,6 +94,8 @@ def launch(
         "--disable-access-log-for-endpoints=/health,/metrics,/v1/models",
         "--disable-fastapi-docs",
     ]
+    if certificate:
+        argv += ["--ssl-certfile", certificate[0], "--ssl-keyfile", certificate[1], "--enable-ssl-refresh"]
     argv += _parallel(spec.parallel, worker)
     if model.revision:
         argv += ["--revision", model.revision]

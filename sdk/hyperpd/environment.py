@@ -15,10 +15,10 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from hyperpd.placement import Machine
@@ -91,23 +91,34 @@ class Environment(BaseModel):
     )
     prefill: str = Field(
         "",
-        description="Comma-separated prefill workers: http://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
+        description="Comma-separated prefill workers: http(s)://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
         json_schema_extra=_GATEWAY,
     )
     decode: str = Field(
         "",
-        description="Comma-separated decode workers: http://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
+        description="Comma-separated decode workers: http(s)://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
         json_schema_extra=_GATEWAY,
     )
     aggregated: str = Field(
         "",
-        description="Comma-separated aggregated workers: http://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
+        description="Comma-separated aggregated workers: http(s)://ADDRESS:PORT, dns://NAME:PORT, file:///ENDPOINTS.json",
         json_schema_extra=_GATEWAY,
     )
     keys_file: str = Field(
         "",
         description="Key file, where the recipe says gateway.auth: keys",
         json_schema_extra={"roles": "gateway, aggregated, node"},
+    )
+    tls_cert_file: str = Field(
+        "",
+        description="PEM certificate and its chain: who comes, comes by TLS: to a gateway's two ports, or to a"
+        " worker's API and admin port; what NIXL moves stays as it is, and needs the network policy",
+    )
+    tls_key_file: str = Field("", description="PEM key of that certificate, without a password")
+    workers_ca_file: str = Field(
+        "",
+        description="PEM certificates that workers' are verified against, which are then reached by TLS alone",
+        json_schema_extra=_GATEWAY,
     )
 
     @field_validator("prefill", "decode", "aggregated")
@@ -117,12 +128,23 @@ class Environment(BaseModel):
             at = urlsplit(url.strip())
             named = at.scheme == "dns" and at.path in ("", "/")  # every address of the name is a worker
             kept = at.scheme == "file" and not at.netloc and at.path.startswith("/")  # each of its role in the file
-            if not kept and (not (at.scheme == "http" or named) or not at.hostname or not at.port):
+            if not kept and (not (at.scheme in ("http", "https") or named) or not at.hostname or not at.port):
                 raise ValueError(
                     f"{url.strip()!r} is not like http://10.0.0.1:8100 or dns://prefill.default.svc:8100"
                     " or file:///shared/endpoints.json"
                 )
         return urls
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if bool(self.tls_cert_file) != bool(self.tls_key_file):
+            raise ValueError("tls-cert-file and tls-key-file: one of them is missing; give both, or neither")
+        urls = [url.strip() for urls in (self.prefill, self.decode, self.aggregated) for url in urls.split(",")]
+        if self.workers_ca_file and (plain := [url for url in urls if url.startswith("http://")]):
+            raise ValueError(f"workers-ca-file: {', '.join(plain)} would be plain HTTP; write https://")
+        if not self.workers_ca_file and (by_tls := [url for url in urls if url.startswith("https://")]):
+            raise ValueError(f"workers-ca-file: missing; who signed the certificate of {', '.join(by_tls)}?")
+        return self
 
     @field_validator("address", "api_address")
     @classmethod

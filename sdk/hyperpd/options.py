@@ -7,7 +7,7 @@ from typing import Any
 
 EngineOption = bool | int | float | str | list[Any] | dict[str, Any]
 
-_TLS = "refused: gateways reach engines by plain HTTP inside the cluster"
+_TLS = "the settings tls-cert-file and tls-key-file"
 # Options of vLLM that hyperpd derives itself. A recipe that sets one is refused: two sources for
 # one value would disagree one day. So is a beginning of one (`block-siz`), which vLLM's parser
 # completes, and a part of one (`kv-transfer-config.engine_id`).

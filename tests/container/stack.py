@@ -12,12 +12,14 @@ from typing import Any
 import httpx
 
 from hyperpd.recipe import RecipeFile, load, parse
-from hyperpd_runtime.gateway import app, flow, pool, telemetry
+from hyperpd_runtime.gateway import app, edge, flow, pool, telemetry
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.keys import Keys
 from hyperpd_runtime.listen import Listener
 from tests.fakes.engine import FakeEngine
 from tests.fakes.leases import Leases
+
+_BOUNDS = edge.Bounds()
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Stack:
     pool: pool.Pool
     flow: flow.Flow
     leases: Leases
+    listener: Listener
 
     async def ask(self, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         body = {"prompt": "hello", "max_tokens": 4, **options}
@@ -82,11 +85,17 @@ def counted(name: str, **labels: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def running(file: RecipeFile, keys: Keys | None = None, sequences: int = 32) -> AsyncIterator[Stack]:
+async def running(
+    file: RecipeFile,
+    keys: Keys | None = None,
+    sequences: int = 32,
+    bounds: edge.Bounds = _BOUNDS,
+    engine: type[FakeEngine] = FakeEngine,
+) -> AsyncIterator[Stack]:
     """The stack, proven and asked for nothing yet."""
     leases = Leases()
     served = [file.recipe.model.name, *(adapter.name for adapter in file.recipe.model.adapters)]
-    prefill, decode = FakeEngine(leases, *served), FakeEngine(leases, *served)
+    prefill, decode = engine(leases, *served), engine(leases, *served)
     await prefill.start()
     await decode.start()
     workers = [Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)]
@@ -94,7 +103,7 @@ async def running(file: RecipeFile, keys: Keys | None = None, sequences: int = 3
     port = free_port()
     async with pool.session() as session, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         way = flow.Flow(session, members, file.recipe)
-        listener = Listener(app.api(way, members, file, keys), "127.0.0.1", port)
+        listener = Listener(app.api(way, members, file, keys), "127.0.0.1", port, protocol=edge.protocol(bounds))
         await listener.start()
         for member in members.members:
             member.healthy = True
@@ -104,7 +113,7 @@ async def running(file: RecipeFile, keys: Keys | None = None, sequences: int = 3
         for engine in (prefill, decode):
             engine.bodies.clear()
             engine.arrived.clear()
-        yield Stack(http, prefill, decode, members, way, leases)
+        yield Stack(http, prefill, decode, members, way, leases, listener)
         for engine in (prefill, decode):
             engine.proceed.set()
         await listener.stop()

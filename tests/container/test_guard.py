@@ -122,7 +122,10 @@ def test_a_shape_and_its_line(api: Api, body: dict[str, Any], why: str) -> None:
 
 def test_every_line_has_a_test_and_a_reason() -> None:
     cases = {case[2] for case in _cases()}
-    assert {shape.why for shape in TABLE} == cases | {"short_prompt"}  # test_limits.py
+    assert {shape.why for shape in TABLE} == cases | {
+        "short_prompt",
+        "prompt_embeds",
+    }  # test_limits.py, test_steering.py
     assert all(shape.because for shape in TABLE)
     assert len({shape.why for shape in TABLE}) == len(TABLE)
     assert TABLE[-1].fits(Ask({}, COMPLETIONS))

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -17,7 +17,9 @@ from hyperpd.errors import RecipeError
 from hyperpd.placement import Placement
 from hyperpd_runtime.gateway import app, keys
 from hyperpd_runtime.gateway.discovery import Sources
+from hyperpd_runtime.gateway.flow import Flow
 from hyperpd_runtime.gateway.keys import Keys
+from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.server import Gateway
 from hyperpd_runtime.listen import Listener
 from tests.container.stack import Stack, counted, free_port, running, tiny, until
@@ -124,9 +126,60 @@ async def test_probes_need_no_key(stack: Stack) -> None:
         assert (await stack.http.get(path)).status_code == 200
 
 
-async def test_a_stranger_is_refused_before_the_body_is_read(stack: Stack) -> None:
-    answer = await stack.raw(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{")
-    assert answer.startswith(b"HTTP/1.1 401 ")
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"x-api-key": "sk-unknown"}, 401),
+        ({"x-api-key": ALICE, "x-hyperpd-explain": "1"}, 403),
+        ({"x-api-key": ALICE, "x-session-id": "1"}, 400),
+    ],
+)
+async def test_who_may_not_is_told_before_the_body_is_read(stack: Stack, headers: dict[str, str], status: int) -> None:
+    """Of a body that never comes; and the connection, which is of no use any more, is closed."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    answer = await stack.raw(
+        f"POST /v1/completions HTTP/1.1\r\nhost: x\r\n{lines}content-length: 1000\r\n\r\n{{".encode()
+    )
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages", "/invocations", "/tokenize", "/adapters"])
+async def test_not_a_byte_of_a_strangers_body_is_read(held: Keys, path: str) -> None:
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("the body was asked for")
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    server = app.api(cast(Flow, None), Pool(disaggregated=True), RECIPE, held)
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [(b"x-api-key", b"sk-x")]}
+    await server(scope, receive, send)
+    assert said[0]["status"] == 401
+
+
+async def test_a_fleets_state_is_for_operators(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
+    """Also what an error or a probe would say of it: names and addresses of workers."""
+    stack.decode.fault = "500"
+    said = {key: await stack.ask(bearer(key)) for key in (ALICE, BOB)}
+    assert [answer.status_code for answer in said.values()] == [502, 502]
+    for member in stack.pool.members:
+        member.healthy, member.why = False, f"no answer at {member.url}"
+    lost = {key: await stack.ask(bearer(key)) for key in (ALICE, BOB)}
+    assert [answer.status_code for answer in lost.values()] == [503, 503]
+    assert lost[ALICE].headers["retry-after"] == lost[BOB].headers["retry-after"]
+    for answers in (said, lost):
+        theirs, operators = (answers[key].json()["error"] for key in (ALICE, BOB))
+        assert theirs["code"] == operators["code"]
+        assert "decode-0" in operators["message"]
+        assert not any(word in answers[ALICE].text for word in ("decode-0", "127.0.0.1", "prefill"))
+        assert f"event=withheld request_id={theirs['request_id']} code={theirs['code']} " in caplog.text
+    for path in ("/ping", "/health"):
+        probed = await stack.http.get(path)
+        assert (probed.status_code, probed.json()) == (503, {"status": "unavailable"})
 
 
 async def test_a_key_has_a_limit_of_its_own(stack: Stack) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from typing import Any
 
 from aiohttp import web
@@ -37,6 +38,7 @@ class FakeEngine:
         self.fault = ""
         self.refuses = self.breaks = ""  # a prompt that decode answers with 400, or 500, once it is asked
         self.waits_for: Any = ""  # a prompt that decode answers only with `proceed`
+        self.falters_at = 0  # the event of a stream after which a fault of its middle comes
         self.slow_to_read_s = 0.0
         self.pause_s = 0.005  # after every event, or a reader sees several of them as one
         self.probed = 0
@@ -49,8 +51,9 @@ class FakeEngine:
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.ids: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self.cache: dict[str, str] = {}  # salted prompt → what it is taken for
-        self.prefilled: set[str] = set()
+        self.prefilled: set[str] = set()  # salted prompts
         self.running = 0
         self.most_running = 0
         self.arrived = asyncio.Event()
@@ -60,7 +63,7 @@ class FakeEngine:
         self._thawing: set[asyncio.Task[None]] = set()
         self.url = ""
 
-    async def start(self, address: str = "127.0.0.1", port: int = 0) -> None:
+    async def start(self, address: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         app = web.Application()
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
@@ -71,10 +74,10 @@ class FakeEngine:
         app.router.add_route("*", "/{path:.*}", self._no_path)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, address, port)
+        site = web.TCPSite(self._runner, address, port, ssl_context=tls)
         await site.start()
         self.port = int(self._runner.addresses[0][1])
-        self.url = f"http://{address}:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{address}:{self.port}"
 
     async def stop(self) -> None:
         for thawing in self._thawing:
@@ -101,6 +104,8 @@ class FakeEngine:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if self.fault == "hang":
+            await self.proceed.wait()
         tokens = list(body["prompt"].encode())
         return web.json_response({"count": len(tokens), "max_model_len": LENGTH_TOKENS, "tokens": tokens})
 
@@ -113,6 +118,7 @@ class FakeEngine:
         self.bodies.append(body)
         self.paths.append(request.path)
         self.ids.append(request.headers["X-Request-Id"])
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         if body.get("prompt") == [1]:
             self.stepped.append(request.headers.get("X-data-parallel-rank"))
         self.arrived.set()
@@ -206,8 +212,9 @@ class FakeEngine:
             said = self._said(body, prompt)
             lease = f"cmpl-{request.headers['X-Request-Id']}-{next(_numbers)}"
             self.leases.open(lease, self.url, said)
-            cached = len(said) if said in self.prefilled else 0
-            self.prefilled.add(said)
+            salted = body.get("cache_salt", "") + said
+            cached = len(said) if salted in self.prefilled else 0
+            self.prefilled.add(salted)
             tickets.append(wire.ticket(lease, cached))
         answer = api.whole(["x"], wire.Usage(3 * len(prompts), len(prompts), cached))
         if body.get("return_token_ids") and api.chat:
@@ -244,7 +251,7 @@ class FakeEngine:
         fails = params and (self.fault == "error_event" or nowhere)
         cached = (params or {}).get("remote_prefill_cached_tokens", 0)
         texts = []
-        self.prefilled |= {self._said(body, prompt) for prompt in prompts}
+        self.prefilled |= {body.get("cache_salt", "") + self._said(body, prompt) for prompt in prompts}
         for prompt in [] if fails else prompts:
             for number in range(n):
                 seeded = {**body, "seed": body["seed"] + number} if body.get("seed") is not None else body
@@ -273,7 +280,7 @@ class FakeEngine:
         try:
             for number, event in enumerate(api.events(texts, usage, body)):
                 await say(event)
-                if number:
+                if number != self.falters_at:
                     continue
                 if self.fault == "cut_inside":  # an event, and a character of it
                     await say(b'data: {"choices":[{"text":"\xc3')

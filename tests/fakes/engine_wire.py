@@ -46,7 +46,7 @@ class Api:
     cuts = False  # the connection, where it cannot say that it failed
 
     def prompts(self, body: dict[str, Any]) -> list[Any]:
-        prompt = body["prompt"]
+        prompt = body.get("prompt_embeds") or body["prompt"]
         return prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
 
     def wrong_for_prefill(self, body: dict[str, Any]) -> list[str]:

@@ -3,57 +3,71 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from hyperpd.errors import Rejected, RequestError
+from hyperpd.errors import DecodeFailed, HandoffFailed, NoWorkerAvailable, PrefillFailed, Rejected, RequestError
+from hyperpd.problems import nearest
 from hyperpd.recipe import RecipeFile
-from hyperpd_runtime.gateway import apis, guard, sagemaker, telemetry
+from hyperpd_runtime.gateway import apis, guard, openapi, sagemaker, steering, telemetry
 from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.flow import Flow
 from hyperpd_runtime.gateway.guard import Refused
-from hyperpd_runtime.gateway.keys import Key, Keys
+from hyperpd_runtime.gateway.keys import Keys
 from hyperpd_runtime.gateway.limits import Door
-from hyperpd_runtime.gateway.passed import ADAPTERS, NO_ADAPTERS, PASSED
+from hyperpd_runtime.gateway.passed import ADAPTERS, CACHED, NO_ADAPTERS, PASSED
 from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.relay import Answer
+from hyperpd_runtime.gateway.steering import Caller
 from hyperpd_runtime.gateway.telemetry import Record
+from hyperpd_runtime.tls import Certificate
 
-_UNREAD = (401, 413, 429)  # the rest of the body is not read: that ends the connection
 _CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
 _CLIENT_ID_LENGTH = 128
-_EXPLAIN, _DECISION, _OPERATORS_ONLY = "x-hyperpd-explain", "x-hyperpd-decision", "operators_only"
+_DECISION = "x-hyperpd-decision"
+_ALIVE = "/health"  # of the admin port: the one path there that is open to everybody
+_OF_THE_FLEET = (NoWorkerAvailable, PrefillFailed, HandoffFailed, DecodeFailed)  # their words name workers
+_Ask = Callable[[dict[str, Any], Record, Caller], Awaitable[Answer]]
 
 
 def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> FastAPI:
     """What clients see. keys: one of them is needed, but for /ping and /health, which platforms probe."""
-    app = FastAPI(title="hyperpd", docs_url=None, redoc_url=None, openapi_url=None)
+    # Without redirects: those would name whatever host the client did.
+    app = FastAPI(title="hyperpd", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     model, gateway = file.recipe.model, file.recipe.gateway
     names = (model.name, *(adapter.name for adapter in model.adapters))
     door = Door(gateway.limits, pool, keys)
 
-    async def answered(request: Request, ask: Callable[[dict[str, Any], Record], Awaitable[Answer]]) -> Response:
+    async def answered(request: Request, ask: _Ask) -> Response:
         record = Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:_CLIENT_ID_LENGTH])
         request.state.record = record
+        caller = Caller()
         try:
-            key = door.enter(request.headers, record)
-            explained = _explained(request.headers, key)
-            body = guard.read(await door.body(request))
-            answer = await _unless_client_leaves(request, ask(body, record))
+            key = door.look(request.headers, record)
+            caller = steering.caller(request.headers, request.url.path, key, gateway)
+            request.state.explain = caller.explain
+            raw = await door.body(request)
+            request.state.body_read = True
+            door.enter(key, record)
+            body = guard.read(raw, gateway.limits.json_depth)
+            caller.strip(body)
+            answer = await _unless_client_leaves(request, ask(body, record, caller))
         except RequestError as error:
             if isinstance(error, Refused):
                 record.decide("refused", error.why)
             error.request_id = record.request_id
             record.end(error.code)
+            if isinstance(error, _OF_THE_FLEET) and not caller.operator:
+                raise _withheld(error) from error
             raise
         except ClientDisconnect:
             answer = None
@@ -61,7 +75,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
             record.end("client_left")
             return Response(status_code=_CLIENT_LEFT)
         headers = _headers(record)
-        if explained:
+        if caller.explain:
             headers[_DECISION] = record.explanation()
         if answer.events is None:
             record.end("ok" if answer.status == 200 else f"engine_{answer.status}")
@@ -71,9 +85,12 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     async def infer(request: Request, api: Api | None, adapter: str = "") -> Response:
         request.state.api = api
 
-        async def ask(body: dict[str, Any], record: Record) -> Answer:
+        async def ask(body: dict[str, Any], record: Record, caller: Caller) -> Answer:
             chosen = api or apis.by_shape(body)
-            admitted = guard.admit(body, chosen, names, gateway.threshold_tokens, adapter, model.max_len_tokens)
+            threshold = 0 if caller.mode == "pd" else gateway.threshold_tokens
+            bounds = (threshold, adapter, model.max_len_tokens, gateway.limits)
+            admitted = guard.admit(body, chosen, names, *bounds, allow=caller.may_send(chosen))
+            admitted = caller.steer(admitted, disaggregated=pool.disaggregated)
             record.decide(admitted.shape.how, admitted.shape.why)
             return await flow.run(admitted, record)
 
@@ -82,13 +99,17 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     for each in apis.APIS:
         app.post(each.path)(_bound(infer, each))
 
-    @app.post("/invocations")
+    @app.post(sagemaker.PATH)
     async def invocations(request: Request) -> Response:
         return await infer(request, sagemaker.route(request.headers), sagemaker.adapter(request.headers))
 
     async def pass_on(request: Request, path: str) -> Response:
-        async def ask(body: dict[str, Any], record: Record) -> Answer:
+        async def ask(body: dict[str, Any], record: Record, caller: Caller) -> Answer:
             guard.check(body, PASSED[path], names)
+            if caller.mode == "pd":
+                raise Refused(f"{steering.MODE}: {path} has no prefill", "forced", code="mode_impossible")
+            if caller.cache_salt and path in CACHED:
+                body["cache_salt"] = caller.cache_salt
             record.decide("passed", path)
             return await flow.pass_on(path, body, record)
 
@@ -118,15 +139,45 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> Response:
         why = pool.unavailable()
+        if why and keys:  # it names workers; who has an operator's key reads it in the status
+            return JSONResponse({"status": "unavailable"}, 503)
         return JSONResponse({"status": "unavailable", "reason": why}, 503) if why else JSONResponse({"status": "ok"})
 
     _errors(app)
     return app
 
 
-def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | None = None) -> FastAPI:
-    """What operators see: status, metrics, and drain, which begins an orderly end of this process."""
-    app = FastAPI(title="hyperpd admin", docs_url=None, redoc_url=None, openapi_url=None)
+def admin(
+    pool: Pool,
+    file: RecipeFile,
+    drain: Callable[[], None],
+    keys: Keys | None = None,
+    certificate: Certificate | None = None,
+) -> FastAPI:
+    """What operators see: status, metrics, and drain, which begins an orderly end of this process.
+
+    From this machine all of it is open. From elsewhere it needs a key of scope operator; where there are no keys,
+    status and metrics are open to whom the network lets in, and drain to nobody. /health says that this process
+    answers, to platforms that probe it.
+    """
+
+    def check(request: Request) -> None:
+        if request.url.path == _ALIVE or _from_this_machine(request):
+            return
+        if keys and keys.find(request.headers).scope != "operator":
+            what = f"{request.url.path}: needs a key of scope operator"
+            raise Rejected(what, status=403, code=steering.OPERATORS_ONLY)
+        if not keys and request.method != "GET":
+            what = (
+                f"{request.url.path}: only from the gateway's own machine, where gateway.auth is none; set it to keys"
+            )
+            raise Rejected(f"{what}, and an operator's key will do", status=403, code=steering.OPERATORS_ONLY)
+
+    app = FastAPI(title="hyperpd admin", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(check)])
+
+    @app.get(_ALIVE)
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -140,8 +191,14 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | 
             "ready": pool.unavailable() is None,
             "not_as_planned": pool.not_ready(),
             "keys": keys.status() if keys else None,
+            "certificate": certificate.status() if certificate else None,
             **pool.status(),
         }
+
+    @app.get("/openapi.json")
+    async def document() -> dict[str, Any]:
+        """Of the API port, not of this one."""
+        return openapi.document(file)
 
     @app.post("/drain", status_code=202)
     async def drain_gateway() -> dict[str, str]:
@@ -152,6 +209,14 @@ def admin(pool: Pool, file: RecipeFile, drain: Callable[[], None], keys: Keys | 
     return app
 
 
+def _from_this_machine(request: Request) -> bool:
+    """By the socket, never by a header: its other end is at a loopback address, or at the one it came in by."""
+    if not request.client:
+        return False
+    own = request.scope["server"][0] if request.scope.get("server") else None
+    return request.client.host == own or ipaddress.ip_address(request.client.host).is_loopback
+
+
 def _bound(handle: Callable[..., Awaitable[Response]], what: Any) -> Callable[[Request], Awaitable[Response]]:
     async def handler(request: Request) -> Response:
         return await handle(request, what)
@@ -159,13 +224,13 @@ def _bound(handle: Callable[..., Awaitable[Response]], what: Any) -> Callable[[R
     return handler
 
 
-def _explained(headers: Headers, key: Key | None) -> bool:
-    """Whether the answer says how it came about. With keys, only an operator may ask; it names no worker."""
-    if headers.get(_EXPLAIN) != "1":
-        return False
-    if key and key.scope != "operator":
-        raise Rejected(f"{_EXPLAIN}: needs a key of scope operator", status=403, code=_OPERATORS_ONLY)
-    return True
+def _withheld(error: RequestError) -> RequestError:
+    """What is said of `error` to somebody who may not see the fleet; the log has the rest."""
+    telemetry.log.warning("event=withheld request_id=%s code=%s detail=%r", error.request_id, error.code, str(error))
+    what = "no worker could answer this; try again, or give your operator the request id"
+    said = RequestError(what, status=error.status, code=error.code, retry_after_s=error.retry_after_s)
+    said.request_id = error.request_id
+    return said
 
 
 def _headers(record: Record) -> dict[str, str]:
@@ -180,24 +245,34 @@ def _api(request: Request) -> Api | None:
     return apis.MESSAGES if messages else getattr(request.state, "api", None)
 
 
+def _instead(request: Request, error: HTTPException) -> str:
+    """What to try where there is no such route, or not with this method."""
+    if error.status_code == 405:
+        return f"; send {(error.headers or {}).get('Allow', 'another method')}"
+    served = list(dict.fromkeys(str(getattr(route, "path", "")) for route in request.app.routes))
+    return nearest(guard.short(request.url.path), served)
+
+
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def request_error(request: Request, error: RequestError) -> Response:
         record: Record | None = getattr(request.state, "record", None)
         headers = _headers(record) if record else {}
-        if record and request.headers.get(_EXPLAIN) == "1" and error.code != _OPERATORS_ONLY:
+        if record and getattr(request.state, "explain", False):
             headers[_DECISION] = record.explanation()
         if error.retry_after_s:
             headers["retry-after"] = str(error.retry_after_s)
+        if error.status == 504:  # OpenAI's and Anthropic's clients would ask again, for as long
+            headers["x-should-retry"] = "false"
         if error.status == 401:
             headers["www-authenticate"] = "Bearer"
-        if error.status in _UNREAD:
+        if not getattr(request.state, "body_read", False):  # nor will it be: that ends the connection
             headers["connection"] = "close"
         return JSONResponse(apis.error_body(_api(request), error), error.status, headers)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        what = f"{request.method} {request.url.path}: {error.detail}"
+        what = f"{request.method} {guard.short(request.url.path)}: {error.detail}{_instead(request, error)}"
         code = str(error.detail).lower().replace(" ", "_")  # not_found, method_not_allowed
         rejected = Rejected(what, status=error.status_code, code=code)
         return JSONResponse(apis.error_body(_api(request), rejected), error.status_code, error.headers)

@@ -37,12 +37,14 @@ class Endpoint:
     role: Role
     name: str
     url: str
+    certified: str = ""  # the name in its certificate, where that is not the address in its url
 
     @property
     def admin_url(self) -> str:
         """Where its supervisor answers: as far above the worker's port as in every placement."""
         at = urlsplit(self.url)
-        return f"http://{_bracketed(at.hostname or '')}:{(at.port or 80) + Ports().worker_admin - Ports().worker_api}"
+        port = (at.port or 80) + Ports().worker_admin - Ports().worker_api
+        return f"{at.scheme}://{_bracketed(at.hostname or '')}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Name:
     role: Role
     host: str
     port: int
+    scheme: str = "http"  # https: each worker's certificate is for `host`
 
     @property
     def every_s(self) -> float:
@@ -63,7 +66,9 @@ class Name:
     def endpoint(self, address: str) -> Endpoint:
         """The worker at `address`. Its name is the same however often it comes and goes, and no other's."""
         port = "" if self.port == Ports().worker_api else f":{self.port}"
-        return Endpoint(self.role, f"{self.role}-{address}{port}", f"http://{_bracketed(address)}:{self.port}")
+        certified = self.host if self.scheme == "https" else ""
+        url = f"{self.scheme}://{_bracketed(address)}:{self.port}"
+        return Endpoint(self.role, f"{self.role}-{address}{port}", url, certified)
 
     async def find(self, resolve: Resolve) -> tuple[Endpoint, ...]:
         """Its workers now. Raises OSError or ValueError (UnicodeError) when they are not known."""
@@ -79,6 +84,7 @@ class File:
 
     role: Role
     path: Path
+    scheme: str = "http"
 
     @property
     def every_s(self) -> float:
@@ -98,11 +104,14 @@ class File:
             content = file.read(_FILE_BYTES + 1)
         if len(content) > _FILE_BYTES:
             raise ValueError(f"larger than {_FILE_BYTES} bytes")
-        return tuple(one for one in endpoints(content) if one.role == self.role)
+        return tuple(one for one in endpoints(content, self.scheme) if one.role == self.role)
 
 
-def endpoints(content: bytes) -> list[Endpoint]:
-    """The workers of an endpoints file; fields nobody here knows are ignored. Raises ValueError with what is wrong."""
+def endpoints(content: bytes, scheme: str = "http") -> list[Endpoint]:
+    """The workers of an endpoints file, which says nothing of their `scheme`; fields nobody here knows are ignored.
+
+    Raises ValueError with what is wrong.
+    """
     try:
         document = json.loads(content)
     except ValueError as error:
@@ -110,7 +119,7 @@ def endpoints(content: bytes) -> list[Endpoint]:
     entries = document.get("endpoints") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise ValueError("no list `endpoints`")
-    found = [_endpoint(f"endpoints.{index}", entry) for index, entry in enumerate(entries)]
+    found = [_endpoint(f"endpoints.{index}", entry, scheme) for index, entry in enumerate(entries)]
     for what in ("name", "url"):
         said = [getattr(one, what) for one in found]
         if twice := sorted({one for one in said if said.count(one) > 1}):
@@ -118,7 +127,7 @@ def endpoints(content: bytes) -> list[Endpoint]:
     return found
 
 
-def _endpoint(where: str, entry: Any) -> Endpoint:
+def _endpoint(where: str, entry: Any, scheme: str) -> Endpoint:
     if not isinstance(entry, dict) or not isinstance(labels := entry.get("labels"), dict):
         raise ValueError(f"{where}: no mapping with labels")
     if not isinstance(name := entry.get("name"), str) or not name:
@@ -134,7 +143,7 @@ def _endpoint(where: str, entry: Any) -> Endpoint:
         raise ValueError(f"{where}: {error}") from None
     if not 0 < port < 1 << 16:
         raise ValueError(f"{where}.port: {port} is none")
-    return Endpoint(roles[0], name, f"http://{_bracketed(str(address))}:{port}")
+    return Endpoint(roles[0], name, f"{scheme}://{_bracketed(str(address))}:{port}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +166,16 @@ def sources(settings: Environment, placement: Placement) -> Sources:
     if settings.role != "gateway":
         answering = [worker for worker in placement.workers if not worker.rank]  # other parts of one have no API
         return Sources(tuple(Endpoint(worker.role, worker.name, worker.url) for worker in answering))
+    scheme = "https" if settings.workers_ca_file else "http"
     fixed: list[Endpoint] = []
     followed: list[Name | File] = []
     for role in _ROLES:
         for ordinal, url in enumerate(filter(None, getattr(settings, role).split(","))):
             at = urlsplit(url.strip())
             if at.scheme == "dns":
-                followed.append(Name(role, at.hostname or "", at.port or 0))
+                followed.append(Name(role, at.hostname or "", at.port or 0, scheme))
             elif at.scheme == "file":
-                followed.append(File(role, Path(unquote(at.path))))
+                followed.append(File(role, Path(unquote(at.path)), scheme))
             else:
                 fixed.append(Endpoint(role, f"{role}-{ordinal}", url.strip().rstrip("/")))
     told = Sources(tuple(fixed), tuple(dict.fromkeys(followed)))

@@ -88,8 +88,9 @@ def _loopback(host: str) -> bool:
 
 
 def decode_body(body: Mapping[str, Any], held: Ticket | None, salt: str) -> dict[str, Any]:
-    """The client's body, with the ticket and the cache salt where there are any."""
-    return {**body, **({PARAMS: held.params} if held else {}), **({"cache_salt": salt} if salt else {})}
+    """The client's body with the ticket, if any. salt: the decode worker's, beside the client's own."""
+    salts = [one for one in (body.get("cache_salt"), salt) if one]
+    return {**body, **({PARAMS: held.params} if held else {}), **({"cache_salt": "-".join(salts)} if salts else {})}
 
 
 def release_body(held: Ticket) -> dict[str, Any]:

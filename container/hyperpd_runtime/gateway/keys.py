@@ -1,4 +1,4 @@
-"""Who may ask: the key file, and the key of a request. Keys are kept and compared as SHA-256 only."""
+"""Who may ask, and for what: the key file, and the key of a request. Keys are kept and compared as SHA-256 only."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from hyperpd_runtime.gateway import telemetry
 
 log = logging.getLogger("hyperpd.gateway")
 _LOOK_EVERY_S = 2.0
+_SALT_LENGTH = 43  # with another salt (handoff.py) below the 128 characters that vLLM takes
 _NO_LIST = """not a JSON list like [{"name": "team-a", "sha256": "…", "scope": "user", "concurrent_requests": 8}]"""
 
 
@@ -32,10 +33,21 @@ class Key(BaseModel):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]  # of the key's bytes, without a line end
     scope: Literal["user", "operator"]
     concurrent_requests: int | None = Field(ge=1)  # at one gateway; None: no limit of its own
+    allow: frozenset[Literal["priority", "prompt_embeds"]] = frozenset()  # fields that nobody else may send
 
     @property
     def digest(self) -> bytes:
         return bytes.fromhex(self.sha256)
+
+    @property
+    def cache_salt(self) -> str:
+        """What keeps this key's prefixes apart from those of others, in every engine's prefix cache.
+
+        All gateways make the same of the same key file, with no second secret to hand out. Nobody guesses it who does
+        not know the key or its entry, no client can send one, and engines, which may publish it with KV events, learn
+        nothing of that entry by it. A new key begins with a cold cache.
+        """
+        return hmac.new(self.digest, b"hyperpd cache salt", hashlib.sha256).hexdigest()[:_SALT_LENGTH]
 
 
 def parse(content: bytes, where: str) -> tuple[Key, ...]:

@@ -18,7 +18,16 @@ from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.guard import Admitted
 from hyperpd_runtime.gateway.handoff import Ticket
 from hyperpd_runtime.gateway.pool import Member
-from hyperpd_runtime.gateway.relay import NETWORK, Answer, EngineRefused, close_answer, first_event, is_error, relay
+from hyperpd_runtime.gateway.relay import (
+    NETWORK,
+    Answer,
+    EngineRefused,
+    close_answer,
+    first_event,
+    is_error,
+    relay,
+    whole,
+)
 from hyperpd_runtime.gateway.telemetry import Record
 
 _STEP_TIMEOUT_S = 30
@@ -58,14 +67,14 @@ class Legs:
         """Compute a prompt. Raises PrefillFailed, HandoffFailed, EngineRefused, or what aiohttp raises."""
         sent_s = time.monotonic()
         async with self._post(prefill, api.path, handoff.prefill_body(body, api)) as response:
-            raw = await response.read()
+            raw = await whole(response)
             if 400 <= response.status < 500 and response.status not in _OF_THE_FLEET:
                 raise EngineRefused(Answer(response.status, response.content_type, raw))
             if response.status != 200:
                 raise PrefillFailed(f"{prefill.name} answered {response.status}")
             try:
                 answer = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 answer = None
             if not isinstance(answer, dict):
                 raise PrefillFailed(f"{prefill.name} answered no JSON object")
@@ -106,7 +115,7 @@ class Legs:
         answer: Answer | None = None
         try:
             stream = request.stream and response.status == 200
-            first = await first_event(response, api, deadline) if stream else await response.read()
+            first = await first_event(response, api, deadline) if stream else await whole(response)
             record.first_event(streamed=stream)
             if 400 <= response.status < 500:
                 refused = EngineRefused(_told(Answer(response.status, response.content_type, first), api.path))
@@ -148,7 +157,10 @@ class Legs:
         """Ask one worker something that has no second leg."""
         try:
             async with self._post(worker, path, body) as response:
-                return _told(Answer(response.status, response.content_type, await response.read()), path)
+                raw = await whole(response)
+            if response.status != 200 and not 400 <= response.status < 500:
+                raise DecodeFailed(f"{worker.name} answered {response.status}; try again")
+            return _told(Answer(response.status, response.content_type, raw), path)
         except NETWORK as error:
             raise DecodeFailed(f"{worker.name}: {error or type(error).__name__}; try again") from error
 
@@ -159,8 +171,14 @@ class Legs:
         headers = {"X-Request-Id": uuid.uuid4().hex, "Content-Type": "application/json"}
         if rank is not None:
             headers["X-data-parallel-rank"] = str(rank)
+        data = json.dumps(body).encode()
         return self._session.post(
-            member.url + path, data=json.dumps(body).encode(), headers=headers, trace_request_ctx=sent
+            member.url + path,
+            data=data,
+            headers=headers,
+            trace_request_ctx=sent,
+            allow_redirects=False,  # an engine sends nobody elsewhere
+            server_hostname=member.certified,
         )
 
     async def expired_leases(self, prefill: Member) -> float:
@@ -170,7 +188,9 @@ class Legs:
         """
         async with asyncio.timeout(_STEP_TIMEOUT_S):
             steps = await asyncio.gather(*(self._step(prefill, rank) for rank in range(self._prefill_ranks)))
-            async with self._session.get(f"{prefill.url}/metrics") as response:
+            async with self._session.get(
+                f"{prefill.url}/metrics", allow_redirects=False, server_hostname=prefill.certified
+            ) as response:
                 lines = (await response.text()).splitlines()
         counts = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(_EXPIRED_LEASES)]
         if {*steps, response.status} != {200} or not counts:

@@ -26,6 +26,8 @@ PASSED: Mapping[str, frozenset[str]] = {
         "/classify": "model input truncate_prompt_tokens add_special_tokens",
     }.items()
 }
+# Whose prompts an engine keeps in its prefix cache.
+CACHED = ("/v1/embeddings", "/v1/score", "/v1/rerank", "/classify")
 # Said in words, because people look for them; 404 says the rest.
 ADAPTERS = ("/adapters", "/adapters/{name}", "/v1/load_lora_adapter", "/v1/unload_lora_adapter")
 NO_ADAPTERS = (

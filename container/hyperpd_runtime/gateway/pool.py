@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -16,6 +17,7 @@ import aiohttp
 from hyperpd import pairing
 from hyperpd.errors import HyperpdError, NoWorkerAvailable
 from hyperpd.pairing import Fingerprint
+from hyperpd_runtime.gateway import upstream
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES, Room
 
@@ -38,6 +40,7 @@ class Member:
         self.role = endpoint.role
         self.url = endpoint.url
         self.admin_url = endpoint.admin_url
+        self.certified = endpoint.certified or None
         self.fingerprint: Fingerprint | None = None  # what the worker says of itself; a plain engine says nothing
         self.recipe_digest = ""
         self.salt = ""  # set for good once its prefix cache may hold wrong blocks: no request finds those again
@@ -195,11 +198,14 @@ class Pool:
         """Whether no pair has been proven since the start; before that nothing is served."""
         return not self._was_ready and not any(pair.proven for pair in self.pairs)
 
-    async def watch(self, canary: Canary) -> None:
-        """Probe every worker and prove every pair, for ever, also those to come; one that hangs holds up no other."""
+    async def watch(self, canary: Canary, tls: ssl.SSLContext | None = None) -> None:
+        """Probe every worker and prove every pair, for ever, also those to come; one that hangs holds up no other.
+
+        tls: whom to believe, where workers speak it.
+        """
         running: dict[Member | Pair, asyncio.Task[None]] = {}
         # Probes on the requests' connections would keep all of them young: each takes the one that is idle longest.
-        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls or True)
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as tasks:
             while True:
                 self._changed.clear()
@@ -217,11 +223,11 @@ class Pool:
 
     async def _probe(self, session: aiohttp.ClientSession, member: Member) -> None:
         try:
-            timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
-            async with session.get(f"{member.url}/health", timeout=timeout) as answer:
+            timeout, name = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S), member.certified
+            async with session.get(f"{member.url}/health", timeout=timeout, server_hostname=name) as answer:
                 healthy, why = answer.status == 200, f"/health answers {answer.status}"
             if healthy and member.fingerprint:  # it has a supervisor, who knows what the engine does not
-                async with session.get(f"{member.admin_url}/ready", timeout=timeout) as answer:
+                async with session.get(f"{member.admin_url}/ready", timeout=timeout, server_hostname=name) as answer:
                     if answer.status != 200:
                         healthy, why = False, str((await answer.json())["state"])
         except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError) as error:
@@ -242,7 +248,8 @@ class Pool:
     async def _ask_who(self, session: aiohttp.ClientSession, member: Member) -> None:
         try:
             timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
-            async with session.get(f"{member.admin_url}/hyperpd/fingerprint", timeout=timeout) as answer:
+            url, name = f"{member.admin_url}/hyperpd/fingerprint", member.certified
+            async with session.get(url, timeout=timeout, server_hostname=name) as answer:
                 document = await answer.json()
                 fingerprint = pairing.read(document)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -313,11 +320,10 @@ async def _forever(step: Callable[[], Awaitable[None]]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def session() -> Any:
-    """The client for both legs: no limits of its own; the engines keep connections longer than we do."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+async def session(tls: ssl.SSLContext | None = None) -> Any:
+    """The client for both legs: no limits of its own. tls: whom to believe, where workers speak it."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
     traces = aiohttp.TraceConfig()
     traces.on_request_chunk_sent.append(_sent)  # headers are only buffered when they are said to be sent
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, trace_configs=[traces]) as opened:
+    async with upstream.session(tls, timeout=timeout, trace_configs=[traces]) as opened:
         yield opened

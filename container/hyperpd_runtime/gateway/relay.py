@@ -22,6 +22,8 @@ NETWORK = (aiohttp.ClientError, TimeoutError, ConnectionError)
 _BY_FORM = (
     "Bad Request"  # vllm/entrypoints/serve/exception_handling, 0.32; what the engine refuses later has other names
 )
+_WHOLE_BYTES = 256 << 20  # of an answer: 100,000 tokens with 20 logprobs each
+_EVENT_BYTES = 16 << 20  # of an event, which may hold the logprobs of a whole prompt
 _KEPT = 64  # bytes that are looked at again with the next ones; longer than any marker
 
 
@@ -60,8 +62,18 @@ class EngineRefused(Exception):
         """
         try:
             return bool(json.loads(self.answer.body)["error"]["type"] == _BY_FORM)
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             return False
+
+
+async def whole(response: aiohttp.ClientResponse) -> bytes:
+    """A whole answer. Raises aiohttp's ClientPayloadError also where it has no end."""
+    read = bytearray()
+    async for chunk in response.content.iter_any():
+        read += chunk
+        if len(read) > _WHOLE_BYTES:
+            raise aiohttp.ClientPayloadError(f"an answer of more than {_WHOLE_BYTES} bytes")
+    return bytes(read)
 
 
 async def first_event(response: aiohttp.ClientResponse, api: Api, deadline: asyncio.Timeout | None) -> bytes:
@@ -79,6 +91,7 @@ async def first_event(response: aiohttp.ClientResponse, api: Api, deadline: asyn
             deadline = None
         if events > api.preamble + api.opening:
             break
+        _check_event(read)
     return read
 
 
@@ -126,6 +139,11 @@ async def relay(
         record.end("ok")
 
 
+def _check_event(begun: bytes) -> None:
+    if len(begun) > _EVENT_BYTES:
+        raise aiohttp.ClientPayloadError(f"an event of more than {_EVENT_BYTES} bytes")
+
+
 async def _corrected(response: aiohttp.ClientResponse, held: bytes, told: Mapping[str, Any]) -> AsyncIterator[bytes]:
     """Whole events, with usage put right; `held` has begun the first of them."""
     async for chunk in response.content.iter_any():
@@ -134,6 +152,7 @@ async def _corrected(response: aiohttp.ClientResponse, held: bytes, told: Mappin
         if whole > 1:
             yield correct_events(held[:whole], told)
             held = held[whole:]
+        _check_event(held)
     if held:
         yield held
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hyperpd.errors import Rejected
 from hyperpd_runtime.gateway.apis import BY_PATH, Api
 
+PATH = "/invocations"
 _ATTRIBUTES = "x-amzn-sagemaker-custom-attributes"
 _ADAPTER = "x-amzn-sagemaker-adapter-identifier"
 _SESSION = "x-amzn-sagemaker-session-id"
@@ -27,7 +28,11 @@ def route(headers: Mapping[str, str]) -> Api | None:
 
 
 def adapter(headers: Mapping[str, str]) -> str:
-    """The adapter an inference component stands for; it overrules the body's model. Raises Rejected for a session."""
+    """The adapter an inference component stands for; it overrules the body's model."""
+    return headers.get(_ADAPTER, "")
+
+
+def check(headers: Mapping[str, str]) -> None:
+    """Raises Rejected for a session."""
     if headers.get(_SESSION):
         raise Rejected(f"{_SESSION}: sessions are not kept; send every request whole", code="no_sessions")
-    return headers.get(_ADAPTER, "")

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from hyperpd.errors import NotReady
 from hyperpd.placement import Placement
 from hyperpd.recipe import Recipe, RecipeFile
-from hyperpd_runtime.gateway import app, discovery, keys, pool
+from hyperpd_runtime import tls
+from hyperpd_runtime.gateway import app, discovery, edge, keys, pool, telemetry
 from hyperpd_runtime.gateway.discovery import Discovery, Resolve, Sources
 from hyperpd_runtime.gateway.flow import Flow
 from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES
 from hyperpd_runtime.listen import Listener
+from hyperpd_runtime.tls import Certificate
 
 log = logging.getLogger("hyperpd.gateway")
 WARM_UP_TIMEOUT_S = 120  # first contact of a pair took up to 28 s on a loaded machine
@@ -31,7 +33,8 @@ def _sequences(recipe: Recipe) -> int:
 class Gateway:
     """Serve until `stop`. Raises RecipeError when the recipe asks for keys and `keys_file` has none to use.
 
-    api_address: where the API listens, if not at `address`.
+    api_address: where the API listens, if not at `address`. certificate: of both ports, which speak TLS then.
+    workers_ca_file: who signed the workers' certificates, where they are reached by TLS.
     """
 
     def __init__(
@@ -43,10 +46,15 @@ class Gateway:
         drain: Callable[[], None],
         *,
         keys_file: str = "",
+        certificate: Certificate | None = None,
+        workers_ca_file: str = "",
         api_address: str = "",
         resolve: Resolve = discovery.resolve,
     ) -> None:
         self._keys = keys.of(file.recipe, keys_file)
+        self._certificate = certificate
+        telemetry.CERTIFICATE.set_function(lambda: bool(certificate and certificate.problem))
+        self._workers_tls = tls.trusting(workers_ca_file) if workers_ca_file else None
         self.pool = pool.Pool(
             disaggregated="prefill" in sources.roles,
             sequences=_sequences(file.recipe),
@@ -64,19 +72,25 @@ class Gateway:
     async def start(self) -> None:
         """Listen on both ports and begin to prove the pairs."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        session = await self._resources.enter_async_context(pool.session())
+        session = await self._resources.enter_async_context(pool.session(self._workers_tls))
         flow = Flow(session, self.pool, self._file.recipe)
         self._resources.push_async_callback(flow.close)
-        watching = [self.pool.watch(flow.canary), self._discovery.watch()]
-        watching += [self._keys.watch()] if self._keys else []
+        watching = [self.pool.watch(flow.canary, self._workers_tls), self._discovery.watch()]
+        watching += [followed.watch() for followed in (self._keys, self._certificate) if followed]
         self._watches = [asyncio.create_task(watch) for watch in watching]
         for watch in self._watches:
             watch.add_done_callback(self._watch_ended)
+        limits = self._file.recipe.gateway.limits
+        context = self._certificate.context if self._certificate else None
+        bounds = edge.Bounds(limits.header_kib << 10, stalled_s=limits.stalled_s)
+        api = app.api(flow, self.pool, self._file, self._keys)
+        admin = app.admin(self.pool, self._file, self._begin_drain, self._keys, self._certificate)
         for address, port, asgi in (
-            (self._api_address, self._ports.api_port, app.api(flow, self.pool, self._file, self._keys)),
-            (self._address, self._ports.admin_port, app.admin(self.pool, self._file, self._begin_drain, self._keys)),
+            (self._api_address, self._ports.api_port, api),
+            (self._address, self._ports.admin_port, admin),
         ):
-            self._listeners.append(Listener(asgi, address, port, self._file.recipe.drain_s))
+            protocol = edge.protocol(bounds)
+            self._listeners.append(Listener(asgi, address, port, self._file.recipe.drain_s, protocol, context))
             await self._listeners[-1].start()
 
     def _watch_ended(self, watch: asyncio.Task[None]) -> None:

@@ -35,6 +35,8 @@ FIELDS = {
     "gateway.replicas": _is("Nodes of the instance group gateway, at most two; local: none of its own"),
     "gateway.threshold_tokens": _is(_READ),
     "gateway.auth": _is("none; keys is refused: the console's test pages send no key, IAM is what guards them"),
+    "gateway.steering": _is(_READ),
+    "gateway.isolate_prefix_cache": _is("Only false: it goes with gateway.auth: keys"),
     "gateway.limits": _is(_READ),
     "slo": Field("not expressed", "nothing here scales or alarms by it"),
     "placement.same_zone": _is("Always: all nodes are in one subnet"),

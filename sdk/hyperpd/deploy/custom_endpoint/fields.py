@@ -48,6 +48,8 @@ FIELDS = {
     "gateway.auth": _refused(
         "the one volume is the recipe's, so the key file cannot be there; SageMaker signs requests"
     ),
+    "gateway.steering": _is(_READ),
+    "gateway.isolate_prefix_cache": _is("Only false: it goes with gateway.auth: keys"),
     "gateway.limits": _is(_READ),
     "slo": _not("Nothing scales by it"),
     "placement.same_zone": _not("The template has no affinity to other pods"),

@@ -141,12 +141,12 @@ class Endpoint:
         return Document("2-recipe.yaml", "Byte for byte; another recipe has another name.", body)
 
 
-# The API alone is open: metrics, drain and engine ask for no key, and no labels are published for a policy.
+# The API alone is open: metrics, status and engine ask for no key, and no labels are published for a policy.
 API_EVERYWHERE = {"name": "HYPERPD_API_ADDRESS", "value": "0.0.0.0"}
 ALIVE = "/v1/models"  # answers without workers, too
 METRICS_NOTE = "hyperpd's metrics listen on the pod's 127.0.0.1: a collector in the pod may read them, no other."
 METRICS_LOST = (
-    f"metrics: port {PORTS.gateway_admin} also drains and asks for no key, so it listens on the pod's 127.0.0.1 alone;"
+    f"metrics: port {PORTS.gateway_admin} names every worker and asks for no key, so it listens on the pod's 127.0.0.1;"
     " unverified that the operator's collector reads it there"
 )
 

@@ -42,7 +42,9 @@ FIELDS = {
     "gateway.policy": _is(_READ),
     "gateway.replicas": _is("Pods of the gateway's Deployment; refused with fabric: local, which has one"),
     "gateway.threshold_tokens": _is(_READ),
-    "gateway.auth": _is("keys: the Secret of the option keys_secret, mounted"),
+    "gateway.auth": _is("keys: the Secret of the option keys_secret, mounted; PodMonitors send an operator's key"),
+    "gateway.steering": _is(_READ),
+    "gateway.isolate_prefix_cache": _is(_READ),
     "gateway.limits": _is(_READ),
     "slo": _is(
         "KEDA's triggers: ttft_ms of prefill, itl_ms of decode (or aggregated), where that role has autoscaling"

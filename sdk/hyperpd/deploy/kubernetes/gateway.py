@@ -75,7 +75,7 @@ def sources(fleet: Fleet) -> list[Object]:
 
 def _container(fleet: Fleet) -> Object:
     security, _ = access.container_security(fleet, "gateway")
-    status = pods.probe("/status", pods.ADMIN)
+    alive = pods.probe("/health", pods.ADMIN)
     return {
         "name": "gateway",
         "image": fleet.image,
@@ -84,10 +84,10 @@ def _container(fleet: Fleet) -> Object:
             {"name": network.HTTP, "containerPort": PORTS.gateway_api},
             {"name": pods.ADMIN, "containerPort": PORTS.gateway_admin},
         ],
-        "startupProbe": status | {"periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 60},
+        "startupProbe": alive | {"periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 60},
         "readinessProbe": pods.probe("/ping", network.HTTP)
         | {"periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 2},
-        "livenessProbe": status | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+        "livenessProbe": alive | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(lifetimes.GATEWAY_NOTICE_S)]}}},
         "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}},
         "securityContext": security,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hyperpd.deploy.kubernetes import pods
+from hyperpd.deploy.kubernetes import pods, storage
 from hyperpd.deploy.kubernetes.fleet import COMPONENT, Fleet, Object, selector
 from hyperpd.deploy.target import Document
 from hyperpd.recipe import Role
@@ -19,9 +19,13 @@ _UP_EVERY_S, _DOWN_EVERY_S = 180, 300
 def monitors(fleet: Fleet) -> Iterator[Document]:
     """A PodMonitor for each room."""
     taken = "Prometheus has to be told to take PodMonitors of this namespace (podMonitorSelector)."
+    keyed = (
+        f" The gateway wants an operator's key, {storage.METRICS_KEY} of the Secret, or this monitor is passed over."
+    )
+    of_gateway = taken + (keyed if fleet.recipe.gateway.auth == "keys" else "")
     if fleet.local:
         placed = fleet.on_one_machine().workers
-        endpoints = [_endpoint(pods.GATEWAY_ADMIN)]
+        endpoints = [_gateway_endpoint(fleet, pods.GATEWAY_ADMIN)]
         for worker in placed:
             said = [
                 {"targetLabel": "role", "replacement": worker.role},
@@ -29,18 +33,28 @@ def monitors(fleet: Fleet) -> Iterator[Document]:
             ]
             ports = (f"{pods.API}-{worker.api_port}", f"{pods.ADMIN}-{worker.admin_port}")
             endpoints += [_endpoint(port) | {"relabelings": said} for port in ports]
-        yield _monitor(fleet, "engines", selector("node"), endpoints, f"Gateway and workers of the one pod. {taken}")
+        yield _monitor(
+            fleet, "engines", selector("node"), endpoints, f"Gateway and workers of the one pod. {of_gateway}"
+        )
         return
     role = [{"sourceLabels": [_LABEL], "targetLabel": "role"}]
     ports = (pods.API, pods.ADMIN)
     endpoints = [_endpoint(port) | {"relabelings": role} for port in ports]
     comment = f"{pods.API}: the engine's metrics; {pods.ADMIN}: counters of its network devices. {taken}"
     yield _monitor(fleet, "engines", selector(), endpoints, comment)
-    yield _monitor(fleet, "gateway", selector("gateway"), [_endpoint(pods.ADMIN)], f"The gateway's metrics. {taken}")
+    comment = f"The gateway's metrics. {of_gateway}"
+    yield _monitor(fleet, "gateway", selector("gateway"), [_gateway_endpoint(fleet, pods.ADMIN)], comment)
 
 
 def _endpoint(port: str) -> Object:
     return {"port": port, "path": "/metrics", "interval": "15s"}
+
+
+def _gateway_endpoint(fleet: Fleet, port: str) -> Object:
+    if fleet.recipe.gateway.auth != "keys":
+        return _endpoint(port)
+    secret = {"name": fleet.options.keys_secret, "key": storage.METRICS_KEY}
+    return _endpoint(port) | {"authorization": {"type": "Bearer", "credentials": secret}}
 
 
 def _monitor(fleet: Fleet, room: str, labels: dict[str, str], endpoints: list[Object], comment: str) -> Document:

@@ -66,7 +66,10 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         "ingress": [opened(_clients(fleet), [PORTS.gateway_api]), opened(monitoring(fleet), [PORTS.gateway_admin])],
         "egress": [dns(), {"to": engines, "ports": tcp(ports)}],
     }
-    why = f"Clients reach the API; the gateway reaches DNS and workers. {_PATHS}"
+    why = (
+        "Clients reach the API; the gateway reaches DNS and workers. Monitoring reads metrics and status; a drain takes"
+        " an operator's key, or comes from the pod itself."
+    )
     yield _policy(fleet, "gateway", "gateway", why, spec)
 
 

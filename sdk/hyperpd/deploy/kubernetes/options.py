@@ -54,8 +54,9 @@ class Options(Block):
     )
     keys_secret: Object | None = Field(
         None,
-        description="Secret with the key file as keys.json, where gateway.auth is keys; in the gateway's"
-        " namespace, and in the engines' too where the recipe is aggregated or local",
+        description="Secret with the key file as keys.json, where gateway.auth is keys, and an operator's key as"
+        " metrics-key, which Prometheus sends; in the gateway's namespace, and in the engines' too where the recipe is"
+        " aggregated or local",
     )
     hf_token_secret: Object | None = Field(
         None, description="Secret of the engines' namespace with a Hugging Face token as token"

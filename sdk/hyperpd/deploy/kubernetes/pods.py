@@ -131,7 +131,7 @@ def _ports(fleet: Fleet, component: Component, leads: bool) -> list[Object]:
 def _probes(fleet: Fleet, component: Component, leads: bool) -> tuple[Object, Notes]:
     everything = component == "node"
     ready = probe("/ping", GATEWAY_API) if everything else probe("/ready", ADMIN)
-    alive = probe("/status", GATEWAY_ADMIN) if everything else probe("/health", API)
+    alive = probe("/health", GATEWAY_ADMIN) if everything else probe("/health", API)
     tries = lifetimes.startup_tries(fleet.recipe, component, leads=leads)
     every = {"periodSeconds": lifetimes.PERIOD_S, "timeoutSeconds": 5}
     probes: Object = {

@@ -10,6 +10,7 @@ from hyperpd.deploy.kubernetes.fleet import RECIPE_FOLDER, Component, Fleet, Obj
 from hyperpd.recipe import Role
 
 KEYS_FOLDER, KEYS_KEY = "/etc/hyperpd-keys", "keys.json"
+METRICS_KEY = "metrics-key"  # an operator's key, which no pod of ours mounts
 TOKEN_KEY = "token"
 ROOT_GIB = 83  # 90 GB: what is left to pods of HyperPod's root volume of 100 GB
 _KEPT_GIB = 10  # compiled code, logs, adapters of one pod: an estimate

@@ -20,6 +20,11 @@ FIELDS = {
         "0: always-disagg-pd-decider; else nonCachedTokens of prefix-based-pd-decider, the nearest there",
     ),
     "gateway.auth": Field("expressed", "none; keys is refused: llm-d asks for no key, the Gateway would have to"),
+    "gateway.steering": Field(
+        "not expressed", "llm-d reads such headers of clients itself, and passes fields on: drop them in the Gateway"
+    ),
+    "gateway.isolate_prefix_cache": Field("expressed", "Only false: it goes with gateway.auth: keys"),
+    "gateway.limits": Field("not expressed", f"llm-d has no such limit; {_OURS}"),
     "gateway.limits.body_mib": Field("expressed", "NGINX: maxSize of the ClientSettingsPolicy"),
     "gateway.limits.concurrent_requests": Field("not expressed", "llm-d knows no such limit; it queues by saturation"),
     "slo": Field("expressed", "KEDA's triggers: itl_ms; ttft_ms is measured by hyperpd's gateway alone"),

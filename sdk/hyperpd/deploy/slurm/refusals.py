@@ -41,8 +41,7 @@ def losses(recipe: Recipe, options: Options) -> Iterator[str]:
     if recipe.gateway.auth == "keys":
         yield (
             f"gateway.auth: the gateway alone asks for keys; who reaches the nodes reaches engines ({_PORTS.worker_api}"
-            f" and up) and admin ports ({_PORTS.gateway_admin}, {_PORTS.worker_admin} and up) without; close their"
-            " security group"
+            f" and up) and their admin ports ({_PORTS.worker_admin} and up) without; close their security group"
         )
     if options.mode == "bare" and recipe.image:
         yield f"image: mode bare runs {options.python} of the nodes, whatever it has installed"

@@ -1,0 +1,94 @@
+"""TLS: a server's certificate, followed as its files change, and which authority workers are verified against."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from pathlib import Path
+from typing import Any
+
+from hyperpd.errors import RecipeError
+
+log = logging.getLogger("hyperpd.gateway")
+_LOOK_EVERY_S = 2.0
+_NO_PASSWORD = ""  # else OpenSSL would ask the terminal for that of an encrypted key
+
+
+class Certificate:
+    """What a port shows. Files that cannot be used leave the certificate as it was."""
+
+    def __init__(self, cert: str, key: str) -> None:
+        """cert: PEM file, the certificate first, then its chain. Raises RecipeError where the two cannot be used."""
+        self._files = Path(cert), Path(key)
+        self.problem = ""  # why the files, as they are now, are not used
+        try:
+            self._seen = self._read()
+            self.context = self._load()
+        except (OSError, ssl.SSLError) as error:
+            raise RecipeError("settings", [f"tls-cert-file, tls-key-file: {_why(error)}"]) from None
+
+    def _read(self) -> list[bytes]:
+        return [file.read_bytes() for file in self._files]
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(*self._files, password=_NO_PASSWORD)
+        return context
+
+    async def watch(self) -> None:
+        """Look at the files again and again, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Take what the files hold, if it changed and can be used; connections that are open stay as they are."""
+        before, seen = self.problem, self._seen
+        try:
+            seen = self._read()
+            if seen == self._seen and not self.problem:
+                return
+            self._load()  # a pair that does not fit would leave half of it in the context that serves
+            self.context.load_cert_chain(*self._files, password=_NO_PASSWORD)
+        except (OSError, ssl.SSLError) as error:
+            self.problem = _why(error)
+            if self.problem != before:
+                log.error("event=certificate_kept file=%s why=%r", self._files[0], self.problem)
+        else:
+            self._seen, self.problem = seen, ""
+            log.info("event=certificate file=%s", self._files[0])
+
+    def status(self) -> dict[str, Any]:
+        """What is wrong with the files, as JSON."""
+        return {"problem": self.problem or None}
+
+
+def trusting(authority: str) -> ssl.SSLContext:
+    """For clients of workers: only what `authority`, a PEM file, has signed. Raises RecipeError where it has none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(authority)
+    except (OSError, ssl.SSLError) as error:
+        raise RecipeError("settings", [f"workers-ca-file: {authority}: {_why(error)}"]) from None
+    return context
+
+
+def itself(cert: str) -> ssl.SSLContext:
+    """For who asks a server of its own machine: exactly the certificate of `cert`, under whatever address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cert)
+    return context
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"no PEM certificate and unencrypted key that belong together ({error.reason})"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

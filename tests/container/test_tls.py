@@ -1,0 +1,213 @@
+"""TLS from a client to the workers: who is believed, who is not, and certificates that are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from hyperpd.engine import launch
+from hyperpd.environment import Environment
+from hyperpd.errors import NotReady, RecipeError
+from hyperpd.placement import Placement, place
+from hyperpd_runtime import settings, tls
+from hyperpd_runtime.gateway import discovery
+from hyperpd_runtime.gateway.discovery import Endpoint, Name, Sources
+from hyperpd_runtime.gateway.server import Gateway
+from hyperpd_runtime.tls import Certificate
+from tests.container.certificates import Authority
+from tests.container.stack import free_port, tiny
+from tests.fakes.engine import FakeEngine
+from tests.fakes.leases import Leases
+
+HERE = "127.0.0.1"
+HELLO = {"prompt": "hello", "max_tokens": 4}
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    authority: Authority, worker: tuple[str, str], certificate: Certificate | None, certified: str = ""
+) -> AsyncIterator[tuple[Gateway, int, int]]:
+    """A gateway that believes `authority`, before two engines that show `worker`; its two ports."""
+    leases = Leases()
+    engines = FakeEngine(leases), FakeEngine(leases)
+    for engine in engines:
+        await engine.start(tls=Certificate(*worker).context)
+    prefill, decode = (engine.url for engine in engines)
+    fixed = (Endpoint("prefill", "prefill-0", prefill, certified), Endpoint("decode", "decode-0", decode, certified))
+    ports = Placement((), free_port(), free_port())
+    started = Gateway(
+        *(tiny(), Sources(fixed), HERE, ports, lambda: None),
+        certificate=certificate,
+        workers_ca_file=str(authority.file),
+    )
+    await started.start()
+    try:
+        yield started, ports.api_port, ports.admin_port
+    finally:
+        await started.stop()
+        for engine in engines:
+            await engine.stop()
+
+
+async def test_from_the_client_to_the_workers(authority: Authority) -> None:
+    cert = authority.issue(HERE)
+    async with gateway(authority, cert, Certificate(*cert)) as (started, api, admin):
+        await started.until_ready(20)
+        async with httpx.AsyncClient(verify=tls.trusting(str(authority.file))) as http:
+            answer = await http.post(f"https://{HERE}:{api}/v1/completions", json=HELLO)
+            assert (answer.status_code, len(answer.json()["choices"])) == (200, 1)
+            status = (await http.get(f"https://{HERE}:{admin}/status")).json()
+            assert (status["certificate"], status["ready"]) == ({"problem": None}, True)
+        async with httpx.AsyncClient() as http:
+            with pytest.raises(httpx.RemoteProtocolError):  # plain HTTP
+                await http.get(f"http://{HERE}:{api}/ping")
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                await http.get(f"https://{HERE}:{api}/ping")
+
+
+async def test_what_is_no_http_is_refused_by_tls_too(authority: Authority) -> None:
+    """And the connection is closed, which TLS knows no half of."""
+    cert = authority.issue(HERE)
+    async with gateway(authority, cert, Certificate(*cert)) as (_, api, _admin):
+        reader, writer = await asyncio.open_connection(HERE, api, ssl=tls.trusting(str(authority.file)))
+        writer.write(b"GET /ping HTTP/1.1\nHost: a\n\n")
+        said = await asyncio.wait_for(reader.read(), 10)
+        assert said.startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
+@pytest.mark.parametrize("name", ["another.example", "127.0.0.2"])
+async def test_workers_that_show_another_name_are_not_asked(authority: Authority, name: str) -> None:
+    async with gateway(authority, authority.issue(name), None) as (started, *_):
+        with pytest.raises(NotReady, match="Certificate"):
+            await started.until_ready(3)
+
+
+async def test_workers_of_another_authority_are_not_asked(authority: Authority, tmp_path: Path) -> None:
+    other = Authority(tmp_path / "other")
+    async with gateway(authority, other.issue(HERE), None) as (started, *_):
+        with pytest.raises(NotReady, match="Certificate"):
+            await started.until_ready(3)
+
+
+async def test_the_name_behind_which_workers_are_found_is_what_they_show(authority: Authority) -> None:
+    name = Name("decode", "decode.pd.svc", 8100, "https")
+    assert name.endpoint("10.0.0.1") == Endpoint(
+        "decode", "decode-10.0.0.1", "https://10.0.0.1:8100", certified="decode.pd.svc"
+    )
+    assert name.endpoint("10.0.0.1").admin_url == "https://10.0.0.1:8300"
+    async with gateway(authority, authority.issue("pd.svc"), None, certified="pd.svc") as (started, *_):
+        await started.until_ready(20)
+
+
+async def shown(authority: Authority, served: Certificate) -> bytes:
+    """The certificate that a new connection is shown."""
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), HERE, 0, ssl=served.context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        _, writer = await asyncio.open_connection(HERE, port, ssl=tls.trusting(str(authority.file)))
+        found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+    assert isinstance(found, bytes)
+    return found
+
+
+async def test_a_certificate_that_is_replaced_is_shown(authority: Authority, tmp_path: Path) -> None:
+    where = tmp_path / "tls.crt"
+    served = Certificate(*authority.issue(HERE, where))
+    first = await shown(authority, served)
+    served.look()
+    assert await shown(authority, served) == first
+    authority.issue(HERE, where)
+    served.look()
+    second = await shown(authority, served)
+    assert second != first
+
+
+async def test_one_that_cannot_be_used_is_not_taken(authority: Authority, tmp_path: Path) -> None:
+    where = tmp_path / "tls.crt"
+    served = Certificate(*authority.issue(HERE, where))
+    first, good = await shown(authority, served), where.read_bytes()
+    authority.issue(HERE, tmp_path / "other.crt")
+    where.write_bytes((tmp_path / "other.crt").read_bytes())  # and not its key
+    served.look()
+    assert "belong together" in served.problem
+    assert await shown(authority, served) == first
+    where.unlink()
+    served.look()
+    assert served.problem == f"{where}: No such file or directory"
+    where.write_bytes(good)
+    served.look()
+    assert served.problem == ""
+    assert await shown(authority, served) == first
+
+
+@pytest.mark.parametrize("password", [None, b"secret"])
+def test_a_pair_that_cannot_be_used_is_said_at_once(authority: Authority, tmp_path: Path, password: bytes) -> None:
+    cert, key = authority.issue(HERE, password=password)
+    if not password:
+        _, key = authority.issue("other.example")
+    with pytest.raises(RecipeError, match="tls-cert-file, tls-key-file: no PEM certificate and unencrypted key"):
+        Certificate(cert, key)
+    with pytest.raises(RecipeError, match=r"gone\.pem: No such file"):
+        Certificate(str(tmp_path / "gone.pem"), key)
+    with pytest.raises(RecipeError, match=r"workers-ca-file: .* No such file"):
+        tls.trusting(str(tmp_path / "gone.pem"))
+
+
+async def test_a_supervisor_asks_its_own_engine_and_no_other(authority: Authority) -> None:
+    """Under an address that its certificate may not name; another of the same authority is not its own."""
+    cert, other = authority.issue("decode.pd.svc"), authority.issue(HERE)
+    engine = FakeEngine(Leases())
+    await engine.start(tls=Certificate(*cert).context)
+    async with httpx.AsyncClient(verify=tls.itself(cert[0])) as http:
+        assert (await http.get(f"{engine.url}/health")).status_code == 200
+    async with httpx.AsyncClient(verify=tls.itself(other[0])) as http:
+        with pytest.raises(httpx.ConnectError):
+            await http.get(f"{engine.url}/health")
+    await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"tls_cert_file": "/a"}, "one of them is missing"),
+        ({"tls_key_file": "/a"}, "one of them is missing"),
+        ({"prefill": "https://10.0.0.1:8100", "decode": "dns://d:8100"}, "who signed the certificate of https://10"),
+        ({"decode": "http://10.0.0.1:8100", "workers_ca_file": "/ca"}, "http://10.0.0.1:8100 would be plain HTTP"),
+    ],
+)
+def test_settings_that_do_not_go_together(told: dict[str, str], said: str) -> None:
+    environ = {f"HYPERPD_{name.upper()}": value for name, value in told.items()}
+    with pytest.raises(RecipeError, match=said):
+        settings.read(["--role", "gateway", "--recipe", "tiny-cpu-1p1d"], environ)
+
+
+def test_every_source_is_by_tls_with_an_authority() -> None:
+    told = Environment(
+        role="gateway",
+        recipe="tiny-cpu-1p1d",
+        prefill="https://10.0.0.1:8100,dns://prefill:8100",
+        decode="file:///endpoints.json",
+        workers_ca_file="/ca",
+    )
+    found = discovery.sources(told, Placement((), 1, 2))
+    assert [one.url for one in found.fixed] == ["https://10.0.0.1:8100"]
+    assert [one.scheme for one in found.followed] == ["https", "https"]
+
+
+def test_the_engine_is_given_its_certificate() -> None:
+    recipe = tiny().recipe
+    argv = launch(recipe, place(recipe).workers[0], model_path="/m", certificate=("/c", "/k")).argv
+    at = argv.index("--ssl-certfile")
+    assert argv[at : at + 5] == ("--ssl-certfile", "/c", "--ssl-keyfile", "/k", "--enable-ssl-refresh")
