@@ -109,7 +109,7 @@ async def test_every_other_route_is_closed(held: Keys) -> None:
     async def new() -> None: ...
 
     routes = {route.path: route for route in admin.app.routes if isinstance(route, APIRoute)}
-    assert routes.keys() == {path for _, path in ROUTES} | {"/health", "/new"}
+    assert routes.keys() >= {path for _, path in ROUTES} | {"/health", "/new"}
     async with admin.seen_from(ELSEWHERE) as http:
         for path, route in routes.items():
             statuses = {(await http.request(method, path)).status_code for method in route.methods}
