@@ -269,6 +269,7 @@ def test_every_problem_of_a_file_at_once_and_never_a_key(file: Path) -> None:
         {**entry("alice", "c"), "concurrent": 3},
         {"name": "dora", "sha256": entry("", "c")["sha256"]},
         {**entry("eve", "e"), "concurrent_requests": "4"},
+        {**entry("fay", "f"), BOB: "bob"},
     ]
     file.write_text(json.dumps(wrong))
     with pytest.raises(RecipeError) as caught:
@@ -281,15 +282,16 @@ def test_every_problem_of_a_file_at_once_and_never_a_key(file: Path) -> None:
         "2.scope: Input should be 'user' or 'operator'",
         "2.concurrent_requests: Input should be greater than",
         "3.name: the same as of an entry before",
-        "3.concurrent: unknown key; did you mean concurrent_requests?",
+        "3: a field that is not known; did you mean concurrent_requests?",
+        "6: a field that is not known; known here: name, sha256, scope, concurrent_requests, allow",
         "4.sha256: the same as of an entry before",
         "4.scope: missing; add it",
         "4.concurrent_requests: missing; add it",
         "5.concurrent_requests: Input should be a valid integer",
     ):
         assert says in text
-    assert len(caught.value.problems) == 11
-    assert ALICE not in text
+    assert len(caught.value.problems) == 12
+    assert not any(secret in text for secret in (ALICE, BOB))
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "nul", '"x"'])

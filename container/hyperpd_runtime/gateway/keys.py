@@ -73,9 +73,9 @@ def parse(content: bytes, where: str) -> tuple[Key, ...]:
 
 
 def _problem(item: Mapping[str, Any]) -> str:
+    if item["type"] == "extra_forbidden":  # its place alone: somebody may have written a key there
+        return f"{item['loc'][0]}: a field that is not known{nearest(str(item['loc'][-1]), list(Key.model_fields))}"
     path = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"{path}: unknown key{nearest(str(item['loc'][-1]), list(Key.model_fields))}"
     return f"{path}: {'missing; add it' if item['type'] == 'missing' else item['msg']}"
 
 
