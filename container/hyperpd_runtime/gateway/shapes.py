@@ -116,7 +116,7 @@ class Ask:
         """
         prompt = self.body.get(self.api.prompt)
         if self.api.prompt == "prompt":
-            return max(self._completion_prompts())
+            return max(map(_tokens, self._completion_prompts()))
         if isinstance(prompt, str):
             return math.ceil(len(prompt) / 4)
         aside = self.body.get("system" if self.api is MESSAGES else "instructions")
@@ -128,19 +128,21 @@ class Ask:
     def longest_prompt(self) -> tuple[int, bool]:
         """Tokens of the longest prompt, and whether that is exact. Of a chat all that is text counts, tools too."""
         if self.api.prompt == "prompt":
-            return max(self._completion_prompts()), _token_ids(self.body.get("prompt"))
+            longest = max(self._completion_prompts(), key=_tokens)
+            return _tokens(longest), not isinstance(longest, str)
         parts = [self.body.get(field) for field in (self.api.prompt, *_BESIDE)]
         return math.ceil(sum(map(len, _texts(parts))) / 4), False
 
-    def _completion_prompts(self) -> list[int]:
-        """Tokens of each prompt: what is a list has one for each member."""
+    def _completion_prompts(self) -> list[Any]:
         prompt = self.body.get("prompt")
-        prompts = prompt if isinstance(prompt, list) and not _token_ids(prompt) else [prompt]
-        return [math.ceil(len(one) / 4) if isinstance(one, str) else _length(one) for one in prompts]
+        return prompt if isinstance(prompt, list) and not _token_ids(prompt) else [prompt]
 
 
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, list) else 1
+def _tokens(prompt: Any) -> int:
+    """Of one prompt of a completion: each member of a list is one."""
+    if isinstance(prompt, str):
+        return math.ceil(len(prompt) / 4)
+    return len(prompt) if isinstance(prompt, list) else 1
 
 
 def _texts(values: list[Any]) -> Iterator[str]:
