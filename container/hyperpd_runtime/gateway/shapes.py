@@ -9,6 +9,7 @@ from typing import Any
 
 from hyperpd_runtime.gateway.apis import MESSAGES, RESPONSES, Api
 
+_SEEDS = 1 << 62  # the engine takes 64 bits; there is room to count on from these
 _GREEDY_BELOW = 1e-5  # vLLM's own bound
 # Parts of a message that are no text, by their type, or by the field that the engine guesses it from.
 _MEDIA = {"image_pil", "document"} | {
@@ -44,11 +45,11 @@ class Ask:
         return self.prompts() > 1 and not (all(map(_text, prompt)) or all(map(_token_ids, prompt)))
 
     def answers(self) -> float:
-        """How many answers to each prompt. Infinite where `n` or the seed it counts from is no integer."""
+        """How many answers to each prompt. Infinite where `n` or the seed it counts from is no integer of 64 bits."""
         n, seed = self.body.get("n"), self.body.get("seed")
         if n is None:
             return 1
-        return n if _integer(n) and (seed is None or _integer(seed)) else math.inf
+        return n if _integer(n) and (seed is None or (_integer(seed) and abs(seed) < _SEEDS)) else math.inf
 
     def greedy(self) -> bool:
         """Whether the next token is always the likeliest one, by the request's own word."""
