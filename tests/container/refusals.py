@@ -93,6 +93,7 @@ BODIES = [
     raw("a surrogate as bytes", b'{"prompt": "\xed\xa0\x80"}', "invalid_encoding", "byte 12 is not UTF-8"),
     raw("half a pair", b'{"prompt": "\\ud83d"}', "invalid_encoding", "surrogate pair"),
     raw("the other half", b'{"prompt": "x\\uDE00"}', "invalid_encoding", "surrogate pair"),
+    raw("the other half, in small letters", b'{"prompt": "\\udc00"}', "invalid_encoding", "surrogate pair"),
     raw("half a pair as a key", b'{"prompt": "x", "\\ud800": 1}', "invalid_encoding", "surrogate pair"),
     raw("nested", _nested(16), "nested_too_deep", "deeper than 16 (gateway.limits.json_depth)"),
     raw("nested beyond the parser", _nested(5000), "nested_too_deep", "deeper than 16"),
