@@ -83,7 +83,12 @@ BODIES = [
     raw("Infinity", b'{"prompt": "x", "temperature": Infinity}', "invalid_json", "Infinity is no JSON number"),
     raw("-Infinity", b'{"prompt": "x", "logit_bias": {"1": -Infinity}}', "invalid_json", "-Infinity is no JSON"),
     raw("a float beyond", b'{"prompt": "x", "temperature": 1e999}', "invalid_json", "too large for a double"),
-    raw("an endless integer", b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}", "invalid_json", "4300 digits"),
+    raw(
+        "an endless integer",
+        b'{"prompt": "x", "seed": ' + b"9" * 5000 + b"}",
+        "invalid_json",
+        "4300 digits; send a smaller one",
+    ),
     raw("a key twice", b'{"model": "a", "model": "tiny-llama", "prompt": "x"}', "duplicate_key", "same key twice"),
     raw("a key twice, within", b'{"prompt": "x", "metadata": {"a": 1, "a": 1}}', "duplicate_key", "same key twice"),
     raw("Latin-1", '{"prompt": "é"}'.encode("latin-1"), "invalid_encoding", "byte 12 is not UTF-8"),
