@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 from hyperpd.recipe import Limits
 from hyperpd.sse import Decoder
 from hyperpd_runtime.gateway import deadlines, legs
+from hyperpd_runtime.gateway.apis import CHAT
+from hyperpd_runtime.gateway.deadlines import Deadlines
+from hyperpd_runtime.gateway.relay import Answer
 from hyperpd_runtime.gateway.telemetry import Record
 from tests.container.stack import Stack, counted, running, tiny, until
 
@@ -120,13 +124,30 @@ async def test_a_client_that_reads_slowly_is_not_taken_for_a_silent_decode(monke
         now_s = 69.0
         watch._look()
         yield b"second"
-        now_s = 70.1
         watch._look()
-        yield b"never"
+        await asyncio.Event().wait()
 
     relayed = events()
     assert await watch.next(relayed) == b"first"
     now_s = 60.0  # nobody has asked for the second
     watch._look()
     assert (await watch.next(relayed), watch.passed) == (b"second", "")
+    now_s = 200.0  # the end has passed, and is told when there is somebody to tell it to
+    watch._look()
+    assert watch.passed == ""
+    assert (await watch.next(relayed), watch.passed) == (None, "total_s")
     watch.stop()
+
+
+async def test_decode_is_let_go_before_the_client_has_read_that_it_is() -> None:
+    async def events() -> Any:
+        yield b"data: 1"
+        await asyncio.Event().wait()
+
+    closed: list[bool] = []
+    answer = Answer(200, "text/event-stream", b"", events(), lambda: closed.append(True))
+    told = Deadlines(Limits(idle_s=0.01)).within(answer, CHAT, Record("r")).events
+    assert told
+    assert (await anext(told), closed) == (b"data: 1", [])
+    assert b"idle_timeout" in await anext(told)
+    assert closed == [True]

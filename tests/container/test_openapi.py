@@ -64,6 +64,13 @@ def test_a_type_is_let_in_exactly_where_the_document_has_it(api: apis.Api, value
         assert schema(api.path).is_valid(body) != wrong_type, (field, value, said)
 
 
+def test_it_has_the_limits_of_the_recipe() -> None:
+    limited = openapi.document(tiny(gateway={"limits": {"choices": 9, "output_tokens": 99}}))
+    body = limited["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    found = {field: schema["maximum"] for field, schema in body["properties"].items() if "maximum" in schema}
+    assert found == {"n": 9, "max_tokens": 99, "max_completion_tokens": 99}
+
+
 async def test_operators_are_shown_it_and_clients_are_not() -> None:
     file = tiny(model={"adapters": [{"name": "law", "path": "/law"}]}, gateway={"auth": "keys"})
     async with running(tiny()) as stack:

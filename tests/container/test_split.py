@@ -108,3 +108,13 @@ async def test_a_part_that_is_cut_inside_an_event_ends_all_with_an_error() -> No
         answer = await stack.ask(prompt=["one", "two"], stream=True)
         *_, last = Decoder().feed(answer.content)
         assert json.loads(last)["error"]["code"] == "stream_cut"
+
+
+async def test_a_part_that_is_no_answer_is_said_to_have_failed() -> None:
+    async with running(tiny()) as stack:
+        stack.prefill.fault, stack.decode.fault = "500", "list"
+        answer = await stack.ask(prompt=["one", "two"])
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (502, "answer_broken")
+        assert error["message"] == "an answer of decode cannot be read; try again"
+        assert stack.pool.in_flight == 0

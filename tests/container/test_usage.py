@@ -123,3 +123,9 @@ def test_a_streams_end_and_errors_are_seen_however_it_is_cut(data: Any, api: Api
         watch.see(stream[:size])
         stream = stream[size:]
     assert (watch.ended, watch.error) == (fault == "", fault == "error")
+
+
+@pytest.mark.parametrize("said", [b'{"usage":{"a":"\xff"}}', b'{"usage":' + b"[" * 100_000], ids=["no text", "nested"])
+def test_what_cannot_be_read_stays_as_it_is(said: bytes) -> None:
+    assert correct(said, {"prompt_tokens_details": {}}) == said
+    assert usage.tokens(said) == {}

@@ -118,7 +118,11 @@ class Flow:
                 raise failed
             answers = [task.result() for task in running]
             if not request.stream:
-                whole = split.join([json.loads(answer.body) for answer in answers], per_prompt)
+                try:
+                    whole = split.join([json.loads(answer.body) for answer in answers], per_prompt)
+                except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                    record.fault("answer_broken", type(error).__name__)
+                    raise DecodeFailed("an answer of decode cannot be read", code="answer_broken") from None
                 return Answer(200, "application/json", json.dumps(whole).encode())
         finally:
             if not (answers and request.stream):

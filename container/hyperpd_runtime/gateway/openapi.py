@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hyperpd import __version__
-from hyperpd.recipe import RecipeFile
+from hyperpd.recipe import Recipe, RecipeFile
 from hyperpd_runtime.gateway.apis import APIS, CHAT, COMPLETIONS, MESSAGES, Api
 from hyperpd_runtime.gateway.fields import FIELDS
 from hyperpd_runtime.gateway.passed import ADAPTERS, PASSED
@@ -75,15 +75,15 @@ _HEADERS: Object = {
 def document(file: RecipeFile) -> Object:
     """The API that a gateway of this recipe has, as OpenAPI 3.1."""
     recipe = file.recipe
-    names = [recipe.model.name, *(adapter.name for adapter in recipe.model.adapters)]
+    known = _known(recipe)
     paths: Object = {}
     for api in APIS:
-        paths[api.path] = {"post": _operation(api.name, _body(api.fields, [api.prompt], names), [api], streams=True)}
+        paths[api.path] = {"post": _operation(api.name, _body(api.fields, [api.prompt], known), [api], streams=True)}
     routes = {f"route={api.path}": api for api in APIS}
     paths["/invocations"] = {
         "post": {
             **_operation(
-                "invocations", {"anyOf": [_body(api.fields, [api.prompt], names) for api in APIS]}, APIS, streams=True
+                "invocations", {"anyOf": [_body(api.fields, [api.prompt], known) for api in APIS]}, APIS, streams=True
             ),
             "parameters": [
                 {
@@ -97,7 +97,7 @@ def document(file: RecipeFile) -> Object:
     }
     for path, fields in PASSED.items():
         answers = [MESSAGES if path.startswith(MESSAGES.path) else COMPLETIONS]
-        body = _body(fields, _REQUIRED[path], names)
+        body = _body(fields, _REQUIRED[path], known)
         paths[path] = {"post": _operation(path.strip("/").replace("/", "_"), body, answers)}
     for path in ADAPTERS:
         paths[path] = {method: _fixed(method, path) for method in ("get", "post", "put", "delete")}
@@ -113,8 +113,19 @@ def document(file: RecipeFile) -> Object:
     }
 
 
-def _body(fields: frozenset[str], required: list[str], models: list[str]) -> Object:
-    known = {**FIELDS, **_DETAILS, "model": {"enum": models, "description": f"Default: {models[0]}"}}
+def _known(recipe: Recipe) -> Object:
+    """What is known of fields: by the gateway, and by this recipe's names and limits."""
+    models = [recipe.model.name, *(adapter.name for adapter in recipe.model.adapters)]
+    limits = recipe.gateway.limits
+    known: Object = {**FIELDS, **_DETAILS, "model": {"enum": models, "description": f"Default: {models[0]}"}}
+    known["n"] = {**known["n"], "maximum": limits.choices}
+    if limits.output_tokens is not None:
+        for field in {field for api in APIS for field in api.limits}:
+            known[field] = {**known[field], "maximum": limits.output_tokens}
+    return known
+
+
+def _body(fields: frozenset[str], required: list[str], known: Object) -> Object:
     properties = {key: known.get(key, {}) for key in sorted(fields)}
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 

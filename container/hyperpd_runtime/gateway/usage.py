@@ -27,10 +27,13 @@ def of_prompt(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def correct(said: bytes, told: Mapping[str, Any]) -> bytes:
-    """A document or an event, with the prompt's side of its usage as it was told."""
+    """A document or an event, with the prompt's side of its usage as it was told. What is no text stays as it is."""
     if _KEY not in said:
         return said
-    text = said.decode()
+    try:
+        text = said.decode()
+    except UnicodeDecodeError:
+        return said
     for start, end, usage in _usages(text):
         if usage is None:  # not said yet
             break
@@ -76,7 +79,7 @@ def _usages(text: str) -> Iterator[tuple[int, int, Any]]:
         start += text.startswith(" ", start)
         try:
             usage, end = _decoder.raw_decode(text, start)
-        except ValueError:
+        except (ValueError, RecursionError):
             usage, end = {}, start
         yield start, end, usage
         at = text.rfind(key, 0, at)
