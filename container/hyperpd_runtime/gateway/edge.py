@@ -41,16 +41,16 @@ _LINGER_S = 5.0  # a client that still sends would see a reset instead of its an
 class Bounds:
     """What one connection may cost.
 
-    header_bytes: of all headers of a request.
+    header_bytes: of a request line and headers together.
     head_s:       from the first byte of a request, or the connection's begin, to the end of the headers.
-    idle_s:       between requests; beyond the 60 s of AWS's load balancers, which would use one that just closed.
+    keepalive_s:  between requests; beyond the 60 s of AWS's load balancers, which would use one that just closed.
     stalled_s:    with more waiting for the client than `asyncio` buffers, 64 KiB.
     """
 
     header_bytes: int = 32 << 10
     head_s: float = 10
-    idle_s: int = 75
-    stalled_s: float = 30
+    keepalive_s: int = 75
+    stalled_s: float = 60
 
 
 class _Early(Exception):
@@ -68,7 +68,7 @@ class Edge(HttpToolsProtocol):
     def __init__(self, *args: Any, bounds: Bounds, **more: Any) -> None:
         super().__init__(*args, **more)
         self._bounds = bounds
-        self.timeout_keep_alive = bounds.idle_s
+        self.timeout_keep_alive = bounds.keepalive_s
         self.parser = httptools.HttpRequestParser(self)  # uvicorn's would take data after `connection: close`
         self.url = b""
         self._deaf = False  # what comes is dropped
@@ -151,6 +151,7 @@ class Edge(HttpToolsProtocol):
         if not ended:
             return b""
         _check_line(line)
+        self._header_bytes = len(line)
         data, self._line = self._line, None
         return data
 
@@ -168,7 +169,7 @@ class Edge(HttpToolsProtocol):
 
     def _weigh(self) -> None:
         """What llhttp has taken in without end: a header, chunk sizes with their extensions."""
-        most = self._bounds.header_bytes + _LINE_BYTES
+        most = self._bounds.header_bytes
         if self._in_head and self._taken_bytes > most:
             raise self._too_many_headers()
         if self._taken_bytes > 2 * most + (1 + _FRAMING) * self._body_bytes:
@@ -235,7 +236,7 @@ class Edge(HttpToolsProtocol):
             super().on_message_complete()
 
     def _too_many_headers(self) -> Rejected:
-        what = f"more than {_HEADERS} headers or {self._bounds.header_bytes} bytes of them"
+        what = f"more than {_HEADERS} headers, or {self._bounds.header_bytes} bytes with the request line; send fewer"
         return Rejected(what, status=431, code="headers_too_large")
 
     # What goes back

@@ -17,7 +17,7 @@ from tests.container.framing.test_incoming import error, statuses
 from tests.container.stack import Stack, counted, running, tiny, until
 from tests.fakes.hostile import Endless
 
-SOON = edge.Bounds(head_s=0.05, idle_s=0, stalled_s=0.05)
+SOON = edge.Bounds(head_s=0.05, keepalive_s=0, stalled_s=0.05)
 
 
 @pytest.fixture
