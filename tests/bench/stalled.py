@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 
 from hyperpd_runtime import __main__
-from hyperpd_runtime.gateway import edge
+from hyperpd_runtime.gateway import bodies, edge
 from tests.container.stack import free_port, tiny
 from tests.fakes.hostile import Endless
 from tests.fakes.leases import Leases
@@ -34,7 +34,7 @@ from tests.fakes.leases import Leases
 MIB = 1 << 20
 # What is held at most: see test_slow.py for a reader, gateway/bodies.py for all bodies, which grow in a bytearray.
 READER_BYTES = (256 + 192) << 10
-BODIES_BYTES = 256 * MIB * 9 // 8
+BODIES_BYTES = bodies._HELD_BYTES * 9 // 8
 CONNECTION_BYTES = 64 << 10  # both sides of it, with its task
 AT_ONCE = 4
 SENT_BYTES = 600 << 10  # of a body that then dribbles

@@ -103,7 +103,9 @@ class Edge(HttpToolsProtocol):
         running = self._running()
         began = self._taken_bytes if self._in_head else running and running.more_body
         if began and not self._deaf:
-            self._refuse(Rejected("the connection ended in the middle of a request", code="request_cut"))
+            self._refuse(
+                Rejected("the connection ended in the middle of a request; send all of it", code="request_cut")
+            )
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -132,7 +134,7 @@ class Edge(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._cut_timer:
+        if self._cut_timer and not (self._deaf or self.transport.is_closing()):
             self._cut_timer.cancel()
 
     # What came
@@ -147,7 +149,11 @@ class Edge(HttpToolsProtocol):
         self._line = (self._line + data).lstrip(b"\r\n")
         line, ended, _ = self._line.partition(b"\n")
         if len(line) > _LINE_BYTES + 1:
-            raise Rejected(f"the request line is longer than {_LINE_BYTES} bytes", status=414, code="uri_too_long")
+            raise Rejected(
+                f"the request line is longer than {_LINE_BYTES} bytes; send a shorter one",
+                status=414,
+                code="uri_too_long",
+            )
         if not ended:
             return b""
         _check_line(line)
@@ -180,7 +186,7 @@ class Edge(HttpToolsProtocol):
         if not self._taken_bytes:
             self.transport.close()
         elif not self._deaf:
-            what = f"the headers did not arrive within {self._bounds.head_s:g} s"
+            what = f"the headers did not arrive within {self._bounds.head_s:g} s; send them at once"
             self._refuse(Rejected(what, status=408, code="headers_timeout"))
 
     # What llhttp calls
@@ -192,7 +198,7 @@ class Edge(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            raise Rejected("trailers are not accepted", code="trailers")
+            raise Rejected("trailers are not accepted; send headers before the body", code="trailers")
         self._headers += 1
         self._header_bytes += len(name) + len(value) + 4
         if self._headers > _HEADERS or self._header_bytes > self._bounds.header_bytes:
@@ -201,11 +207,15 @@ class Edge(HttpToolsProtocol):
             case b"host":
                 self._hosts += 1
                 if not _HOST.fullmatch(value):
-                    raise Rejected("host: not a name", code="bad_host")
+                    raise Rejected("host: not a name; send the gateway's, with its port", code="bad_host")
             case b"transfer-encoding" if value.lower() != b"chunked":
-                raise Rejected("transfer-encoding: only chunked is known", status=501, code="unknown_coding")
+                raise Rejected(
+                    "transfer-encoding: only chunked is known; send Content-Length", status=501, code="unknown_coding"
+                )
             case b"expect" if value.lower() != b"100-continue":
-                raise Rejected("expect: only 100-continue is known", status=417, code="unknown_expectation")
+                raise Rejected(
+                    "expect: only 100-continue is known; leave it out", status=417, code="unknown_expectation"
+                )
             case b"upgrade" if b"websocket" in value.lower():
                 raise Rejected("no WebSockets here; use stream: true", status=501, code="no_websockets")
         super().on_header(name, value)
@@ -216,7 +226,7 @@ class Edge(HttpToolsProtocol):
         if self._hosts > 1 or (self._hosts == 0 and not oldish):
             raise Rejected(f"host: exactly one is needed, found {self._hosts}", code="bad_host")
         if oldish and any(name == b"transfer-encoding" for name, _ in framing):
-            raise Rejected("transfer-encoding: unknown to HTTP/1.0", code="bad_http")
+            raise Rejected("transfer-encoding: unknown to HTTP/1.0; send HTTP/1.1", code="bad_http")
         if self.parser.should_upgrade():
             self._upgrade = [name + b": " + value for name, value in framing]
         if oldish:
@@ -305,7 +315,7 @@ class Edge(HttpToolsProtocol):
         )
         self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
         if running:
-            running.disconnected = True
+            running.disconnected, running.waiting_for_100_continue = True, False
             running.message_event.set()
         self._leave()
 
@@ -362,10 +372,12 @@ def _check_line(line: bytes) -> None:
     if (major, minor) not in ((b"1", b"1"), (b"1", b"0")):
         raise _unspoken()
     if method not in _METHODS:
-        raise Rejected(f"there is no method {method[:20].decode()} here", status=501, code="unknown_method")
+        raise Rejected(
+            f"there is no method {method[:20].decode()} here; send GET or POST", status=501, code="unknown_method"
+        )
     if not target.startswith(b"/") or b"#" in target:
         raise Rejected("this is no proxy: send a path that begins with /", code="bad_target")
 
 
 def _unspoken() -> Rejected:
-    return Rejected("only HTTP/1.1 is spoken here", status=505, code="unknown_version")
+    return Rejected("only HTTP/1.1 and 1.0 are spoken here; send HTTP/1.1", status=505, code="unknown_version")
