@@ -32,8 +32,9 @@ from tests.fakes.hostile import Endless
 from tests.fakes.leases import Leases
 
 MIB = 1 << 20
-# What is held at most: see test_slow.py for a reader, gateway/bodies.py for all bodies, which grow in a bytearray.
-READER_BYTES = (256 + 192) << 10
+# What is held at most. For a reader what was written, what is about to be, and what was read from the engine: see
+# tests/container/framing/test_slow.py. For all senders what gateway/bodies.py lets them have, in arrays that grow.
+READER_BYTES = (256 + 192 + 192) << 10
 BODIES_BYTES = bodies._HELD_BYTES * 9 // 8
 CONNECTION_BYTES = 64 << 10  # both sides of it, with its task
 AT_ONCE = 4
@@ -159,7 +160,7 @@ async def misbehave(gateway: Gateway, gate: asyncio.Semaphore, body: bytes, size
         while not writer.transport.is_closing():
             if len(body) < size:
                 writer.write(b"x")
-            await asyncio.sleep(1)
+            await asyncio.sleep(5)
     finally:
         writer.transport.abort()
 
