@@ -124,7 +124,7 @@ class Hostile:
         self.spoiled: set[int] = set()  # on which something went out that was not in order
         self.asked: list[bytes] = []  # the heads of requests
         self.said_late = asyncio.Event()
-        self._connections = 0
+        self.writers: list[asyncio.StreamWriter] = []  # of the connections
         self._open: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -141,8 +141,8 @@ class Hostile:
         task = asyncio.current_task()
         assert task
         self._open.add(task)
-        self._connections += 1
-        number = self._connections
+        self.writers.append(writer)
+        number = len(self.writers)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while await self._answer(reader, writer, number):
                 """The next request on this connection."""

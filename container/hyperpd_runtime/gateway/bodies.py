@@ -8,7 +8,7 @@ from fastapi import Request
 
 from hyperpd.errors import Overloaded, Rejected
 
-_HELD_BYTES = 256 << 20  # of all bodies that have not arrived in full
+_HELD_BYTES = 128 << 20  # of all bodies that have not arrived in full
 _RETRY_AFTER_S = 1
 
 

@@ -41,16 +41,16 @@ _LINGER_S = 5.0  # a client that still sends would see a reset instead of its an
 class Bounds:
     """What one connection may cost.
 
-    header_bytes: of all headers of a request.
+    header_bytes: of a request line and headers together.
     head_s:       from the first byte of a request, or the connection's begin, to the end of the headers.
-    idle_s:       between requests; beyond the 60 s of AWS's load balancers, which would use one that just closed.
+    keepalive_s:  between requests; beyond the 60 s of AWS's load balancers, which would use one that just closed.
     stalled_s:    with more waiting for the client than `asyncio` buffers, 64 KiB.
     """
 
     header_bytes: int = 32 << 10
     head_s: float = 10
-    idle_s: int = 75
-    stalled_s: float = 30
+    keepalive_s: int = 75
+    stalled_s: float = 60
 
 
 class _Early(Exception):
@@ -68,7 +68,7 @@ class Edge(HttpToolsProtocol):
     def __init__(self, *args: Any, bounds: Bounds, **more: Any) -> None:
         super().__init__(*args, **more)
         self._bounds = bounds
-        self.timeout_keep_alive = bounds.idle_s
+        self.timeout_keep_alive = bounds.keepalive_s
         self.parser = httptools.HttpRequestParser(self)  # uvicorn's would take data after `connection: close`
         self.url = b""
         self._deaf = False  # what comes is dropped
@@ -103,7 +103,9 @@ class Edge(HttpToolsProtocol):
         running = self._running()
         began = self._taken_bytes if self._in_head else running and running.more_body
         if began and not self._deaf:
-            self._refuse(Rejected("the connection ended in the middle of a request", code="request_cut"))
+            self._refuse(
+                Rejected("the connection ended in the middle of a request; send all of it", code="request_cut")
+            )
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -132,7 +134,7 @@ class Edge(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._cut_timer:
+        if self._cut_timer and not (self._deaf or self.transport.is_closing()):
             self._cut_timer.cancel()
 
     # What came
@@ -147,10 +149,15 @@ class Edge(HttpToolsProtocol):
         self._line = (self._line + data).lstrip(b"\r\n")
         line, ended, _ = self._line.partition(b"\n")
         if len(line) > _LINE_BYTES + 1:
-            raise Rejected(f"the request line is longer than {_LINE_BYTES} bytes", status=414, code="uri_too_long")
+            raise Rejected(
+                f"the request line is longer than {_LINE_BYTES} bytes; send a shorter one",
+                status=414,
+                code="uri_too_long",
+            )
         if not ended:
             return b""
         _check_line(line)
+        self._header_bytes = len(line)
         data, self._line = self._line, None
         return data
 
@@ -168,7 +175,7 @@ class Edge(HttpToolsProtocol):
 
     def _weigh(self) -> None:
         """What llhttp has taken in without end: a header, chunk sizes with their extensions."""
-        most = self._bounds.header_bytes + _LINE_BYTES
+        most = self._bounds.header_bytes
         if self._in_head and self._taken_bytes > most:
             raise self._too_many_headers()
         if self._taken_bytes > 2 * most + (1 + _FRAMING) * self._body_bytes:
@@ -179,7 +186,7 @@ class Edge(HttpToolsProtocol):
         if not self._taken_bytes:
             self.transport.close()
         elif not self._deaf:
-            what = f"the headers did not arrive within {self._bounds.head_s:g} s"
+            what = f"the headers did not arrive within {self._bounds.head_s:g} s; send them at once"
             self._refuse(Rejected(what, status=408, code="headers_timeout"))
 
     # What llhttp calls
@@ -191,7 +198,7 @@ class Edge(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            raise Rejected("trailers are not accepted", code="trailers")
+            raise Rejected("trailers are not accepted; send headers before the body", code="trailers")
         self._headers += 1
         self._header_bytes += len(name) + len(value) + 4
         if self._headers > _HEADERS or self._header_bytes > self._bounds.header_bytes:
@@ -200,11 +207,15 @@ class Edge(HttpToolsProtocol):
             case b"host":
                 self._hosts += 1
                 if not _HOST.fullmatch(value):
-                    raise Rejected("host: not a name", code="bad_host")
+                    raise Rejected("host: not a name; send the gateway's, with its port", code="bad_host")
             case b"transfer-encoding" if value.lower() != b"chunked":
-                raise Rejected("transfer-encoding: only chunked is known", status=501, code="unknown_coding")
+                raise Rejected(
+                    "transfer-encoding: only chunked is known; send Content-Length", status=501, code="unknown_coding"
+                )
             case b"expect" if value.lower() != b"100-continue":
-                raise Rejected("expect: only 100-continue is known", status=417, code="unknown_expectation")
+                raise Rejected(
+                    "expect: only 100-continue is known; leave it out", status=417, code="unknown_expectation"
+                )
             case b"upgrade" if b"websocket" in value.lower():
                 raise Rejected("no WebSockets here; use stream: true", status=501, code="no_websockets")
         super().on_header(name, value)
@@ -215,7 +226,7 @@ class Edge(HttpToolsProtocol):
         if self._hosts > 1 or (self._hosts == 0 and not oldish):
             raise Rejected(f"host: exactly one is needed, found {self._hosts}", code="bad_host")
         if oldish and any(name == b"transfer-encoding" for name, _ in framing):
-            raise Rejected("transfer-encoding: unknown to HTTP/1.0", code="bad_http")
+            raise Rejected("transfer-encoding: unknown to HTTP/1.0; send HTTP/1.1", code="bad_http")
         if self.parser.should_upgrade():
             self._upgrade = [name + b": " + value for name, value in framing]
         if oldish:
@@ -235,7 +246,7 @@ class Edge(HttpToolsProtocol):
             super().on_message_complete()
 
     def _too_many_headers(self) -> Rejected:
-        what = f"more than {_HEADERS} headers or {self._bounds.header_bytes} bytes of them"
+        what = f"more than {_HEADERS} headers, or {self._bounds.header_bytes} bytes with the request line; send fewer"
         return Rejected(what, status=431, code="headers_too_large")
 
     # What goes back
@@ -304,7 +315,7 @@ class Edge(HttpToolsProtocol):
         )
         self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
         if running:
-            running.disconnected = True
+            running.disconnected, running.waiting_for_100_continue = True, False
             running.message_event.set()
         self._leave()
 
@@ -361,10 +372,12 @@ def _check_line(line: bytes) -> None:
     if (major, minor) not in ((b"1", b"1"), (b"1", b"0")):
         raise _unspoken()
     if method not in _METHODS:
-        raise Rejected(f"there is no method {method[:20].decode()} here", status=501, code="unknown_method")
+        raise Rejected(
+            f"there is no method {method[:20].decode()} here; send GET or POST", status=501, code="unknown_method"
+        )
     if not target.startswith(b"/") or b"#" in target:
         raise Rejected("this is no proxy: send a path that begins with /", code="bad_target")
 
 
 def _unspoken() -> Rejected:
-    return Rejected("only HTTP/1.1 is spoken here", status=505, code="unknown_version")
+    return Rejected("only HTTP/1.1 and 1.0 are spoken here; send HTTP/1.1", status=505, code="unknown_version")

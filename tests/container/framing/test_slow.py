@@ -17,7 +17,7 @@ from tests.container.framing.test_incoming import error, statuses
 from tests.container.stack import Stack, counted, running, tiny, until
 from tests.fakes.hostile import Endless
 
-SOON = edge.Bounds(head_s=0.05, idle_s=0, stalled_s=0.05)
+SOON = edge.Bounds(head_s=0.05, keepalive_s=0, stalled_s=0.05)
 
 
 @pytest.fixture
@@ -45,8 +45,17 @@ async def test_a_next_request_that_begins_and_does_not_end(stack: Stack) -> None
         writer.write(PING)
         assert statuses(await reader.read(65536)) == (200,)
         writer.write(b"P")
-        assert statuses(await reader.read()) == (408,)
+        assert statuses(await asyncio.wait_for(reader.read(), 20)) == (408,)
         writer.close()
+
+
+async def test_who_stays_after_a_refusal(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "_LINGER_S", 0.05)
+    reader, writer = await asyncio.open_connection(stack.http.base_url.host, stack.http.base_url.port)
+    writer.write(b"GET\r\n")
+    assert statuses(await asyncio.wait_for(reader.read(), 20)) == (400,)
+    await until(lambda: not _edges(stack))
+    writer.close()
 
 
 @pytest.mark.parametrize("sent", [GOOD[:-1], GOOD[: -len(BODY)], CHUNKED, CHUNKED + b"24\r\n{"])

@@ -104,6 +104,18 @@ async def test_what_nobody_asked_for(stack: Stack, doors: dict[str, Hostile], la
     await _check_next(stack, door)
 
 
+async def test_what_came_and_was_not_looked_at(stack: Stack, doors: dict[str, Hostile]) -> None:
+    """It lies in the kernel when the connection would be used again."""
+    door = doors["decode"]
+    await stack.ask()
+    connector = stack.flow.legs._session.connector
+    assert connector
+    kept = [one for key, queue in connector._conns.items() for one, _ in queue if door.url.endswith(f":{key.port}")]
+    assert [one.is_connected() for one in kept] == [True]
+    door.writers[0].write(b"x")
+    assert [one.is_connected() for one in kept] == [False]
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_nobody_is_sent_elsewhere(stack: Stack, doors: dict[str, Hostile], status: int) -> None:
     for door in doors.values():
