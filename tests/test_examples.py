@@ -14,6 +14,8 @@ import pytest
 
 from hyperpd import cluster, recipe
 from hyperpd.cli.main import cli
+from hyperpd.cluster.blueprint import blueprint
+from hyperpd.cluster.names import Place
 from hyperpd.deploy.wanted import want
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +41,11 @@ def test_the_whole_ways_cluster_has_room_for_what_it_deploys_and_scales() -> Non
     (scaled,) = re.findall(r"\.scale\((\{.*?\})", (EXAMPLES / "whole-way" / "walk.py").read_text())
     groups = cluster.file.check(spec)
     assert all(workers <= (groups[role].count or 0) for role, workers in json.loads(scaled).items())
+
+
+def test_one_request_makes_the_cluster_of_those_who_take_no_other_client() -> None:
+    plan = blueprint(cluster.load(EXAMPLES / "sagemaker-sdk" / "cluster.yaml"), Place("123456789012", "us-east-2"))
+    assert not (plan.makes_role or plan.scripts)
 
 
 def commands(page: Path) -> Iterator[list[str]]:
