@@ -48,7 +48,8 @@ class Walk:
     """A file of cells, run one after the other; `names` has what they leave."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.names = path, {"__name__": "__main__"}
+        self.path = path
+        self.names: dict[str, Any] = {"__name__": "__main__"}
         lines = path.read_text().splitlines(keepends=True)
         starts = [0, *(at for at, line in enumerate(lines) if line.startswith("# %% "))]
         # Empty lines before a cell: its errors have the numbers of the file.
@@ -139,8 +140,8 @@ def test_the_whole_way(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     walk = Walk(EXAMPLES / "whole-way" / "walk.py")
-    walk.run('"""From a cluster file')
-    walk.run("What is given")
+    for title in ('"""From a cluster file', "What is given"):
+        walk.run(title)
 
     walk.run("Plan")
     said = capsys.readouterr().out
@@ -155,6 +156,13 @@ def test_the_whole_way(
     walk.run("Deploy")
     assert cluster.workers() == {"prefill": 1, "decode": 1, "gateway": 2}
     assert capsys.readouterr().out.endswith("the gateway has answered a request\n")
+
+    walk.names["fleet"].close()  # by a kernel that is restarted: nothing is doubled
+    walk = Walk(walk.path)
+    for title in ('"""', "What is given", "Plan", "Create", "Deploy"):
+        walk.run(title)
+    assert len(aws.gate.named("CreateCluster")) == walk.names["fleet"].revision.number == 1
+    capsys.readouterr()
 
     walk.run("Make it a SageMaker endpoint")
     assert cluster.workers() == {"prefill": 1, "decode": 1, "gateway": 2, "front": 2}
