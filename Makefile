@@ -45,7 +45,7 @@ slurm-test: .venv/installed .venv/checks
 sdk-test: .venv/installed .venv/checks .venv/sagemaker/bin/python .venv/awscli/bin/aws
 	SAGEMAKER_SDK_PYTHON=$(CURDIR)/.venv/sagemaker/bin/python AWS_CLI=$(CURDIR)/.venv/awscli/bin/aws $(BIN)/python -m pytest \
 		-k 'real_sdk or aws_cli' tests/deploy/test_sagemaker_endpoint_sent.py tests/fakes/test_hyperpod_clients.py \
-		tests/cluster/test_sagemaker.py tests/sdk/test_sagemaker_endpoint_invoke.py tests/real/test_invoke.py \
+		tests/cluster/test_sagemaker.py tests/sdk/test_sagemaker_endpoint_invoke.py tests/real/test_invoke.py tests/real/test_walk.py \
 		tests/deploy/test_example_endpoint_sent.py
 
 hyp-test: .venv/installed .venv/checks $(HYP)

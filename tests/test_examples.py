@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,7 +12,11 @@ from pathlib import Path
 import click
 import pytest
 
+from hyperpd import cluster, recipe
 from hyperpd.cli.main import cli
+from hyperpd.cluster.blueprint import blueprint
+from hyperpd.cluster.names import Place
+from hyperpd.deploy.wanted import want
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -24,6 +29,24 @@ def test_the_table_has_every_example_and_each_begins_with_its_question() -> None
     for name in rows:
         title, first, *_ = (EXAMPLES / name / "README.md").read_text().split("\n\n")
         assert title.endswith("?") or re.match(r"\*[^*]*\?\*", first), name
+
+
+def test_the_whole_ways_cluster_has_room_for_what_it_deploys_and_scales() -> None:
+    spec = cluster.load(EXAMPLES / "whole-way" / "cluster.yaml")
+    assert spec.recipe
+    file = recipe.load(spec.recipe)
+    front = ("front=true", "front_instance_type=ml.c6i.2xlarge")
+    for target, more in (("kubernetes", ()), ("inference_operator", front)):
+        want(file, target, ("image=registry.example/hyperpd:1", *more))  # nothing else is needed
+    (scaled,) = re.findall(r"\.scale\((\{.*?\})", (EXAMPLES / "whole-way" / "walk.py").read_text())
+    groups = cluster.file.check(spec)
+    assert all(workers <= (groups[role].count or 0) for role, workers in json.loads(scaled).items())
+
+
+def test_one_request_makes_the_cluster_of_those_who_take_no_other_client() -> None:
+    plan = blueprint(cluster.load(EXAMPLES / "sagemaker-sdk" / "cluster.yaml"), Place("123456789012", "us-east-2"))
+    assert not plan.makes_role
+    assert not plan.scripts
 
 
 def commands(page: Path) -> Iterator[list[str]]:

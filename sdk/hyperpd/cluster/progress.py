@@ -1,4 +1,4 @@
-"""What long commands tell while they work: small values, given to a callback."""
+"""What long commands tell while they work: small values, given to a callback; `print` will do."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ class Step:
 
     text: str
 
+    def __str__(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -23,12 +26,18 @@ class Seen:
     elapsed_s: float  # since the wait began
     typical_min: tuple[int, int] | None = None  # minutes, from and to, that such a wait takes; None: not known
 
+    def __str__(self) -> str:
+        return self.status.line()
+
 
 @dataclass(frozen=True, slots=True)
 class Happened:
     """An event of the cluster's."""
 
     event: Event
+
+    def __str__(self) -> str:
+        return self.event.line()
 
 
 Progress = Step | Seen | Happened

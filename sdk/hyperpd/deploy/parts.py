@@ -49,9 +49,7 @@ def part(at: Ref, body: Object | None) -> Part:
     if at.kind == "InferenceEndpointConfig":
         return _endpoint(at, body, status)
     wanted = int(body["spec"].get("replicas", 1))
-    # LeaderWorkerSet has no observedGeneration; its updatedReplicas say as much.
-    generation = body["metadata"].get("generation", 0)
-    seen = "observedGeneration" not in status or status["observedGeneration"] >= generation
+    seen = _observed(body, status)
     ready = status.get("availableReplicas" if at.kind == "Deployment" else "readyReplicas", 0)
     updated = int(status.get("updatedReplicas", 0))
     # What serves meanwhile is older: the newest may never start. Nobody counts it apart, so all older ones are taken
@@ -70,6 +68,13 @@ def part(at: Ref, body: Object | None) -> Part:
     )
 
 
+def _observed(body: Object, status: Mapping[str, Any]) -> bool:
+    """Whether a status is of the newest specification. LeaderWorkerSet has no observedGeneration; its updatedReplicas
+    say as much."""
+    generation = int(body["metadata"].get("generation", 0))
+    return int(status.get("observedGeneration", generation)) >= generation
+
+
 def _endpoint(at: Ref, body: Object, status: Mapping[str, Any]) -> Part:
     """The operator counts no workers in its status that are documented: its state decides."""
     state = str(status.get("state", ""))
@@ -86,7 +91,7 @@ def _endpoint(at: Ref, body: Object, status: Mapping[str, Any]) -> Part:
         wanted=1,
         ready=int(done),
         current=1,
-        seen=bool(state),
+        seen=bool(state) and _observed(body, status),
         state=f"{said}: {conditions[-1]}" if failed and conditions else said,
         failed=failed,
     )

@@ -1,4 +1,4 @@
-"""What a deployment tells while it works: small values, given to a callback."""
+"""What a deployment tells while it works: small values, given to a callback; `print` will do."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ class Step:
 
     text: str
 
+    def __str__(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -24,6 +27,9 @@ class Seen:
 
     def line(self) -> str:
         return ", ".join(map(str, self.parts))
+
+    def __str__(self) -> str:
+        return self.line()
 
 
 Progress = Step | Seen
