@@ -53,11 +53,11 @@ hyp-test: .venv/installed .venv/checks $(HYP)
 	$(BIN)/python -m pytest -m hyp tests/hyp
 
 check: .venv/installed .venv/checks
-	$(BIN)/ruff format --check sdk container lifecycle_scripts tests
-	$(BIN)/ruff check sdk container lifecycle_scripts tests
+	$(BIN)/ruff format --check sdk container lifecycle_scripts tests examples
+	$(BIN)/ruff check sdk container lifecycle_scripts tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck .ci/run tests/install_os_packages.sh container/entrypoint.sh
+	$(BIN)/shellcheck .ci/run tests/install_os_packages.sh container/entrypoint.sh examples/*/*.sh
 	$(BIN)/shellcheck -x lifecycle_scripts/*.sh lifecycle_scripts/steps/*.sh
 	$(BIN)/hadolint container/Dockerfile
 

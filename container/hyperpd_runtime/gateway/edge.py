@@ -11,7 +11,6 @@ import asyncio
 import functools
 import http
 import json
-import re
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
@@ -22,15 +21,11 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hyperpd.errors import Rejected
-from hyperpd_runtime.gateway import apis
+from hyperpd_runtime.gateway import apis, head
 from hyperpd_runtime.gateway.telemetry import Record
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/(\d)\.(\d)\r?")
-_OLDEST_LINE = re.compile(rb"[A-Z]+ /[!-~]*\r?")  # HTTP/0.9
-_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 _LINE_BYTES = 8 << 10  # of the request line
 _HEADERS = 100
 _FRAMING = 16  # bytes of chunk sizes and extensions per byte of body, beyond what the head may have
@@ -156,7 +151,7 @@ class Edge(HttpToolsProtocol):
             )
         if not ended:
             return b""
-        _check_line(line)
+        head.check_line(line)
         self._header_bytes = len(line)
         data, self._line = self._line, None
         return data
@@ -203,21 +198,8 @@ class Edge(HttpToolsProtocol):
         self._header_bytes += len(name) + len(value) + 4
         if self._headers > _HEADERS or self._header_bytes > self._bounds.header_bytes:
             raise self._too_many_headers()
-        match name.lower():
-            case b"host":
-                self._hosts += 1
-                if not _HOST.fullmatch(value):
-                    raise Rejected("host: not a name; send the gateway's, with its port", code="bad_host")
-            case b"transfer-encoding" if value.lower() != b"chunked":
-                raise Rejected(
-                    "transfer-encoding: only chunked is known; send Content-Length", status=501, code="unknown_coding"
-                )
-            case b"expect" if value.lower() != b"100-continue":
-                raise Rejected(
-                    "expect: only 100-continue is known; leave it out", status=417, code="unknown_expectation"
-                )
-            case b"upgrade" if b"websocket" in value.lower():
-                raise Rejected("no WebSockets here; use stream: true", status=501, code="no_websockets")
+        self._hosts += name.lower() == b"host"
+        head.check_header(name.lower(), value)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -306,14 +288,14 @@ class Edge(HttpToolsProtocol):
         rejected.request_id = record.request_id
         api = apis.MESSAGES if self.url.startswith(apis.MESSAGES.path.encode()) else None
         body = json.dumps(apis.error_body(api, rejected)).encode()
-        head = (
+        lines = (
             f"HTTP/1.1 {rejected.status} {http.HTTPStatus(rejected.status).phrase}",
             "content-type: application/json",
             f"content-length: {len(body)}",
             f"x-hyperpd-request-id: {record.request_id}",
             "connection: close",
         )
-        self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if running:
             running.disconnected, running.waiting_for_100_continue = True, False
             running.message_event.set()
@@ -360,24 +342,3 @@ class _Body:
 
     def on_message_complete(self) -> None:
         HttpToolsProtocol.on_message_complete(self._edge)
-
-
-def _check_line(line: bytes) -> None:
-    found = _LINE.fullmatch(line)
-    if not found:
-        if _OLDEST_LINE.fullmatch(line):
-            raise _unspoken()
-        raise Rejected("not a request line of HTTP/1.1", code="bad_http")
-    method, target, major, minor = found.groups()
-    if (major, minor) not in ((b"1", b"1"), (b"1", b"0")):
-        raise _unspoken()
-    if method not in _METHODS:
-        raise Rejected(
-            f"there is no method {method[:20].decode()} here; send GET or POST", status=501, code="unknown_method"
-        )
-    if not target.startswith(b"/") or b"#" in target:
-        raise Rejected("this is no proxy: send a path that begins with /", code="bad_target")
-
-
-def _unspoken() -> Rejected:
-    return Rejected("only HTTP/1.1 and 1.0 are spoken here; send HTTP/1.1", status=505, code="unknown_version")

@@ -191,7 +191,7 @@ class Legs:
             async with self._session.get(
                 f"{prefill.url}/metrics", allow_redirects=False, server_hostname=prefill.certified
             ) as response:
-                lines = (await response.text()).splitlines()
+                lines = (await whole(response)).decode(errors="replace").splitlines()
         counts = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(_EXPIRED_LEASES)]
         if {*steps, response.status} != {200} or not counts:
             raise DecodeFailed(f"{prefill.name} does not say how many leases expired")
@@ -202,7 +202,7 @@ class Legs:
         body = {"model": self._model, "prompt": [1], "max_tokens": 3}
         chosen = rank if self._prefill_ranks > 1 else None  # unverified with a real worker of several ranks
         async with self._post(prefill, "/v1/completions", body, rank=chosen) as step:
-            await step.read()
+            await whole(step)
             return int(step.status)
 
     def release(self, ticket: Ticket, decode: Member) -> None:
@@ -218,7 +218,7 @@ class Legs:
         try:
             async with asyncio.timeout(_RELEASE_TIMEOUT_S):
                 async with self._post(decode, "/v1/completions", handoff.release_body(ticket)) as response:
-                    await response.read()
+                    await whole(response)
             if response.status == 404:  # there is no such model: it has told prefill
                 return True
             why = f"it answered {response.status}"

@@ -223,11 +223,10 @@ class Pool:
 
     async def _probe(self, session: aiohttp.ClientSession, member: Member) -> None:
         try:
-            timeout, name = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S), member.certified
-            async with session.get(f"{member.url}/health", timeout=timeout, server_hostname=name) as answer:
+            async with session.get(f"{member.url}/health", **_probing(member)) as answer:
                 healthy, why = answer.status == 200, f"/health answers {answer.status}"
             if healthy and member.fingerprint:  # it has a supervisor, who knows what the engine does not
-                async with session.get(f"{member.admin_url}/ready", timeout=timeout, server_hostname=name) as answer:
+                async with session.get(f"{member.admin_url}/ready", **_probing(member)) as answer:
                     if answer.status != 200:
                         healthy, why = False, str((await answer.json())["state"])
         except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError) as error:
@@ -247,9 +246,7 @@ class Pool:
 
     async def _ask_who(self, session: aiohttp.ClientSession, member: Member) -> None:
         try:
-            timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
-            url, name = f"{member.admin_url}/hyperpd/fingerprint", member.certified
-            async with session.get(url, timeout=timeout, server_hostname=name) as answer:
+            async with session.get(f"{member.admin_url}/hyperpd/fingerprint", **_probing(member)) as answer:
                 document = await answer.json()
                 fingerprint = pairing.read(document)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -300,6 +297,12 @@ class Pool:
             ],
             "unresolved": dict(self.unresolved),
         }
+
+
+def _probing(member: Member) -> dict[str, Any]:
+    """How a worker is asked: it sends nobody elsewhere."""
+    timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
+    return {"timeout": timeout, "server_hostname": member.certified, "allow_redirects": False}
 
 
 def _some(reasons: list[str]) -> str:

@@ -169,6 +169,7 @@ UPGRADES = (
     _right("h2c with chunks", _with(_H2C + b"Transfer-Encoding: chunked", CHUNK + END), stays=False),
     _wrong("h2c with bad chunks", _with(_H2C + b"Transfer-Encoding: chunked", b"-" + CHUNK + END)),
     _right("h2c, then its frames", _with(_H2C + SIZE.strip(), BODY + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), stays=False),
+    _right("h2c, then another", _with(_H2C + SIZE.strip(), BODY + GOOD), stays=False),
     Case("upgrade to TLS", PING[:-2] + b"Connection: upgrade\r\nUpgrade: TLS/1.2\r\n\r\n", (200,)),
 )
 SEVERAL = (

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from hyperpd_runtime.gateway import relay
 from hyperpd_runtime.gateway.discovery import Endpoint
 from tests.container.stack import Stack, running, tiny, until
-from tests.fakes.hostile import OTHERS, REFUSED, SENT_AWAY, TAKEN, Hostile, Twist, head, right
+from tests.fakes.hostile import OTHERS, REFUSED, SENT_AWAY, TAKEN, Hostile, Twist, chunks, head, right
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -127,12 +128,32 @@ async def test_nobody_is_sent_elsewhere(stack: Stack, doors: dict[str, Hostile],
     assert not any(b"elsewhere" in asked for door in doors.values() for asked in door.asked)
 
 
-async def test_an_answer_without_end(stack: Stack, doors: dict[str, Hostile], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyperpd_runtime.gateway.relay._WHOLE_BYTES", 100)
-    monkeypatch.setattr("hyperpd_runtime.gateway.relay._EVENT_BYTES", 100)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_without_end(
+    stack: Stack, doors: dict[str, Hostile], monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(relay, "_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(relay, "_EVENT_BYTES", 1000)
     door = doors["decode"]
-    door.twist = Twist("long", lambda kind, body: right(kind, b"x" * 200_000))
-    for stream in (False, True):
-        answer = await stack.ask(stream=stream)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "decode_failed")
+    door.twist = Twist("long", lambda kind, _: head(kind, b"transfer-encoding: chunked") + chunks(b"x" * 1_000_000))
+    answer = await stack.ask(stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "decode_failed")
     await until(lambda: stack.pool.in_flight == 0)
+    await stack.settled()
+
+
+async def test_an_event_without_end(stack: Stack, doors: dict[str, Hostile], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After others that were in order."""
+    monkeypatch.setattr(relay, "_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(relay, "_EVENT_BYTES", 1000)
+
+    def say(kind: bytes, body: bytes) -> bytes:
+        first = body.partition(b"\n\n")[0] + b"\n\n"
+        return head(kind, b"transfer-encoding: chunked") + chunks(first, b"x" * 1_000_000)
+
+    doors["decode"].twist = Twist("long", say)
+    answer = await stack.ask(stream=True)
+    assert answer.status_code == 200
+    assert "stream_cut" in answer.text
+    await until(lambda: stack.pool.in_flight == 0)
+    await stack.settled()
