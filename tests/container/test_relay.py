@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from hyperpd_runtime.gateway.apis import COMPLETIONS, RESPONSES, Api
-from hyperpd_runtime.gateway.relay import first_event
+from hyperpd_runtime.gateway.relay import Answer, first_event, joined
+from hyperpd_runtime.gateway.telemetry import Record
 from tests.fakes.engine_wire import APIS, Usage
 
 
@@ -53,3 +54,32 @@ async def test_a_bound_that_is_over_cannot_be_lifted_and_that_is_no_defect(passe
     assert bound.expired() == passed
     response: Any = Said(*events(COMPLETIONS))
     assert await first_event(response, COMPLETIONS, bound) == events(COMPLETIONS)[0]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"data: 1\n\n",
+        b'data: {"id":"1"}\n\n',
+        b'data: {"choices":[1]}\n\n',
+        UnicodeDecodeError("utf-8", b"x", 0, 1, ""),
+    ],
+)
+async def test_a_part_that_cannot_be_read_ends_the_joined_stream_with_an_error(said: bytes | Exception) -> None:
+    async def part(odd: bool) -> AsyncIterator[bytes]:
+        if odd and isinstance(said, Exception):
+            raise said
+        yield said if odd and isinstance(said, bytes) else events(COMPLETIONS)[0]
+        await asyncio.Event().wait()
+
+    closed: list[int] = []
+    parts = [
+        Answer(200, "text/event-stream", events=part(number == 1), close=lambda number=number: closed.append(number))  # type: ignore[misc]
+        for number in range(2)
+    ]
+    record = Record("r")
+    async with asyncio.timeout(10):
+        told = b"".join([chunk async for chunk in joined(parts, 1, COMPLETIONS, record)])
+    assert b'"code":"stream_broken"' in told.replace(b'": "', b'":"')
+    assert sorted(closed) == [0, 1]
+    assert record.ended

@@ -23,7 +23,7 @@ def excess(ask: Ask, limits: Limits) -> Excess | None:
     if count > limits.choices:
         several = ask.prompts() > 1
         return Excess(
-            f"{count} answers are asked for (prompts times n), {limits.choices} are allowed"
+            f"{_shown(count)} answers are asked for (prompts times n), {limits.choices} are allowed"
             " (gateway.limits.choices); send them as several requests",
             "array_above_max_length" if several else "integer_above_max_value",
             "prompt" if several else "n",

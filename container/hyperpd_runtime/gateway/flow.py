@@ -20,7 +20,7 @@ from hyperpd_runtime.gateway.guard import PLAIN, Admitted
 from hyperpd_runtime.gateway.handoff import Ticket
 from hyperpd_runtime.gateway.legs import Legs, Sent
 from hyperpd_runtime.gateway.pool import Member, Pair, Pool
-from hyperpd_runtime.gateway.relay import NETWORK, Answer, EngineRefused, close_answer, joined
+from hyperpd_runtime.gateway.relay import NETWORK, UNREADABLE, Answer, EngineRefused, close_answer, joined
 from hyperpd_runtime.gateway.telemetry import Record
 
 # A read after the lease's end gives wrong text with HTTP 200, so both bounds count from the moment
@@ -120,7 +120,7 @@ class Flow:
             if not request.stream:
                 try:
                     whole = split.join([json.loads(answer.body) for answer in answers], per_prompt)
-                except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                except UNREADABLE as error:
                     record.fault("answer_broken", type(error).__name__)
                     raise DecodeFailed("an answer of decode cannot be read", code="answer_broken") from None
                 return Answer(200, "application/json", json.dumps(whole).encode())

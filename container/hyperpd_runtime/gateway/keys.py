@@ -129,7 +129,9 @@ class Keys:
         # All of them, so that the time says nothing of how near one was.
         matching = [key for key in self._keys if hmac.compare_digest(key.digest, given[0])]
         if not matching:
-            raise Rejected("the API key is not known here", status=401, code="invalid_api_key")
+            raise Rejected(
+                "the API key is not known here; ask who runs this gateway for one", status=401, code="invalid_api_key"
+            )
         return matching[0]
 
     async def watch(self) -> None:

@@ -162,7 +162,7 @@ class Legs:
                 raise DecodeFailed(f"{worker.name} answered {response.status}; try again")
             return _told(Answer(response.status, response.content_type, raw), path)
         except NETWORK as error:
-            raise DecodeFailed(f"{worker.name}: {error or type(error).__name__}; try again") from error
+            raise DecodeFailed(f"{worker.name}: {telemetry.described(error)}; try again") from error
 
     def _post(
         self, member: Member, path: str, body: dict[str, Any], sent: Sent | None = None, rank: int | None = None
@@ -223,7 +223,7 @@ class Legs:
                 return True
             why = f"it answered {response.status}"
         except NETWORK as error:
-            why = str(error) or type(error).__name__
+            why = telemetry.described(error)
         telemetry.log.warning("event=release_failed worker=%s detail=%r", decode.name, why)
         return False
 

@@ -20,6 +20,7 @@ from hyperpd.pairing import Fingerprint
 from hyperpd_runtime.gateway import upstream
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES, Room
+from hyperpd_runtime.gateway.telemetry import described
 
 log = logging.getLogger("hyperpd.gateway")
 _PROBE_EVERY_S = 0.5
@@ -251,7 +252,7 @@ class Pool:
                 fingerprint = pairing.read(document)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             if not member.healthy:  # said once, tried again with every probe
-                log.warning("event=no_fingerprint worker=%s detail=%r", member.name, str(error) or type(error).__name__)
+                log.warning("event=no_fingerprint worker=%s detail=%r", member.name, described(error))
             return
         member.recipe_digest = str(document.get("recipe_digest", ""))
         self.identify(member, fingerprint)
@@ -264,7 +265,7 @@ class Pool:
         try:
             await canary(pair)
         except (HyperpdError, aiohttp.ClientError, TimeoutError) as error:
-            pair.doubt(f"canary: {error or type(error).__name__}")
+            pair.doubt(f"canary: {described(error)}")
             pair.try_after_s = time.monotonic() + _RETRY_PAIR_S
         else:
             if pair.doubts != doubts:  # it says nothing of what the workers have become since it was sent

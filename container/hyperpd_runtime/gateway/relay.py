@@ -15,10 +15,17 @@ from hyperpd.errors import DecodeFailed
 from hyperpd.sse import Decoder
 from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.split import Joiner
-from hyperpd_runtime.gateway.telemetry import Record
+from hyperpd_runtime.gateway.telemetry import Record, described
 from hyperpd_runtime.gateway.usage import correct_events
 
 NETWORK = (aiohttp.ClientError, TimeoutError, ConnectionError)
+UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)  # what was said is no answer of an API
 _BY_FORM = (
     "Bad Request"  # vllm/entrypoints/serve/exception_handling, 0.32; what the engine refuses later has other names
 )
@@ -125,7 +132,7 @@ async def relay(
             watch.see(chunk)
             yield chunk
     except NETWORK as error:
-        cut = str(error) or type(error).__name__
+        cut = described(error)
     if cut or not watch.ended:
         yield b"\n\n"  # ends whatever event was cut
         yield api.error_event(DecodeFailed("the stream was cut; ask again", code="stream_cut"))
@@ -184,9 +191,16 @@ async def joined(parts: Sequence[Answer], per_prompt: int, api: Api, record: Rec
 
     async def listen(number: int, part: Answer) -> None:
         assert part.events is not None
-        async for chunk in part.events:
-            await said.put((number, chunk))
+        try:
+            async for chunk in part.events:
+                await said.put((number, chunk))
+        except UNREADABLE as error:
+            await said.put((number, broken(error)))
         await said.put((number, None))
+
+    def broken(error: Exception) -> bytes:
+        record.fault("answer_broken", described(error))
+        return b"\n\n" + api.error_event(DecodeFailed("a part of the stream cannot be read", code="stream_broken"))
 
     listening = [asyncio.create_task(listen(number, part)) for number, part in enumerate(parts)]
     watch = _Watch(api)
@@ -197,7 +211,10 @@ async def joined(parts: Sequence[Answer], per_prompt: int, api: Api, record: Rec
             if chunk is None:
                 running -= 1
                 continue
-            event = joiner.feed(number, chunk)
+            try:
+                event = joiner.feed(number, chunk)
+            except UNREADABLE as error:
+                event = broken(error)
             if event:
                 watch.see(event)
                 yield event

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hyperpd.errors import Rejected
+from hyperpd_runtime.gateway import guard
 from hyperpd_runtime.gateway.apis import BY_PATH, Api
 
 PATH = "/invocations"
@@ -22,7 +23,9 @@ def route(headers: Mapping[str, str]) -> Api | None:
         key, _, value = attribute.strip().partition("=")
         if key == "route":
             if value not in BY_PATH:
-                raise Rejected(f"CustomAttributes: route {value!r} is not served; try {' or '.join(BY_PATH)}")
+                raise Rejected(
+                    f"CustomAttributes: route {guard.short(value)!r} is not served; try {' or '.join(BY_PATH)}"
+                )
             return BY_PATH[value]
     return None
 

@@ -87,7 +87,7 @@ class Joiner:
                 continue
             try:
                 event = json.loads(payload)
-            except ValueError:  # the stream was cut here; an error event follows
+            except (ValueError, RecursionError):  # the stream was cut here; an error event follows
                 continue
             if "error" in event:
                 yield encode(payload)

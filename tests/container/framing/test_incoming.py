@@ -33,7 +33,7 @@ def error(said: bytes) -> dict[str, str]:
     return found
 
 
-async def _one(reader: asyncio.StreamReader) -> bytes:
+async def one_answer(reader: asyncio.StreamReader) -> bytes:
     """One answer, of a stated length."""
     head = await reader.readuntil(b"\r\n\r\n")
     if head.startswith(b"HTTP/1.1 100"):
@@ -55,9 +55,9 @@ async def converse(stack: Stack, case: Case, size: int) -> bytes:
         async with asyncio.timeout(20):
             if not case.stays:
                 return await reader.read()
-            said = await _one(reader)
+            said = await one_answer(reader)
             writer.write(PING.replace(b"/ping", b"/none"))
-            assert b" 404 " in await _one(reader), "it is out of step"
+            assert b" 404 " in await one_answer(reader), "it is out of step"
             return said
     finally:
         writer.close()
@@ -127,7 +127,7 @@ async def test_the_body_is_asked_for_only_where_it_may_come(stack: Stack) -> Non
     writer.write(head + SIZE + b"\r\n")
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(BODY)
-    assert (await _one(reader)).startswith(b"HTTP/1.1 200 ")
+    assert (await one_answer(reader)).startswith(b"HTTP/1.1 200 ")
     writer.close()
 
 
@@ -135,7 +135,7 @@ async def test_an_answer_outlives_the_rest_of_the_body(stack: Stack) -> None:
     """A client that is still sending reads it: a connection closed at once would have been reset."""
     reader, writer = await asyncio.open_connection(stack.http.base_url.host, stack.http.base_url.port)
     writer.write(HEAD + b"Content-Length: 9000000000\r\n\r\n")
-    assert (await _one(reader)).startswith(b"HTTP/1.1 413 ")
+    assert (await one_answer(reader)).startswith(b"HTTP/1.1 413 ")
     for _ in range(64):
         writer.write(b"x" * 65536)
         await writer.drain()

@@ -13,7 +13,7 @@ from hyperpd.errors import RequestError
 from hyperpd_runtime.gateway import edge
 from hyperpd_runtime.gateway.bodies import Bodies
 from tests.container.framing.cases import BODY, CHUNKED, GOOD, HEAD, PING, SIZE
-from tests.container.framing.test_incoming import error, statuses
+from tests.container.framing.test_incoming import error, one_answer, statuses
 from tests.container.stack import Stack, counted, running, tiny, until
 from tests.fakes.hostile import Endless
 
@@ -43,7 +43,7 @@ async def test_a_next_request_that_begins_and_does_not_end(stack: Stack) -> None
     async with running(tiny(), bounds=edge.Bounds(head_s=0.05)) as other:
         reader, writer = await asyncio.open_connection(other.http.base_url.host, other.http.base_url.port)
         writer.write(PING)
-        assert statuses(await reader.read(65536)) == (200,)
+        assert statuses(await one_answer(reader)) == (200,)
         writer.write(b"P")
         assert statuses(await asyncio.wait_for(reader.read(), 20)) == (408,)
         writer.close()
@@ -78,7 +78,7 @@ async def test_a_slow_body_holds_no_place() -> None:
         running_ = asyncio.create_task(stack.ask(stream=True))
         await until(lambda: stack.pool.in_flight)
         writer.write(BODY)  # now it would need the place that another has
-        said = await reader.read(65536)
+        said = await one_answer(reader)
         assert (statuses(said), error(said)["code"]) == ((429,), "overloaded")
         stack.decode.proceed.set()
         await running_
