@@ -1,0 +1,80 @@
+"""Bad input of every kind that the OpenAPI document lets one think of: the gateway refuses it, and never fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from hyperpd_runtime.gateway import openapi
+from tests.container import stack
+from tests.fakes.engine import FakeEngine
+
+_CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance"
+
+
+class TypedEngine(FakeEngine):
+    """As vLLM, which gives every field a type: what cannot be read is refused, and harms nobody."""
+
+    def __init__(self, *leases_and_models: Any) -> None:
+        super().__init__(*leases_and_models)
+        self.waits_for = None  # an empty prompt is as good as any
+        self.pause_s = 0
+
+    async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        try:
+            return await super()._answer(request, body)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            return _refused(error)
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        try:
+            return await super()._tokenize(request)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            return _refused(error)
+
+
+def _refused(error: Exception) -> web.Response:
+    said = {"message": f"1 validation error: {type(error).__name__}", "type": "Bad Request", "param": None, "code": 400}
+    return web.json_response({"error": said}, status=400)
+
+
+@pytest.mark.parametrize(
+    ("examples", "seed"), [pytest.param(20, 1, id="few"), pytest.param(2000, 2, id="many", marks=pytest.mark.nightly)]
+)
+async def test_no_input_makes_the_gateway_fail(
+    examples: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "FakeEngine", TypedEngine)
+    document = tmp_path / "openapi.json"
+    document.write_text(json.dumps(openapi.document(stack.tiny())))
+    async with stack.running(stack.tiny()) as gateway:
+        asking = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run", str(document)),
+            *("--url", str(gateway.http.base_url), "--checks", _CHECKS, "--max-examples", str(examples)),
+            *("--phases", "coverage,fuzzing", "--mode", "all", "--seed", str(seed), "--generation-deterministic"),
+            *(
+                "--exclude-path-regex",
+                "adapter",
+                "--suppress-health-check",
+                "all",
+                "--continue-on-failure",
+                "--request-timeout",
+                "30",
+            ),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd=tmp_path,
+        )
+        said = (await asking.communicate())[0].decode()
+        (tmp_path / "said").write_text(said)
+        assert asking.returncode == 0, said[-6000:]
+        assert int(re.findall(r"([\d,]+) generated", said)[0].replace(",", "")) > 5 * examples
+        assert (await gateway.ask()).status_code == 200
+        assert gateway.pool.in_flight == 0
