@@ -12,7 +12,8 @@
         ├── Overloaded         429 / 503, with Retry-After
         ├── PrefillFailed      502
         ├── HandoffFailed      502
-        └── DecodeFailed       502
+        ├── DecodeFailed       502
+        └── TimedOut           504
 
 A message says what happened (with the value), where, and what to try. Those that
 end a command or a request are caught in three places only: the command line's `main`, the node's
@@ -79,12 +80,15 @@ class RequestError(HyperpdError):
     status: the HTTP status to answer with (or that was received).
     kind:   OpenAI's error `type`.
     code:   a short, stable word a program can compare.
+    param:  the field that is wrong, where it is one.
+    advice: what to try, where the message does not say it.
     """
 
     exit_code = 5
     status = 500
     kind = "server_error"
     code = "internal_error"
+    advice = ""
 
     def __init__(
         self,
@@ -92,12 +96,14 @@ class RequestError(HyperpdError):
         *,
         status: int | None = None,
         code: str | None = None,
+        param: str | None = None,
         request_id: str | None = None,
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status or type(self).status
         self.code = code or type(self).code
+        self.param = param
         self.request_id = request_id
         self.retry_after_s = retry_after_s
 
@@ -105,10 +111,10 @@ class RequestError(HyperpdError):
         """The error as OpenAI's error object, as it goes over the wire."""
         return {
             "error": {
-                "message": str(self),
+                "message": f"{self}; {self.advice}" if self.advice else str(self),
                 "type": self.kind,
                 "code": self.code,
-                "param": None,
+                "param": self.param,
                 "request_id": self.request_id,
             }
         }
@@ -142,6 +148,7 @@ class PrefillFailed(RequestError):
 
     status = 502
     code = "prefill_failed"
+    advice = "try again"
 
 
 class HandoffFailed(RequestError):
@@ -149,6 +156,7 @@ class HandoffFailed(RequestError):
 
     status = 502
     code = "handoff_failed"
+    advice = "try again"
 
 
 class DecodeFailed(RequestError):
@@ -156,3 +164,11 @@ class DecodeFailed(RequestError):
 
     status = 502
     code = "decode_failed"
+    advice = "try again"
+
+
+class TimedOut(RequestError):
+    """It took longer than the recipe allows (504). Asked again it would, too: clients are told not to."""
+
+    status = 504
+    code = "timed_out"

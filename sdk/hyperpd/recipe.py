@@ -198,10 +198,26 @@ class KVTransfer(Block):
 
 
 class Limits(Block):
-    """What a gateway takes on."""
+    """What a gateway takes on, each gateway by itself. Above a limit a request is refused, and told what is allowed."""
 
     concurrent_requests: int | None = Field(None, ge=1, description="Above it: 429 with Retry-After; default: no limit")
     body_mib: float = Field(8, gt=0, le=1024, description="Largest request body; above it: 413")
+    header_kib: int = Field(32, ge=4, le=1024, description="Largest request line and headers together; above it: 431")
+    json_depth: int = Field(64, ge=8, le=256, description="Arrays and objects within one another in a body")
+    prompt_tokens: int | None = Field(
+        None, ge=1, description="Longest prompt: token ids counted, text taken as characters / 4; default: the model's"
+    )
+    output_tokens: int | None = Field(
+        None, ge=1, description="Longest output, and what requests that name none get; default: what the model has left"
+    )
+    choices: int = Field(128, ge=1, le=1024, description="Answers of one request: its prompts times n")
+    first_token_s: float = Field(600, gt=0, description="A stream's first event; above it: 504")
+    idle_s: float = Field(300, gt=0, description="Silence of decode within a stream; above it the stream ends")
+    total_s: float = Field(
+        3600, gt=0, description="From a request's arrival to its last byte; above it: 504, or the end"
+    )
+    body_s: float = Field(60, gt=0, description="How long a body may take to arrive; above it: 408")
+    stalled_s: float = Field(60, gt=0, description="How long a client may leave a stream unread before it is cut")
 
 
 class GatewaySpec(Block):

@@ -37,6 +37,7 @@ class FakeEngine:
         self.fault = ""
         self.refuses = self.breaks = ""  # a prompt that decode answers with 400, or 500, once it is asked
         self.waits_for: Any = ""  # a prompt that decode answers only with `proceed`
+        self.falters_at = 0  # the event of a stream after which a fault of its middle comes
         self.slow_to_read_s = 0.0
         self.pause_s = 0.005  # after every event, or a reader sees several of them as one
         self.probed = 0
@@ -101,6 +102,8 @@ class FakeEngine:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if self.fault == "hang":
+            await self.proceed.wait()
         tokens = list(body["prompt"].encode())
         return web.json_response({"count": len(tokens), "max_model_len": LENGTH_TOKENS, "tokens": tokens})
 
@@ -273,7 +276,7 @@ class FakeEngine:
         try:
             for number, event in enumerate(api.events(texts, usage, body)):
                 await say(event)
-                if number:
+                if number != self.falters_at:
                     continue
                 if self.fault == "cut_inside":  # an event, and a character of it
                     await say(b'data: {"choices":[{"text":"\xc3')

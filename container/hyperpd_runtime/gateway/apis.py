@@ -42,6 +42,7 @@ _ANTHROPIC_TYPES = {
     500: "api_error",
     502: "api_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
 _MESSAGES = """
     model messages system max_tokens stream temperature top_p top_k stop_sequences tools tool_choice thinking
@@ -59,6 +60,7 @@ class Api:
     error:    what begins an error event.
     preamble: how many events are said before the engine has done anything.
     opening:  how many come with its first work, before it is said that this failed.
+    unsaid_output_tokens: how long an output is that nothing is said of; 0: as long as the model has room.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Api:
     error: bytes
     preamble: int = 0
     opening: int = 0
+    unsaid_output_tokens: int = 0
 
     def error_event(self, error: RequestError) -> bytes:
         """`error` as the last event of a stream that can go on no more."""
@@ -85,7 +88,10 @@ def _api(name: str, path: str, prompt: str, fields: str, *limits: str, **more: A
     return Api(name, path, prompt, frozenset(fields.split()), limits, **events)
 
 
-COMPLETIONS = _api("completions", "/v1/completions", "prompt", f"{_OPENAI} prompt echo suffix", "max_tokens")
+COMPLETIONS = _api(
+    *("completions", "/v1/completions", "prompt", f"{_OPENAI} prompt echo suffix", "max_tokens"),
+    unsaid_output_tokens=16,
+)
 CHAT = _api(
     *("chat", "/v1/chat/completions", "messages", f"{_OPENAI} {_CHAT}", "max_tokens", "max_completion_tokens"),
     opening=1,  # the role
@@ -116,4 +122,5 @@ def error_body(api: Api | None, error: RequestError) -> dict[str, Any]:
     body = error.body()
     if api is not MESSAGES:
         return body
-    return {"type": "error", "error": {**body["error"], "type": _ANTHROPIC_TYPES.get(error.status, _INVALID)}}
+    kind = _ANTHROPIC_TYPES.get(error.status, _INVALID)
+    return {"type": "error", "error": {**body["error"], "type": kind}, "request_id": error.request_id}

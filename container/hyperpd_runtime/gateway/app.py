@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from hyperpd.errors import Rejected, RequestError
+from hyperpd.problems import nearest
 from hyperpd.recipe import RecipeFile
 from hyperpd_runtime.gateway import apis, guard, openapi, sagemaker, telemetry
 from hyperpd_runtime.gateway.apis import Api
@@ -28,7 +29,7 @@ from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.relay import Answer
 from hyperpd_runtime.gateway.telemetry import Record
 
-_UNREAD = (401, 413, 429)  # the rest of the body is not read: that ends the connection
+_UNREAD = (401, 413, 415, 429)  # the rest of the body is not read: that ends the connection
 _CLIENT_LEFT = 499  # nginx's number for it; nobody reads it
 _CLIENT_ID_LENGTH = 128
 _EXPLAIN, _DECISION, _OPERATORS_ONLY = "x-hyperpd-explain", "x-hyperpd-decision", "operators_only"
@@ -36,7 +37,8 @@ _EXPLAIN, _DECISION, _OPERATORS_ONLY = "x-hyperpd-explain", "x-hyperpd-decision"
 
 def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> FastAPI:
     """What clients see. keys: one of them is needed, but for /ping and /health, which platforms probe."""
-    app = FastAPI(title="hyperpd", docs_url=None, redoc_url=None, openapi_url=None)
+    # Without redirects: those would name whatever host the client did.
+    app = FastAPI(title="hyperpd", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     model, gateway = file.recipe.model, file.recipe.gateway
     names = (model.name, *(adapter.name for adapter in model.adapters))
     door = Door(gateway.limits, pool, keys)
@@ -47,7 +49,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
         try:
             key = door.enter(request.headers, record)
             explained = _explained(request.headers, key)
-            body = guard.read(await door.body(request))
+            body = guard.read(await door.body(request), gateway.limits.json_depth)
             answer = await _unless_client_leaves(request, ask(body, record))
         except RequestError as error:
             if isinstance(error, Refused):
@@ -73,7 +75,8 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
 
         async def ask(body: dict[str, Any], record: Record) -> Answer:
             chosen = api or apis.by_shape(body)
-            admitted = guard.admit(body, chosen, names, gateway.threshold_tokens, adapter, model.max_len_tokens)
+            bounds = (gateway.threshold_tokens, adapter, model.max_len_tokens, gateway.limits)
+            admitted = guard.admit(body, chosen, names, *bounds)
             record.decide(admitted.shape.how, admitted.shape.why)
             return await flow.run(admitted, record)
 
@@ -185,6 +188,14 @@ def _api(request: Request) -> Api | None:
     return apis.MESSAGES if messages else getattr(request.state, "api", None)
 
 
+def _instead(request: Request, error: HTTPException) -> str:
+    """What to try where there is no such route, or not with this method."""
+    if error.status_code == 405:
+        return f"; send {(error.headers or {}).get('Allow', 'another method')}"
+    served = list(dict.fromkeys(str(getattr(route, "path", "")) for route in request.app.routes))
+    return nearest(guard.short(request.url.path), served)
+
+
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def request_error(request: Request, error: RequestError) -> Response:
@@ -194,6 +205,8 @@ def _errors(app: FastAPI) -> None:
             headers[_DECISION] = record.explanation()
         if error.retry_after_s:
             headers["retry-after"] = str(error.retry_after_s)
+        if error.status == 504:  # OpenAI's and Anthropic's clients would ask again, for as long
+            headers["x-should-retry"] = "false"
         if error.status == 401:
             headers["www-authenticate"] = "Bearer"
         if error.status in _UNREAD:
@@ -202,7 +215,7 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        what = f"{request.method} {request.url.path}: {error.detail}"
+        what = f"{request.method} {guard.short(request.url.path)}: {error.detail}{_instead(request, error)}"
         code = str(error.detail).lower().replace(" ", "_")  # not_found, method_not_allowed
         rejected = Rejected(what, status=error.status_code, code=code)
         return JSONResponse(apis.error_body(_api(request), rejected), error.status_code, error.headers)

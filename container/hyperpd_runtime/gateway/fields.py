@@ -58,17 +58,17 @@ def _is_flag(value: Any, name: str) -> bool:
     return name == "integer" and isinstance(value, bool)
 
 
-def wrong_type(key: str, value: Any) -> str:
-    """What is wrong with the value of the field `key`, as a sentence; empty where nothing is."""
+def wrong_value(key: str, value: Any) -> str:
+    """What is wrong with what the field `key` holds; empty where nothing is."""
     schema = FIELDS.get(key)
     if schema is None or value is None:
         return ""
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if (found := json_type(value)) not in types:
         wanted = " or ".join("true or false" if name == "boolean" else _a(name) for name in types if name != "null")
-        return f"{key}: must be {wanted} (found {_a(found)})"
+        return f"must be {wanted} (found {_a(found)})"
     if "minimum" in schema and value < schema["minimum"]:
-        return f"{key}: must be at least {schema['minimum']}"
+        return f"must be at least {schema['minimum']}"
     return ""
 
 

@@ -15,6 +15,7 @@ from hyperpd.errors import DecodeFailed, HandoffFailed, PrefillFailed
 from hyperpd.recipe import Recipe
 from hyperpd_runtime.gateway import split, telemetry
 from hyperpd_runtime.gateway.apis import COMPLETIONS
+from hyperpd_runtime.gateway.deadlines import Deadlines
 from hyperpd_runtime.gateway.guard import PLAIN, Admitted
 from hyperpd_runtime.gateway.handoff import Ticket
 from hyperpd_runtime.gateway.legs import Legs, Sent
@@ -36,6 +37,7 @@ class Flow:
     def __init__(self, session: aiohttp.ClientSession, pool: Pool, recipe: Recipe) -> None:
         self.legs = Legs(session, recipe, pool.another)
         self._pool = pool
+        self._deadlines = Deadlines(recipe.gateway.limits)
         self._model = recipe.model.name
         # More than one block, where a prompt may be that long.
         self._canary_tokens = min(recipe.kv_transfer.block_size_tokens * 3 // 2, recipe.model.max_len_tokens - 2)
@@ -46,6 +48,13 @@ class Flow:
 
     async def run(self, request: Admitted, record: Record) -> Answer:
         """Answer one request. Raises RequestError; cancelling it cancels what runs upstream."""
+        answer = await self._deadlines.answer(self._answer(request, record), record, stream=request.stream)
+        if answer.events is not None:
+            return self._deadlines.within(answer, request.api, record)
+        record.hear(answer.body)
+        return answer
+
+    async def _answer(self, request: Admitted, record: Record) -> Answer:
         try:
             if request.shape.how == "split" and self._pool.disaggregated:
                 return await self._split(request, record)
@@ -60,13 +69,15 @@ class Flow:
         """Answer what has no second leg, by a worker that decodes."""
         decode = self._pool.pick()
         record.decode, record.mode = decode.name, "passed"
-        return await self.legs.pass_on(path, body, decode)
+        return await self._deadlines.answer(self.legs.pass_on(path, body, decode), record, stream=False)
 
     async def _take(self, decode: Member, records: Sequence[Record]) -> None:
         """A place at `decode` for each of these, until it ends."""
+        began_s = time.monotonic()
         with telemetry.WAITING.track_inprogress():
             await decode.room.take(len(records))
         for record in records:
+            record.queue_s = time.monotonic() - began_s
             record.on_end.append(decode.room.leave)
 
     async def _run(self, request: Admitted, decode: Member, record: Record, *, room: bool = True) -> Answer:
@@ -149,14 +160,13 @@ class Flow:
                 async with asyncio.timeout(_TICKET_AGE * pair.lease_s):
                     ticket = await self.legs.prefill_or_let_go(request.api, request.body, pair.prefill, decode)
             except (PrefillFailed, HandoffFailed, aiohttp.ClientError, ConnectionError) as error:
-                record.fault(getattr(error, "code", "prefill_unreachable"), str(error) or type(error).__name__)
+                record.fault(getattr(error, "code", "prefill_unreachable"), telemetry.described(error))
                 continue
             except TimeoutError:  # an old ticket is not used, so there is no point in waiting for one
                 why = "ticket_old"
                 record.fault(why, f"no prefill answer within {_TICKET_AGE * pair.lease_s:.0f} s")
                 break
-            record.prefill_s = time.monotonic() - ticket.sent_s
-            telemetry.PREFILL_S.observe(record.prefill_s)
+            record.prefilled(ticket.sent_s)
             return pair, ticket
         record.recompute(why)
         return None, None
@@ -176,8 +186,9 @@ class Flow:
                 late = ticket.age_s(time.monotonic()) >= _FIRST_EVENT * pair.lease_s
                 telemetry.HANDOFFS.labels("late" if late else "failed").inc()
                 unnamed = "first_event_late" if late else "decode_unreachable"
-                record.fault(error.code if isinstance(error, DecodeFailed) else unnamed, str(error))
-                pair.doubt(f"handoff failed: {error or type(error).__name__}")
+                said = telemetry.described(error)
+                record.fault(error.code if isinstance(error, DecodeFailed) else unnamed, said)
+                pair.doubt(f"handoff failed: {said}")
                 record.recompute("handoff_failed")
                 asked = decode
                 # The same without the ticket where it did answer: that works even when the pair is dead.
@@ -206,13 +217,12 @@ class Flow:
             try:
                 return await self.legs.decode(request, decode, None, record)
             except NETWORK as error:
-                why = f"{decode.name}: {error or type(error).__name__}"
+                record.fault("decode_unreachable", telemetry.described(error))
             asked, decode = decode, self._pool.another(decode)
             if not others or decode is asked:
                 break
-            record.fault("decode_unreachable", why)
             record.decode = decode.name
-        raise DecodeFailed(f"{why}; try again")
+        raise DecodeFailed(f"{asked.name} cannot be reached")
 
     async def _decode_with(
         self, ticket: Ticket, request: Admitted, decode: Member, pair: Pair, record: Record, sent: Sent

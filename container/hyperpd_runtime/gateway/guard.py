@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from hyperpd.errors import Rejected
+from hyperpd.recipe import Limits
+from hyperpd_runtime.gateway import strict_json
 from hyperpd_runtime.gateway.apis import Api
-from hyperpd_runtime.gateway.fields import wrong_type
+from hyperpd_runtime.gateway.bounds import excess, output_limit
+from hyperpd_runtime.gateway.fields import json_type, wrong_value
 from hyperpd_runtime.gateway.shapes import Ask
+from hyperpd_runtime.gateway.strict_json import NotJson
 
 How = Literal["disaggregated", "split", "decode_only", "refused"]
 
@@ -28,6 +31,9 @@ FORBIDDEN = {
     "cache_salt": "cache keys are the gateway's",
 }
 MOST_PARTS = 128  # of a split request; each is a request to both roles
+_SAID = 8  # unknown fields in one answer: to look for what was meant by each takes time
+_NAME_LENGTH = 64
+_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +104,24 @@ class Admitted:
 class Refused(Rejected):
     """A request that may not enter; `why` is the word that the metrics count it by."""
 
-    def __init__(self, message: str, why: str, *, status: int = 400, code: str = "invalid_field") -> None:
-        super().__init__(message, status=status, code=code)
+    def __init__(
+        self, message: str, why: str, *, status: int = 400, code: str = "invalid_field", param: str | None = None
+    ) -> None:
+        super().__init__(message, status=status, code=code, param=param)
         self.why = why
 
 
-def read(raw: bytes) -> dict[str, Any]:
-    """A client's body. Raises Refused when it is not a JSON object."""
+def read(raw: bytes, depth: int = 64) -> dict[str, Any]:
+    """A client's body, at most `depth` levels of it. Raises Refused when it is not a JSON object."""
     if not raw.strip():
         raise Refused("the body is empty; send a JSON object", "empty_body", code="empty_body")
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"the body is not JSON: {error}", "invalid_json", code="invalid_json") from None
+        body = strict_json.loads(raw, depth)
+    except NotJson as error:
+        raise Refused(f"the body cannot be read as JSON: {error}", "invalid_json", code=error.code) from None
     if not isinstance(body, dict):
-        raise Refused("the body must be a JSON object", "invalid_json", code="invalid_json")
+        found = json_type(body)
+        raise Refused(f"the body must be a JSON object (found: {found})", "invalid_json", code="invalid_json")
     return body
 
 
@@ -123,6 +132,7 @@ def admit(
     threshold_tokens: int = 0,
     model: str = "",
     length_tokens: float = math.inf,
+    limits: Limits = _LIMITS,
 ) -> Admitted:
     """Decide how a client's body is served.
 
@@ -130,14 +140,14 @@ def admit(
     threshold_tokens, length_tokens: see Ask.
     Raises Refused naming every field that may not enter.
     """
-    wrong = wrong_fields(body, api.fields)
-    wrong += filter(None, (wrong_type(key, body[key]) for key in body if key in api.fields))
-    if body.get(api.prompt) in (None, "", []):
-        wrong.append(f"{api.prompt}: missing or empty")
-    if wrong:
-        raise Refused("; ".join(wrong), next((key for key in body if key in FORBIDDEN), "invalid_field"))
+    missing = {api.prompt: "missing or empty (give it)"} if body.get(api.prompt) in (None, "", []) else {}
+    _refuse(wrong_fields(body, api.fields) | missing, body)
     check_model(body, models, model)
-    shape = decide(Ask(body, api, threshold_tokens, length_tokens))
+    ask = Ask(body, api, threshold_tokens, length_tokens)
+    if found := excess(ask, limits):
+        raise Refused(found.message, found.code, code=found.code, param=found.param)
+    body |= output_limit(ask, limits)
+    shape = decide(ask)
     if shape.how == "refused":
         raise Refused(shape.because, shape.why)
     return Admitted(body, api, shape, threshold_tokens)
@@ -145,28 +155,46 @@ def admit(
 
 def check(body: dict[str, Any], allowed: frozenset[str], models: Sequence[str]) -> None:
     """Raises Refused when a body has a field that is not of `allowed`, or asks for a model that is not served."""
-    wrong = wrong_fields(body, allowed)
-    if wrong:
-        raise Refused("; ".join(wrong), next((key for key in body if key in FORBIDDEN), "invalid_field"))
+    _refuse(wrong_fields(body, allowed), body)
     check_model(body, models)
 
 
-def wrong_fields(body: dict[str, Any], allowed: frozenset[str]) -> list[str]:
-    """What is wrong with the names of a body's fields."""
-    wrong = [f"{key}: not accepted, {FORBIDDEN[key]}" for key in body if key in FORBIDDEN]
-    return wrong + [_unknown(key, allowed) for key in body if key not in allowed and key not in FORBIDDEN]
+def wrong_fields(body: Mapping[str, Any], allowed: frozenset[str]) -> dict[str, str]:
+    """What is wrong with the fields of a body, by their names: with these, or with the type of what they hold."""
+    wrong = {key: f"not accepted, {FORBIDDEN[key]} (leave it out)" for key in body if key in FORBIDDEN}
+    unknown = [key for key in body if key not in allowed and key not in FORBIDDEN]
+    wrong |= {key: _unknown(key, allowed) for key in unknown[:_SAID]}
+    if len(unknown) > _SAID:
+        wrong["and"] = f"{len(unknown) - _SAID} more unknown fields"
+    return wrong | {key: said for key in body if key in allowed and (said := wrong_value(key, body[key]))}
+
+
+def _refuse(wrong: Mapping[str, str], body: Mapping[str, Any]) -> None:
+    if wrong:
+        message = "; ".join(f"{short(key)}: {said}" for key, said in wrong.items())
+        why = next((key for key in body if key in FORBIDDEN), "invalid_field")
+        raise Refused(message, why, param=short(next(iter(wrong))))
+
+
+def short(text: str) -> str:
+    """What a client said, to be told to it again: no more than a name's length of it, and nothing that is not text."""
+    shown = text if len(text) <= _NAME_LENGTH else f"{text[:_NAME_LENGTH]}…"
+    return shown.encode(errors="backslashreplace").decode()
 
 
 def check_model(body: dict[str, Any], models: Sequence[str], model: str = "") -> None:
     """Fill in or overrule the body's model. Raises Refused (404) when it is not served."""
     if model:
         body["model"] = model
-    if body.setdefault("model", models[0]) not in models:
+    if body.get("model") is None:
+        body["model"] = models[0]
+    if body["model"] not in models:
         raise Refused(
-            f"model {body['model']!r} is not served here; this is {' and '.join(map(repr, models))}",
+            f"model {short(str(body['model']))!r} is not served here; this is {' and '.join(map(repr, models))}",
             "model_not_found",
             status=404,
             code="model_not_found",
+            param="model",
         )
 
 
@@ -176,5 +204,5 @@ def decide(ask: Ask) -> Shape:
 
 
 def _unknown(key: str, allowed: frozenset[str]) -> str:
-    near = difflib.get_close_matches(key, allowed, 1)
-    return f"{key}: unknown" + (f", did you mean {near[0]}?" if near else "")
+    near = difflib.get_close_matches(key, allowed, 1) if len(key) <= _NAME_LENGTH else []
+    return f"unknown, did you mean {near[0]}?" if near else "unknown (leave it out)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -15,6 +16,11 @@ from hyperpd_runtime.gateway.telemetry import IN_FLIGHT, Record
 
 _RETRY_AFTER_S = 1
 _MIB = 1 << 20
+# What says nothing of the body passes: nothing at all, and what boto3 sends where its caller names no type. What a web
+# page can send to any address unasked (forms, plain text) does not, nor does what would be read as another format.
+_TYPES = ("", "application/json", "application/octet-stream")
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([^"'\s;]*)""")
+_UTF8 = ("utf-8", "utf8", "us-ascii")
 
 
 class Door:
@@ -39,12 +45,14 @@ class Door:
         record.key = name
         if self._most and self._pool.in_flight >= self._most:
             raise Overloaded(
-                f"{self._most} requests run here, as many as the recipe allows (gateway.limits)",
+                f"{self._most} requests run here, as many as the recipe allows"
+                " (gateway.limits.concurrent_requests); try again in a moment",
                 retry_after_s=_RETRY_AFTER_S,
             )
         if key and key.concurrent_requests and self._running[name] >= key.concurrent_requests:
             raise Overloaded(
-                f"key {name}: {key.concurrent_requests} of its requests run here, as many as it may",
+                f"key {name}: {key.concurrent_requests} of its requests run here, as many as it may;"
+                " wait for one to end",
                 code="key_overloaded",
                 retry_after_s=_RETRY_AFTER_S,
             )
@@ -61,7 +69,8 @@ class Door:
         return key
 
     async def body(self, request: Request) -> bytes:
-        """A request's body. Raises Rejected (413) without reading what is beyond the limit."""
+        """A request's body. Raises Rejected (415, 413) without reading it, or what is beyond the limit."""
+        _check_form(request.headers)
         if int(request.headers.get("content-length", 0)) > self._body_bytes:
             raise self._too_large()
         read = bytearray()
@@ -72,5 +81,21 @@ class Door:
         return bytes(read)
 
     def _too_large(self) -> Rejected:
-        what = f"the body is larger than {self._body_bytes} bytes (gateway.limits.body_mib)"
+        what = f"the body is larger than {self._body_bytes} bytes (gateway.limits.body_mib); send less"
         return Rejected(what, status=413, code="body_too_large")
+
+
+def _check_form(headers: Mapping[str, str]) -> None:
+    """Raises Rejected (415) where a body is said to be something else than JSON in UTF-8, as it is."""
+    kind, _, parameters = headers.get("content-type", "").lower().partition(";")
+    media, charset = kind.strip(), _CHARSET.search(parameters)
+    encoding = headers.get("content-encoding", "").strip().lower()
+    said = ""
+    if encoding not in ("", "identity"):
+        said = "Content-Encoding: compressed bodies are not taken; send it as it is"
+    elif media not in _TYPES and not media.endswith("+json"):
+        said = "Content-Type: only JSON is taken; send Content-Type: application/json"
+    elif charset and charset[1] not in _UTF8:
+        said = "Content-Type: only UTF-8 is taken; send it without a charset"
+    if said:
+        raise Rejected(said, status=415, code="unsupported_media_type")

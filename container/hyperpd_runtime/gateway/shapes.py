@@ -16,6 +16,7 @@ _MEDIA = {"image_pil", "document"} | {
     for kind in ("image", "audio", "video", "file")
     for form in ("{}", "{}_url", "{}_embeds", "input_{}")
 }
+_BESIDE = ("system", "instructions", "tools", "documents")  # what a chat's prompt is made of, beside its messages
 _STATE = ("store", "background", "previous_response_id")
 
 
@@ -114,15 +115,44 @@ class Ask:
         Infinite where it holds something else than text: an image says nothing of its tokens.
         """
         prompt = self.body.get(self.api.prompt)
-        if self.api.prompt == "prompt" and isinstance(prompt, list):
-            return len(prompt)
-        if self.api.prompt != "messages" and isinstance(prompt, str):
+        if self.api.prompt == "prompt":
+            return max(self._completion_prompts())
+        if isinstance(prompt, str):
             return math.ceil(len(prompt) / 4)
         aside = self.body.get("system" if self.api is MESSAGES else "instructions")
         try:
             return math.ceil(sum(map(len, [*_messages(prompt), *_content(aside)])) / 4)
         except (LookupError, TypeError, AttributeError):
             return math.inf
+
+    def longest_prompt(self) -> tuple[int, bool]:
+        """Tokens of the longest prompt, and whether that is exact. Of a chat all that is text counts, tools too."""
+        if self.api.prompt == "prompt":
+            return max(self._completion_prompts()), _token_ids(self.body.get("prompt"))
+        parts = [self.body.get(field) for field in (self.api.prompt, *_BESIDE)]
+        return math.ceil(sum(map(len, _texts(parts))) / 4), False
+
+    def _completion_prompts(self) -> list[int]:
+        """Tokens of each prompt: what is a list has one for each member."""
+        prompt = self.body.get("prompt")
+        prompts = prompt if isinstance(prompt, list) and not _token_ids(prompt) else [prompt]
+        return [math.ceil(len(one) / 4) if isinstance(one, str) else _length(one) for one in prompts]
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list) else 1
+
+
+def _texts(values: list[Any]) -> Iterator[str]:
+    """Every text within, but for what media hold."""
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, dict) and str(value.get("type")) not in _MEDIA:
+            values += [inner for key, inner in value.items() if key not in _MEDIA]
 
 
 def _messages(messages: Any) -> Iterator[str]:

@@ -8,7 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from aiohttp import ClientConnectorError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from hyperpd.errors import HyperpdError
+from hyperpd_runtime.gateway import usage
 
 log = logging.getLogger("hyperpd.gateway")
 registry = CollectorRegistry()
@@ -62,8 +66,24 @@ PREFILL_S = Histogram("hyperpd_prefill_seconds", "Prefill leg, sent to answered"
 FIRST_EVENT_S = Histogram(
     "hyperpd_first_event_seconds", "Streams: request read to first decode event", buckets=_SECONDS, registry=registry
 )
+QUEUE_S = Histogram(
+    "hyperpd_queue_seconds", "Waiting for room at decode, before the prefill", buckets=_SECONDS, registry=registry
+)
+HANDOFF_S = Histogram(
+    "hyperpd_handoff_seconds",
+    "Streams: prefill's answer to decode's first event, transfer included",
+    buckets=_SECONDS,
+    registry=registry,
+)
+TOKENS = Counter(
+    "hyperpd_tokens",
+    "Tokens of answers that say their usage: prompt, cached (of it), output",
+    ["kind"],
+    registry=registry,
+)
 TOTAL_S = Histogram("hyperpd_request_seconds", "Request read to last byte", buckets=_SECONDS, registry=registry)
 
+_TAIL_BYTES = 4096  # of an answer; usage stands in its last event but one, or near the end of a document
 _MODES = ("-", "pd", "aggregated", "decode_only", "recomputed")
 
 
@@ -79,10 +99,14 @@ class Record:
     mode: str = "-"  # what was done
     prefill: str = "-"
     decode: str = "-"
+    queue_s: float | None = None
     prefill_s: float | None = None
-    first_event_s: float | None = None
+    handoff_s: float | None = None  # of streams
+    first_event_s: float | None = None  # of streams
+    said: bytes = b""  # the end of the answer
     began_s: float = field(default_factory=time.monotonic)
     ended: bool = False
+    _prefilled_s: float | None = None  # monotonic, while its ticket is good
     part: bool = False  # of a split request, which alone is counted
     on_end: list[Callable[[], None]] = field(default_factory=list)
 
@@ -99,6 +123,10 @@ class Record:
         """Take over what was done for the parts: the worst of it."""
         self.mode = max((part.mode for part in parts), key=_MODES.index)
         self.prefill, self.decode = parts[0].prefill, parts[0].decode
+        self.queue_s, self.prefill_s, self.handoff_s = (
+            max((stamp for part in parts if (stamp := getattr(part, name)) is not None), default=None)
+            for name in ("queue_s", "prefill_s", "handoff_s")
+        )
         self.first_event_s = min((part.first_event_s for part in parts if part.first_event_s), default=None)
 
     def explanation(self) -> str:
@@ -113,13 +141,30 @@ class Record:
     def recompute(self, why: str) -> None:
         """The prompt will be computed by decode after all: visible, never silent."""
         self.mode = "recomputed"
+        self._prefilled_s = None
         RECOMPUTED.labels(why).inc()
 
+    def prefilled(self, sent_s: float) -> None:
+        """Prefill answered what was sent at `sent_s` (monotonic)."""
+        self._prefilled_s = time.monotonic()
+        self.prefill_s = self._prefilled_s - sent_s
+        PREFILL_S.observe(self.prefill_s)
+
     def first_event(self, *, streamed: bool) -> None:
-        """Decode said something: of a stream its first event, else the whole answer, which is no first token."""
-        self.first_event_s = time.monotonic() - self.began_s
-        if streamed and not self.part and self.mode != "canary":
+        """Decode said something: of a stream its first event; a whole answer says nothing of its first token."""
+        if not streamed:
+            return
+        now_s = time.monotonic()
+        self.first_event_s = now_s - self.began_s
+        if self._prefilled_s is not None:
+            self.handoff_s = now_s - self._prefilled_s
+            HANDOFF_S.observe(self.handoff_s)
+        if not self.part:
             FIRST_EVENT_S.observe(self.first_event_s)
+
+    def hear(self, answer: bytes) -> None:
+        """What goes to the client; the end of it is kept, and read once, when all is said."""
+        self.said = (self.said + answer)[-_TAIL_BYTES:]
 
     def end(self, outcome: str) -> None:
         if self.ended:
@@ -132,13 +177,27 @@ class Record:
             return
         total_s = time.monotonic() - self.began_s
         TOTAL_S.observe(total_s)
+        if self.queue_s is not None:
+            QUEUE_S.observe(self.queue_s)
+        tokens = usage.tokens(self.said)
+        for kind, count in tokens.items():
+            TOKENS.labels(kind).inc(count)
         REQUESTS.labels(self.mode, self.why, outcome).inc()
         log.info(
             "event=request request_id=%s client_id=%r key=%s decision=%s why=%s mode=%s prefill=%s decode=%s"
-            " prefill_ms=%s first_event_ms=%s total_ms=%.0f outcome=%s",
+            " queue_ms=%s prefill_ms=%s handoff_ms=%s first_token_ms=%s total_ms=%s"
+            " prompt_tokens=%s cached_tokens=%s output_tokens=%s outcome=%s",
             *(self.request_id, self.client_id, self.key, self.decision, self.why, self.mode, self.prefill, self.decode),
-            *(_ms(self.prefill_s), _ms(self.first_event_s), total_s * 1000, outcome),
+            *map(_ms, (self.queue_s, self.prefill_s, self.handoff_s, self.first_event_s, total_s)),
+            *(tokens.get(kind, "-") for kind in ("prompt", "cached", "output")),
+            outcome,
         )
+
+
+def described(error: BaseException) -> str:
+    """An error for the log: in our words, or the system's. aiohttp's own quote what the engine sent."""
+    ours = isinstance(error, HyperpdError | ClientConnectorError)
+    return str(error) if ours else type(error).__name__
 
 
 def _ms(seconds: float | None) -> str:

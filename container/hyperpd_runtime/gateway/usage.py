@@ -1,4 +1,4 @@
-"""What a client is told of its prompt's tokens: what prefill said, which had them or not. Pure, on bytes.
+"""Tokens: what prefill said of the prompt's, which had them or not; what an answer says of all. Pure, on bytes.
 
 Decode of vLLM 0.32 reports prefill's cached tokens as its own, but not those that prefill has newly cached, and
 Anthropic's input_tokens leave those out.
@@ -7,7 +7,7 @@ Anthropic's input_tokens leave those out.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _DETAILS = {"prompt_tokens_details", "input_tokens_details", "cache_read_input_tokens", "cache_creation_input_tokens"}
@@ -30,7 +30,37 @@ def correct(said: bytes, told: Mapping[str, Any]) -> bytes:
     """A document or an event, with the prompt's side of its usage as it was told."""
     if _KEY not in said:
         return said
-    text, key = said.decode(), _KEY.decode()
+    text = said.decode()
+    for start, end, usage in _usages(text):
+        if usage is None:  # not said yet
+            break
+        if isinstance(usage, dict) and usage.keys() & told.keys() & _DETAILS:
+            usage = {**usage, **{name: _merged(usage.get(name), value) for name, value in told.items()}}
+            return (text[:start] + json.dumps(usage, separators=(",", ":")) + text[end:]).encode()
+    return said
+
+
+def tokens(said: bytes) -> dict[str, int]:
+    """What the end of an answer, document or stream, says of tokens: `prompt`, `cached` of it, `output`; or nothing."""
+    if _KEY not in said:
+        return {}
+    for _, _, usage in _usages(said.decode(errors="replace")):
+        if not isinstance(usage, dict):
+            continue
+        prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+        output = usage.get("completion_tokens", usage.get("output_tokens"))
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+        aside = [usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")]
+        cached = aside[0] if aside[0] is not None else details.get("cached_tokens")
+        if prompt is not None and output is not None:
+            counts = {"prompt": prompt + sum(filter(None, aside)), "cached": cached, "output": output}
+            return {kind: count for kind, count in counts.items() if count is not None}
+    return {}
+
+
+def _usages(text: str) -> Iterator[tuple[int, int, Any]]:
+    """Where each `usage` stands, and what it says, from the last on: a client's metadata may have such a key."""
+    key = _KEY.decode()
     at = text.rfind(key)
     while at >= 0:
         start = at + len(key)
@@ -39,13 +69,8 @@ def correct(said: bytes, told: Mapping[str, Any]) -> bytes:
             usage, end = _decoder.raw_decode(text, start)
         except ValueError:
             usage, end = {}, start
-        if usage is None:  # not said yet
-            break
-        if isinstance(usage, dict) and usage.keys() & told.keys() & _DETAILS:
-            usage = {**usage, **{name: _merged(usage.get(name), value) for name, value in told.items()}}
-            return (text[:start] + json.dumps(usage, separators=(",", ":")) + text[end:]).encode()
-        at = text.rfind(key, 0, at)  # a client's metadata may have such a key
-    return said
+        yield start, end, usage
+        at = text.rfind(key, 0, at)
 
 
 def _said(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from hyperpd import instances
 from hyperpd.deploy.inference_operator.endpoint import METRICS_LOST, Endpoint, Form
 from hyperpd.deploy.target import Field, fate, written
+from hyperpd.recipe import Limits
 
 
 def _is(how: str) -> Field:
@@ -45,8 +46,10 @@ FIELDS: Mapping[str, Field] = {
     "gateway.replicas": _is("front: replicas; listed as lost else"),
     "gateway.threshold_tokens": _is("pdSpec.routingThreshold; front: the gateway reads the recipe"),
     "gateway.auth": _is("Only none: SageMaker and its IAM decide who may call; keys is refused"),
-    "gateway.limits": _is("aggregated: worker.requestLimits; front: the gateway reads it; pdSpec: listed as lost"),
-    "gateway.limits.body_mib": _is("front, own_image: the gateway reads it; listed as lost else"),
+    "gateway.limits": _is("front, own_image: the gateway reads it; listed as lost else"),
+    "gateway.limits.concurrent_requests": _is(
+        "aggregated: worker.requestLimits; front: the gateway reads it; pdSpec: listed as lost"
+    ),
     "slo": _not("No field for it: autoscaling of this object asks each role's load alone"),
     "placement.same_zone": _is("pdSpec.topologySpec.sameAZ"),
     "start_timeout_s": _is("maxDeployTimeInSeconds; aggregated: the startup probe, too"),
@@ -54,6 +57,8 @@ FIELDS: Mapping[str, Field] = {
 }
 
 _ENGINES = _not("said by --target kubernetes, which this front goes with")
+# All but the one that worker.requestLimits has.
+_LIMITS = [f"gateway.limits.{name}" for name in Limits.model_fields if name != "concurrent_requests"]
 LOST: Mapping[Form, Mapping[str, Field]] = {
     "front": dict.fromkeys(("model", "*", "kv_transfer", "placement", "accelerator"), _ENGINES),
     "pair": {
@@ -66,7 +71,7 @@ LOST: Mapping[Form, Mapping[str, Field]] = {
         "kv_transfer": _not("nothing is transferred"),
         "gateway.replicas": _not("there is no gateway but the operator's load balancer"),
         "gateway.threshold_tokens": _not("there is one role"),
-        "gateway.limits.body_mib": _not("the operator's proxy has a limit of its own"),
+        **dict.fromkeys(_LIMITS, _not("the operator's proxy has limits of its own")),
         "placement": _not("only pdSpec has a topologySpec"),
         "image": _not("AWS's image serves; own_image takes the recipe's"),
     },
@@ -84,7 +89,7 @@ _OWN_IMAGE = (
     " moves KV by tickets of its own gateway. Prefill and decode of hyperpd behind an endpoint: --set front=true, with"
     " --target kubernetes"
 )
-_READ_BY_OURS = ("image", "kv_transfer", "gateway.limits.body_mib")
+_READ_BY_OURS = ("image", "kv_transfer", *_LIMITS)
 
 
 def losses(endpoint: Endpoint) -> Iterator[str]:

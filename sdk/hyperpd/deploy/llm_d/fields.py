@@ -20,6 +20,7 @@ FIELDS = {
         "0: always-disagg-pd-decider; else nonCachedTokens of prefix-based-pd-decider, the nearest there",
     ),
     "gateway.auth": Field("expressed", "none; keys is refused: llm-d asks for no key, the Gateway would have to"),
+    "gateway.limits": Field("not expressed", f"llm-d has no such limit; {_OURS}"),
     "gateway.limits.body_mib": Field("expressed", "NGINX: maxSize of the ClientSettingsPolicy"),
     "gateway.limits.concurrent_requests": Field("not expressed", "llm-d knows no such limit; it queues by saturation"),
     "slo": Field("expressed", "KEDA's triggers: itl_ms; ttft_ms is measured by hyperpd's gateway alone"),
