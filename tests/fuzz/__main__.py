@@ -1,4 +1,4 @@
-"""One target under atheris, coverage of the gateway's own code leading it: python -m tests.fuzz TARGET [libFuzzer's]."""
+"""One target under atheris, led by coverage of the gateway's code: python -m tests.fuzz TARGET [libFuzzer's options]."""
 
 from __future__ import annotations
 

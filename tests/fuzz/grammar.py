@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -13,7 +12,7 @@ T = TypeVar("T")
 DEPTH = 5
 _SCALARS: tuple[Any, ...] = (
     *(None, True, False, 0, 1, 2, 3, -1, 128, 129, 2048, 2049, 2**31, 2**63, -(2**63), 10**400),
-    *(0.0, 1e-6, 0.5, 1.0, -0.0, math.inf, -math.inf, math.nan, 1e308),
+    *(0.0, 1e-6, 0.5, 1.0, -0.0, -1.5, 1e308),
     *("", "x", "1", "auto", "disabled", "function", "text", "image_url", "é😀", "\ud800", "\x00", "a" * 300),
     *("tiny-llama", "law", "image", "input_image", "document", "data: [DONE]\n\n", 'data: {"error"', '"usage":'),
 )

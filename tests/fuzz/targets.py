@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hyperpd.errors import HandoffFailed, RecipeError, Rejected
+from hyperpd.recipe import Limits
 from hyperpd.sse import Decoder, encode
 from hyperpd_runtime.gateway import guard, handoff, keys, sagemaker, usage
-from hyperpd_runtime.gateway.apis import APIS, BY_PATH, CHAT, COMPLETIONS, Api, by_shape, error_body
+from hyperpd_runtime.gateway.apis import APIS, BY_PATH, CHAT, COMPLETIONS, Api, error_body
 from hyperpd_runtime.gateway.guard import FORBIDDEN, MOST_PARTS, Admitted, Refused
 from hyperpd_runtime.gateway.handoff import PARAMS, Ticket
 from hyperpd_runtime.gateway.passed import PASSED
@@ -23,6 +24,8 @@ from tests.fuzz.grammar import Source
 
 MODELS = ("tiny-llama", "law")
 LENGTH_TOKENS = 2048
+MOST_SAID_BYTES = 4096
+LOOSE, TIGHT = Limits(), Limits(prompt_tokens=40, output_tokens=3, choices=2)
 SECRET = "sk-secret-0123456789"
 _OURS = {
     "remote_engine_id": "prefill-0",
@@ -44,7 +47,7 @@ def body(data: bytes) -> None:
     except Refused as refused:
         told(refused, None)
         return
-    for api in {by_shape(found): 0, **dict.fromkeys(APIS)}:
+    for api in APIS:
         enter(found, api)
     for fields in PASSED.values():
         try:
@@ -60,19 +63,32 @@ def shape(data: bytes) -> None:
     source = Source(data)
     api = source.pick(APIS)
     threshold, adapter = source.pick((0, 1, 9)), source.pick(("", "", "law", "nobody's"))
-    found = guard.read(json.dumps(source.body(api)).encode())
-    enter(found, api, threshold, adapter)
+    limits = source.pick((LOOSE, TIGHT))
+    try:
+        found = guard.read(json.dumps(source.body(api)).encode())
+    except Refused as refused:  # half a surrogate pair, nested too deep
+        told(refused, None)
+        return
+    enter(found, api, threshold, adapter, limits)
 
 
-def enter(found: Mapping[str, Any], api: Api, threshold_tokens: int = 0, adapter: str = "") -> None:
+def enter(
+    found: Mapping[str, Any], api: Api, threshold_tokens: int = 0, adapter: str = "", limits: Limits = LOOSE
+) -> None:
     """Admit a body, and look at all that would be sent because of it."""
     try:
-        admitted = guard.admit(dict(found), api, MODELS, threshold_tokens, adapter, LENGTH_TOKENS)
+        admitted = guard.admit(dict(found), api, MODELS, threshold_tokens, adapter, LENGTH_TOKENS, limits)
     except Refused as refused:
         told(refused, api)
         return
     assert not found.keys() & FORBIDDEN.keys(), "a field that chooses hosts, blocks or keys came in"
-    assert {**found, "model": admitted.body["model"]} == admitted.body or _unequal(found)
+    ours = {key: admitted.body[key] for key in ("model", *api.limits) if key in admitted.body}
+    assert {**found, **ours} == admitted.body, "the gateway says no more than a model and a limit"
+    asked = Ask(admitted.body, api)
+    assert asked.prompts() * (found.get("n") or 1) <= limits.choices
+    if limits.output_tokens:
+        assert any(admitted.body.get(limit) is not None for limit in api.limits)
+        assert all((admitted.body.get(limit) or 0) <= limits.output_tokens for limit in api.limits)
     if admitted.shape.how == "split":
         parts = _parts(admitted)
     else:
@@ -81,10 +97,6 @@ def enter(found: Mapping[str, Any], api: Api, threshold_tokens: int = 0, adapter
         assert admitted.shape.how == "decode_only" or several.prompts() * several.answers() == 1
     for part in parts:
         _sent(part.body, api)
-
-
-def _unequal(found: Mapping[str, Any]) -> bool:
-    return "NaN" in json.dumps(found)
 
 
 def _parts(admitted: Admitted) -> list[Admitted]:
@@ -106,7 +118,7 @@ def _sent(body: dict[str, Any], api: Api) -> None:
     """Both legs' bodies, as they go out."""
     assert body["model"] in MODELS
     assert body.keys() <= api.fields
-    prefill = json.loads(json.dumps(handoff.prefill_body(body, api)))
+    prefill = json.loads(json.dumps(handoff.prefill_body(body, api), allow_nan=False))
     assert prefill.keys() <= api.fields | {PARAMS, "return_token_ids"}
     assert prefill[PARAMS] == handoff._ASK
     assert [prefill.get(limit) for limit in api.limits] == [None] * (len(api.limits) - 1) + [1]
@@ -114,7 +126,7 @@ def _sent(body: dict[str, Any], api: Api) -> None:
     assert prefill.get("n", 1) == 1
     assert not prefill.keys() & {"stream_options", "min_tokens", "best_of", "seed"}
     for ticket, salt in ((None, ""), (TICKET, ""), (TICKET, "salt")):
-        decode = json.loads(json.dumps(handoff.decode_body(body, ticket, salt)))
+        decode = json.loads(json.dumps(handoff.decode_body(body, ticket, salt), allow_nan=False))
         assert decode.keys() == body.keys() | ({PARAMS} if ticket else set()) | ({"cache_salt"} if salt else set())
         assert decode.get(PARAMS) == (TICKET.params if ticket else None)
         assert decode.get("cache_salt", "") == salt
@@ -125,13 +137,15 @@ def _sent(body: dict[str, Any], api: Api) -> None:
 def told(error: Rejected, api: Api | None) -> None:
     """A refusal that can be said."""
     assert 400 <= error.status < 500
-    json.dumps(error_body(api, error)).encode()
+    said = json.dumps(error_body(api, error), ensure_ascii=False).encode()
+    assert len(said) < MOST_SAID_BYTES, "an answer grows with what was asked"
     if isinstance(error, Refused):
         assert error.why in _WHYS, error.why
 
 
 _WHYS = {*FORBIDDEN, "invalid_field", "invalid_json", "empty_body", "model_not_found"} | {
-    line.why for line in guard.TABLE if line.how == "refused"
+    *("array_above_max_length", "integer_above_max_value", "invalid_value", "context_length_exceeded"),
+    *(line.why for line in guard.TABLE if line.how == "refused"),
 }
 
 
@@ -251,12 +265,12 @@ def key_file(data: bytes) -> None:
     try:
         found = keys.parse(data.replace(b"SECRET", SECRET.encode()), "keys.json")
     except RecipeError as error:
-        assert error.problems
-        assert SECRET not in "".join(problem for problem in error.problems if ": unknown key" not in problem)
-        return
-    assert found
-    assert len({key.digest for key in found}) == len({key.name for key in found}) == len(found)
-    assert all(key.name.isascii() and len(key.name) <= 64 and len(key.digest) == 32 for key in found)
+        problems = error.problems
+    else:
+        problems = ()
+        assert len({key.digest for key in found}) == len({key.name for key in found}) == len(found) > 0
+        assert all(key.name.isascii() and len(key.name) <= 64 and len(key.digest) == 32 for key in found)
+    assert SECRET not in "".join(problem for problem in problems if ": unknown key" not in problem)
 
 
 def _entries(source: Source) -> list[Any]:

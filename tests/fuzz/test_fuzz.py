@@ -1,4 +1,4 @@
-"""The code that reads what others send, under a fuzzer: briefly here, for half an hour nightly; what was found stays."""
+"""The code that reads what others send, under a fuzzer: a minute here, half an hour nightly; what was found stays."""
 
 from __future__ import annotations
 
