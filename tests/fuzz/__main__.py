@@ -1,4 +1,4 @@
-"""One target under atheris, led by coverage of the gateway's code: python -m tests.fuzz TARGET [libFuzzer's options]."""
+"""One target under atheris, led by coverage of the gateway's code: python -m tests.fuzz TARGET [OPTION OF LIBFUZZER]"""
 
 from __future__ import annotations
 
