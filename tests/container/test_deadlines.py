@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 
 from hyperpd.recipe import Limits
 from hyperpd.sse import Decoder
-from hyperpd_runtime.gateway import deadlines
+from hyperpd_runtime.gateway import deadlines, legs
+from hyperpd_runtime.gateway.apis import CHAT
+from hyperpd_runtime.gateway.deadlines import Deadlines
+from hyperpd_runtime.gateway.relay import Answer
 from hyperpd_runtime.gateway.telemetry import Record
 from tests.container.stack import Stack, counted, running, tiny, until
 
@@ -21,6 +25,12 @@ APIS: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "hello"},
     "/v1/messages": {"messages": HELLO, "max_tokens": 4},
 }
+
+
+@pytest.fixture(autouse=True)
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Legs that have just been sent are closed at once."""
+    monkeypatch.setattr(legs, "_GRACE_S", 0.05)
 
 
 def limited(**limits: float) -> Any:
@@ -114,13 +124,30 @@ async def test_a_client_that_reads_slowly_is_not_taken_for_a_silent_decode(monke
         now_s = 69.0
         watch._look()
         yield b"second"
-        now_s = 70.1
         watch._look()
-        yield b"never"
+        await asyncio.Event().wait()
 
     relayed = events()
     assert await watch.next(relayed) == b"first"
     now_s = 60.0  # nobody has asked for the second
     watch._look()
     assert (await watch.next(relayed), watch.passed) == (b"second", "")
+    now_s = 200.0  # the end has passed, and is told when there is somebody to tell it to
+    watch._look()
+    assert watch.passed == ""
+    assert (await watch.next(relayed), watch.passed) == (None, "total_s")
     watch.stop()
+
+
+async def test_decode_is_let_go_before_the_client_has_read_that_it_is() -> None:
+    async def events() -> Any:
+        yield b"data: 1"
+        await asyncio.Event().wait()
+
+    closed: list[bool] = []
+    answer = Answer(200, "text/event-stream", b"", events(), lambda: closed.append(True))
+    told = Deadlines(Limits(idle_s=0.01)).within(answer, CHAT, Record("r")).events
+    assert told
+    assert (await anext(told), closed) == (b"data: 1", [])
+    assert b"idle_timeout" in await anext(told)
+    assert closed == [True]

@@ -59,6 +59,8 @@ async def stack() -> AsyncIterator[Stack]:
         (COMPLETIONS, {"prompt": "x", "n": "2"}, "too_many"),
         (COMPLETIONS, {"prompt": "x", "n": True}, "too_many"),
         (COMPLETIONS, {"prompt": "x", "n": 2, "seed": "1"}, "too_many"),
+        (COMPLETIONS, {"prompt": "x", "n": 2, "seed": 10**4299}, "too_many"),  # the next one has too many digits
+        (COMPLETIONS, {"prompt": "x", "n": 2, "seed": -7}, "n"),
         (COMPLETIONS, {"prompt": ["x"] * 65, "n": 2}, "too_many"),
         (COMPLETIONS, {"prompt": ["x"] * 129}, "too_many"),
         (COMPLETIONS, {"prompt": ["x"] * 128}, "prompt_list"),

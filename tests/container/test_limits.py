@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from hyperpd_runtime.gateway.apis import CHAT
+from hyperpd.errors import RecipeError
+from hyperpd.recipe import Limits
+from hyperpd_runtime.gateway import bounds
+from hyperpd_runtime.gateway.apis import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Api
 from hyperpd_runtime.gateway.shapes import Ask
 from tests.container.stack import counted, running, tiny, until
 
@@ -65,6 +68,9 @@ async def test_a_body_of_exactly_the_limit(spaces: int, status: int) -> None:
         ({"prompt": "x" * 37}, "plain"),
         ({"prompt": list(range(3, 12))}, "short_prompt"),
         ({"prompt": list(range(3, 13))}, "plain"),
+        ({"prompt": ["x" * 37]}, "plain"),  # a list of one
+        ({"prompt": [list(range(3, 13))]}, "plain"),
+        ({"prompt": ["x" * 36]}, "short_prompt"),
         ({"prompt": "x", "use_beam_search": True}, "beam_search"),  # the shape comes first
     ],
 )
@@ -102,3 +108,71 @@ async def test_every_prompt_is_moved_where_there_is_no_threshold() -> None:
 )
 def test_the_estimate_of_a_chat(messages: Any, tokens: float) -> None:
     assert Ask({"messages": messages}, CHAT).estimated_tokens() == tokens
+
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "sent"),
+    [
+        ("/v1/completions", {"prompt": "x"}, {"max_tokens": 16}),  # what the engine takes it for
+        ("/v1/completions", {"prompt": "x", "max_tokens": None}, {"max_tokens": 40}),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 9}, {"max_tokens": 9}),
+        ("/v1/chat/completions", {"messages": HELLO}, {"max_completion_tokens": 40}),
+        ("/v1/chat/completions", {"messages": HELLO, "max_tokens": 9}, {"max_tokens": 9}),
+        ("/v1/responses", {"input": "x", "max_output_tokens": None}, {"max_output_tokens": 40}),
+        ("/v1/messages", {"messages": HELLO}, {"max_tokens": 40}),
+    ],
+)
+async def test_an_output_of_no_stated_length_is_bounded(path: str, asked: dict[str, Any], sent: dict[str, int]) -> None:
+    async with running(tiny(gateway={"limits": {"output_tokens": 40}})) as stack:
+        assert (await stack.http.post(path, json=asked)).status_code == 200
+        (body,) = stack.decode.bodies
+        assert {key: value for key, value in body.items() if key.startswith("max_")} == sent
+
+
+def test_without_limits_of_its_own_a_request_is_as_long_as_the_model_allows() -> None:
+    for limits in (Limits(), Limits(output_tokens=8)):
+        ask = Ask({"prompt": [7] * 100_000, "max_tokens": 10**6}, COMPLETIONS)
+        found = bounds.excess(ask, limits)
+        assert (found and found.param) == ("max_tokens" if limits.output_tokens else None)
+    body = {"messages": HELLO}
+    assert bounds.output_limit(Ask(body, CHAT), Limits()) == {}
+    assert bounds.output_limit(Ask({"prompt": "x"}, COMPLETIONS), Limits(output_tokens=8)) == {"max_tokens": 8}
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "tokens", "exact"),
+    [
+        (COMPLETIONS, {"prompt": [1, 2, 3]}, 3, True),
+        (COMPLETIONS, {"prompt": [[1, 2, 3], [1]]}, 3, True),
+        (COMPLETIONS, {"prompt": ["x" * 9, "x"]}, 3, False),
+        (COMPLETIONS, {"prompt": ["x", 7, None]}, 1, False),
+        (CHAT, {"messages": [{"content": "12345"}, {"content": [{"type": "text", "text": "678"}]}]}, 3, False),
+        (CHAT, {"messages": [{"content": [{"type": "image_url", "image_url": {"url": "x" * 99}}]}]}, 0, False),
+        (CHAT, {"messages": [], "tools": [{"function": {"description": "x" * 40}}]}, 10, False),
+        (MESSAGES, {"messages": [], "system": [{"type": "text", "text": "x" * 36}]}, 10, False),
+        (MESSAGES, {"messages": [{"content": [{"type": "image", "source": {"data": "x" * 99}}]}]}, 0, False),
+        (RESPONSES, {"input": "12345", "instructions": "678"}, 2, False),
+    ],
+)
+def test_the_longest_prompt(api: Api, body: dict[str, Any], tokens: int, exact: bool) -> None:
+    """Of dictionaries every text counts, the names of types among them; of media nothing does."""
+    assert Ask(body, api).longest_prompt() == (tokens, exact)
+
+
+async def test_a_limit_itself_is_allowed() -> None:
+    limits = {"prompt_tokens": 4, "output_tokens": 4, "choices": 4}
+    async with running(tiny(gateway={"limits": limits})) as stack:
+        for asked in ({"prompt": [5] * 4}, {"prompt": "x" * 16}, {"prompt": ["x", "y"], "n": 2, "temperature": 1}):
+            assert (await stack.ask(**asked)).status_code == 200
+        assert (await stack.ask(prompt="x" * 17)).json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_limits_are_checked_all_at_once() -> None:
+    wrong = {"body_mib": 0, "header_kib": 1, "json_depth": 1, "choices": 0, "idle_s": 0, "total_s": -1, "total": 1}
+    with pytest.raises(RecipeError) as caught:
+        tiny(gateway={"limits": wrong})
+    assert len(caught.value.problems) == len(wrong)
+    assert "did you mean total_s?" in str(caught.value)

@@ -40,6 +40,8 @@ async def test_bad_input_is_refused(stack: Stack, refusal: Refusal, caplog: pyte
     assert answer.json().get("type") == ("error" if anthropic else None)
     assert error["type"] == (KINDS.get(refusal.status) if anthropic and refusal.status in KINDS else KINDS[400])
     if "x-hyperpd-request-id" in answer.headers:  # it came as far as a record, which is logged
+        assert error["request_id"] == answer.json().get("request_id", error["request_id"])
+        assert ("request_id" in answer.json()) == anthropic
         assert error["request_id"] == answer.headers["x-hyperpd-request-id"] in caplog.text
         assert answer.headers["x-request-id"] == "mine"
     operations = DOCUMENT["paths"].get(refusal.path, {})

@@ -50,6 +50,7 @@ class Flow:
         """Answer one request. Raises RequestError; cancelling it cancels what runs upstream."""
         answer = await self._deadlines.answer(self._answer(request, record), record, stream=request.stream)
         if answer.events is not None:
+            record.begun()
             return self._deadlines.within(answer, request.api, record)
         record.hear(answer.body)
         return answer

@@ -9,6 +9,7 @@ from typing import Any
 
 from hyperpd_runtime.gateway.apis import MESSAGES, RESPONSES, Api
 
+_SEEDS = 1 << 62  # the engine takes 64 bits; there is room to count on from these
 _GREEDY_BELOW = 1e-5  # vLLM's own bound
 # Parts of a message that are no text, by their type, or by the field that the engine guesses it from.
 _MEDIA = {"image_pil", "document"} | {
@@ -44,11 +45,11 @@ class Ask:
         return self.prompts() > 1 and not (all(map(_text, prompt)) or all(map(_token_ids, prompt)))
 
     def answers(self) -> float:
-        """How many answers to each prompt. Infinite where `n` or the seed it counts from is no integer."""
+        """How many answers to each prompt. Infinite where `n` or the seed it counts from is no integer of 64 bits."""
         n, seed = self.body.get("n"), self.body.get("seed")
         if n is None:
             return 1
-        return n if _integer(n) and (seed is None or _integer(seed)) else math.inf
+        return n if _integer(n) and (seed is None or (_integer(seed) and abs(seed) < _SEEDS)) else math.inf
 
     def greedy(self) -> bool:
         """Whether the next token is always the likeliest one, by the request's own word."""
@@ -116,7 +117,7 @@ class Ask:
         """
         prompt = self.body.get(self.api.prompt)
         if self.api.prompt == "prompt":
-            return max(self._completion_prompts())
+            return max(map(_tokens, self._completion_prompts()))
         if isinstance(prompt, str):
             return math.ceil(len(prompt) / 4)
         aside = self.body.get("system" if self.api is MESSAGES else "instructions")
@@ -128,19 +129,21 @@ class Ask:
     def longest_prompt(self) -> tuple[int, bool]:
         """Tokens of the longest prompt, and whether that is exact. Of a chat all that is text counts, tools too."""
         if self.api.prompt == "prompt":
-            return max(self._completion_prompts()), _token_ids(self.body.get("prompt"))
+            longest = max(self._completion_prompts(), key=_tokens)
+            return _tokens(longest), not isinstance(longest, str)
         parts = [self.body.get(field) for field in (self.api.prompt, *_BESIDE)]
         return math.ceil(sum(map(len, _texts(parts))) / 4), False
 
-    def _completion_prompts(self) -> list[int]:
-        """Tokens of each prompt: what is a list has one for each member."""
+    def _completion_prompts(self) -> list[Any]:
         prompt = self.body.get("prompt")
-        prompts = prompt if isinstance(prompt, list) and not _token_ids(prompt) else [prompt]
-        return [math.ceil(len(one) / 4) if isinstance(one, str) else _length(one) for one in prompts]
+        return prompt if isinstance(prompt, list) and not _token_ids(prompt) else [prompt]
 
 
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, list) else 1
+def _tokens(prompt: Any) -> int:
+    """Of one prompt of a completion: each member of a list is one."""
+    if isinstance(prompt, str):
+        return math.ceil(len(prompt) / 4)
+    return len(prompt) if isinstance(prompt, list) else 1
 
 
 def _texts(values: list[Any]) -> Iterator[str]:

@@ -141,7 +141,7 @@ class Record:
     def recompute(self, why: str) -> None:
         """The prompt will be computed by decode after all: visible, never silent."""
         self.mode = "recomputed"
-        self._prefilled_s = None
+        self._prefilled_s = self.handoff_s = None
         RECOMPUTED.labels(why).inc()
 
     def prefilled(self, sent_s: float) -> None:
@@ -158,9 +158,13 @@ class Record:
         self.first_event_s = now_s - self.began_s
         if self._prefilled_s is not None:
             self.handoff_s = now_s - self._prefilled_s
-            HANDOFF_S.observe(self.handoff_s)
-        if not self.part:
+
+    def begun(self) -> None:
+        """A stream goes to the client: its first event was no error."""
+        if self.first_event_s is not None:
             FIRST_EVENT_S.observe(self.first_event_s)
+        if self.handoff_s is not None:
+            HANDOFF_S.observe(self.handoff_s)
 
     def hear(self, answer: bytes) -> None:
         """What goes to the client; the end of it is kept, and read once, when all is said."""

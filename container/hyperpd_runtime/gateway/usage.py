@@ -47,15 +47,24 @@ def tokens(said: bytes) -> dict[str, int]:
     for _, _, usage in _usages(said.decode(errors="replace")):
         if not isinstance(usage, dict):
             continue
-        prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
-        output = usage.get("completion_tokens", usage.get("output_tokens"))
-        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-        aside = [usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")]
-        cached = aside[0] if aside[0] is not None else details.get("cached_tokens")
-        if prompt is not None and output is not None:
-            counts = {"prompt": prompt + sum(filter(None, aside)), "cached": cached, "output": output}
-            return {kind: count for kind, count in counts.items() if count is not None}
+        prompt, output = (
+            _count(usage, f"{old}_tokens", f"{new}_tokens")
+            for old, new in (("prompt", "input"), ("completion", "output"))
+        )
+        if prompt is None or output is None:
+            continue
+        read, created = (_count(usage, f"cache_{how}_input_tokens") for how in ("read", "creation"))
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+        cached = read if read is not None else _count(details, "cached_tokens")
+        counts = {"prompt": prompt + (read or 0) + (created or 0), "cached": cached, "output": output}
+        return {kind: count for kind, count in counts.items() if count is not None}
     return {}
+
+
+def _count(usage: Any, *names: str) -> int | None:
+    """The first of these that is a number; engines are not trusted to say one."""
+    found = [usage.get(name) for name in names] if isinstance(usage, dict) else []
+    return next((count for count in found if isinstance(count, int)), None)
 
 
 def _usages(text: str) -> Iterator[tuple[int, int, Any]]:
