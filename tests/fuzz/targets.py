@@ -217,7 +217,7 @@ def joined(data: bytes) -> None:
     parts = 2 + source.byte() % 3
     texts = [[source.pick(("a", "é😀", "\n", "\u2028", '"', "data: x", "")) for _ in range(source.byte() % 5)]
              for _ in range(parts)]  # fmt: skip
-    streams = [source.cut(_stream(words)) for words in texts]
+    streams = [source.cut(_stream(number, words)) for number, words in enumerate(texts)]
     joiner, out = Joiner(parts, 1), b""
     while any(streams):
         number = source.byte() % parts
@@ -233,8 +233,8 @@ def joined(data: bytes) -> None:
     assert chunks[-1]["usage"]["completion_tokens"] == sum(map(len, texts))
 
 
-def _stream(words: list[str]) -> bytes:
-    frame = {"id": "1", "created": 7}
+def _stream(number: int, words: list[str]) -> bytes:
+    frame = {"id": f"cmpl-{number}", "created": number}
     said = [{**frame, "choices": [{"index": 0, "text": word}]} for word in words]
     counts = {"prompt_tokens": 3, "completion_tokens": len(words), "total_tokens": 3 + len(words)}
     return b"".join(map(encode, map(json.dumps, [*said, {**frame, "choices": [], "usage": counts}]))) + DONE

@@ -46,14 +46,14 @@ def _refused(error: Exception) -> web.Response:
 
 
 @pytest.mark.parametrize(
-    ("phases", "examples"),
+    ("phases", "paths", "examples"),
     [
-        pytest.param("fuzzing", 25, id="few"),
-        pytest.param("coverage,fuzzing", 500, id="many", marks=pytest.mark.nightly),
+        pytest.param("coverage", "^/v1/(chat/)?completions$|^/tokenize$", 1, id="each field of the main paths"),
+        pytest.param("coverage,fuzzing", "^(?!.*adapter)", 500, id="many", marks=pytest.mark.nightly),
     ],
 )
 async def test_no_input_makes_the_gateway_fail(
-    phases: str, examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phases: str, paths: str, examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stack, "FakeEngine", TypedEngine)
     document = tmp_path / "openapi.json"
@@ -63,15 +63,9 @@ async def test_no_input_makes_the_gateway_fail(
             *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run", str(document)),
             *("--url", str(gateway.http.base_url), "--checks", _CHECKS, "--max-examples", str(examples)),
             *("--phases", phases, "--mode", "all", "--generation-deterministic"),
-            *(
-                "--exclude-path-regex",
-                "adapter",
-                "--suppress-health-check",
-                "all",
-                "--continue-on-failure",
-                "--request-timeout",
-                "30",
-            ),
+            *("--include-path-regex", paths, "--suppress-health-check", "all", "--continue-on-failure"),
+            # An answer that is said before the body was read may be lost when the connection closes.
+            *("--request-timeout", "30", "--request-retries", "3"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd=tmp_path,
@@ -79,6 +73,6 @@ async def test_no_input_makes_the_gateway_fail(
         said = (await asking.communicate())[0].decode()
         (tmp_path / "said").write_text(said)
         assert asking.returncode == 0, said[-6000:]
-        assert int(re.findall(r"([\d,]+) generated", said)[0].replace(",", "")) > 5 * examples
+        assert int(re.findall(r"([\d,]+) generated", said)[0].replace(",", "")) > 200 + 5 * examples
         assert (await gateway.ask()).status_code == 200
         assert gateway.pool.in_flight == 0
