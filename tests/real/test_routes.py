@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import math
+import socket
 import struct
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -36,7 +38,9 @@ def walk(routes, prefix=""):
             yield from ((method, prefix + route.path) for method in route.methods or ())
         elif hasattr(route, "routes"):
             yield from walk(route.routes, prefix + getattr(route, "path", ""))
-print("ROUTES", json.dumps(sorted(set(walk(app.routes)))))
+found = set(walk(app.routes))
+assert {path for _, path in found} >= {*app.openapi()["paths"], "/openapi.json"}
+print("ROUTES", json.dumps(sorted(found)))
 """
 _OURS = {("GET", path) for path in ("/ping", "/health", "/v1/models")} | {
     *(("HEAD", path) for path in ("/ping", "/health", "/v1/models")),
@@ -44,11 +48,28 @@ _OURS = {("GET", path) for path in ("/ping", "/health", "/v1/models")} | {
 }
 
 
-def test_a_client_reaches_what_is_listed_and_nothing_else(pd: Fleet, http: httpx.Client) -> None:
+# Other ways to write a path. What a proxy or a framework makes of them differs, and so did the holes.
+_WRITTEN = (
+    *("/{}", "//{}", "/./{}", "/ping/../{}", "/v1/completions/../../{}", "/v1/models/%2e%2e/%2e%2e/{}", "/%2e/{}"),
+    *("/v1/completions%2f..%2f..%2f{}", "/{}/", "/{};x=1", "/{}?x=1", "/{}%00", "/{}%20", "/{}.json", "/\\{}"),
+    *("http://127.0.0.1:8100/{}", "http://localhost/{}", "/http://127.0.0.1:8100/{}", "/invocations/{}", "*/{}"),
+    *("/v1/{}", "/%5c{}", "/{}%3f", "/{}%23", "/ping;/../{}", "/..;/{}"),
+)
+
+
+@pytest.fixture(scope="module")
+def routes() -> list[tuple[str, str]]:
+    """Method and path of all that an engine can have."""
     ran = subprocess.run([sys.executable, "-c", _ALL_ROUTES], capture_output=True, text=True, check=False)
     (line,) = [line for line in ran.stdout.splitlines() if line.startswith("ROUTES ")] or [ran.stderr[-2000:]]
-    routes = [tuple(route) for route in json.loads(line.removeprefix("ROUTES "))]
-    assert len(routes) > 60
+    found = [(str(method), str(path)) for method, path in json.loads(line.removeprefix("ROUTES "))]
+    assert len(found) > 60
+    return found
+
+
+def test_a_client_reaches_what_is_listed_and_nothing_else(
+    pd: Fleet, http: httpx.Client, routes: list[tuple[str, str]]
+) -> None:
     asked = [
         *("/sleep", "/collective_rpc", "/reset_prefix_cache", "/metrics", "/v1/load_lora_adapter"),
         *("/v1/responses/{response_id}", "/v1/completions/render", "/inference/v1/generate", "/tokenizer_info"),
@@ -69,6 +90,38 @@ def test_a_client_reaches_what_is_listed_and_nothing_else(pd: Fleet, http: httpx
     assert reached <= _OURS
     assert reached >= {("POST", api.path) for api in APIS} | {("POST", "/tokenize"), ("POST", "/detokenize")}
     assert pd.metric(decode, "vllm:request_success_total") == served
+
+
+def test_no_way_of_writing_a_path_reaches_more(pd: Fleet, http: httpx.Client, routes: list[tuple[str, str]]) -> None:
+    paths = {(method, path) for method, path in routes if (method, path) not in _OURS and path not in ADAPTERS}
+    paths |= {(method, path.upper()) for method, path in _OURS}
+    before = {name: asked(http, pd.worker(name)) for name in ("prefill-0", "decode-0")}
+    statuses: Counter[int] = Counter()
+    for method, path in sorted(paths):
+        for way in _WRITTEN:
+            target = way.format(path.removeprefix("/").replace("{", "").replace("}", ""))
+            status, said = send(pd.url, method, target)
+            statuses[status] += 1
+            assert status in (400, 403, 404, 405, 501), (method, target, said)
+            assert b"vllm" not in said, (method, target, said)
+    assert {name: asked(http, pd.worker(name)) for name in before} == before
+    print(f"\n{statuses.total()} requests to paths written otherwise: {dict(statuses)}")
+
+
+def send(url: str, method: str, target: str) -> tuple[int, bytes]:
+    """Status and text of an answer to a request whose target is sent as it is."""
+    at = httpx.URL(url)
+    head = f"{method} {target} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    with socket.create_connection((at.host, at.port), timeout=60) as connection:
+        connection.sendall(f"{head}content-length: 2\r\n\r\n{{}}".encode())
+        said = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    return int(said.split(b" ", 2)[1]), said
+
+
+def asked(http: httpx.Client, worker: str) -> list[str]:
+    """What an engine was asked over HTTP, as it counts by itself, without what the gateway looks at again and again."""
+    lines = http.get(f"{worker}/metrics").text.splitlines()
+    return [line for line in lines if line.startswith("http_requests_total{")]
 
 
 def test_what_passes_is_answered_by_a_worker(pd: Fleet, aggregated: Fleet, http: httpx.Client) -> None:
