@@ -81,13 +81,13 @@ class PredictedCost(Decider):
         """By both paths' predicted costs."""
         known, worker = self.knowledge, decode.worker
         slo, calibration = known.slo, known.calibration
-        local_s = decode.uncached_tokens / worker.rate.value
+        local_s = decode.prefill_s / worker.pace.value
         local = (worker.backlog_s(now_s) + local_s + worker.step.value) / slo.ttft_s
         local += local_s * worker.decodes / (known.output_tokens.value * slo.itl_s)
         best = offer()
         prefill = best.leg.worker
         moved_s = decode.uncached_tokens * calibration.kv_bytes_per_token / best.bytes_per_s
-        remote_s = prefill.backlog_s(now_s) + best.leg.uncached_tokens / prefill.rate.value
+        remote_s = prefill.backlog_s(now_s) + best.leg.prefill_s / prefill.pace.value
         remote = (remote_s + moved_s + calibration.handoff_s + worker.step.value) / slo.ttft_s
         pays = remote <= local
         return Verdict(pays, "remote" if pays else "cost_local", local, remote)

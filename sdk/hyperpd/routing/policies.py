@@ -73,10 +73,11 @@ class MarginalSLOCost(Policy):
 
     def score(self, request: Request, worker: Worker, cached_tokens: int, now_s: float) -> float:
         """In units of the TTFT objective."""
-        slo = self.knowledge.slo
-        prefill_s = (request.tokens - cached_tokens) / worker.rate.value
+        known = self.knowledge
+        slo = known.slo
+        prefill_s = known.calibration.prefill_s(request.tokens - cached_tokens, cached_tokens) / worker.pace.value
         ttft_s = worker.backlog_s(now_s) + prefill_s + worker.step.value
-        taken = prefill_s * worker.decodes / (self.knowledge.output_tokens.value * slo.itl_s)
+        taken = prefill_s * worker.decodes / (known.output_tokens.value * slo.itl_s)
         return ttft_s / slo.ttft_s + taken + worker.in_flight / 64
 
 
