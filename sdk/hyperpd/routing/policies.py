@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hyperpd.routing import costs
 from hyperpd.routing.fleet import Field
 from hyperpd.routing.knowledge import Knowledge
 from hyperpd.routing.request import Request
@@ -63,10 +64,9 @@ class LeastTokens(Policy):
 
 
 class MarginalSLOCost(Policy):
-    """What placing the request costs it and the requests that are there, in units of the objectives.
+    """What placing the request costs it and the requests that are there (costs.local), and in_flight / 64.
 
-    TTFT_pred / SLO_ttft + prefill_s * decodes / (mean_output * SLO_itl) + in_flight / 64, where
-    TTFT_pred = backlog_s + prefill_s + step_s and prefill_s = uncached / R.
+    A decode worker is judged as if it had to prefill: looking ahead to a remote prefill changed nothing in replays.
     """
 
     name = "marginal_slo_cost"
@@ -74,11 +74,9 @@ class MarginalSLOCost(Policy):
     def score(self, request: Request, worker: Worker, cached_tokens: int, now_s: float) -> float:
         """In units of the TTFT objective."""
         known = self.knowledge
-        slo = known.slo
-        prefill_s = known.calibration.prefill_s(request.tokens - cached_tokens, cached_tokens) / worker.pace.value
-        ttft_s = worker.backlog_s(now_s) + prefill_s + worker.step.value
-        taken = prefill_s * worker.decodes / (known.output_tokens.value * slo.itl_s)
-        return ttft_s / slo.ttft_s + taken + worker.in_flight / 64
+        uncached = request.tokens - cached_tokens
+        cost = costs.local(known, worker, known.calibration.prefill_s(uncached, cached_tokens), now_s)
+        return cost + worker.in_flight / costs.SPREAD
 
 
 POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (RoundRobin, LeastTokens, MarginalSLOCost)}
