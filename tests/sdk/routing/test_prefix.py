@@ -76,7 +76,7 @@ def by_worker(classes: list[tuple[int, int]]) -> dict[int, int]:
 # Few different tokens, so that prompts share beginnings and part at every depth.
 PROMPTS = st.lists(st.sampled_from([1, 2]), max_size=9)
 STEPS = st.lists(
-    st.tuples(st.integers(0, WORKERS - 1), PROMPTS, st.sampled_from([0.0, 0.0, 1.0, 20.0, 60.0]), st.booleans()),
+    st.tuples(st.integers(0, WORKERS - 1), PROMPTS, st.sampled_from([0.0, 0.0, 1.0, 20.0, 50.0, 60.0]), st.booleans()),
     max_size=40,
 )
 
