@@ -34,8 +34,8 @@ class BlockStored:
 class BlockRemoved:
     """Blocks are no longer in the cache.
 
-    Where two requests computed the same at once, a copy of one may be left: vLLM tells blocks that are reused like new
-    ones, so that copies cannot be counted, and the view says less than there is until the block is used again.
+    Where two requests computed the same at once, a copy may be left, and the view says less than there is: copies
+    cannot be counted, since vLLM's full reports tell reused blocks like new ones.
     """
 
     hashes: Sequence[int | bytes]

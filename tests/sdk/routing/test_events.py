@@ -49,6 +49,7 @@ PROMPTS = st.lists(st.sampled_from([1, 2]), max_size=8)
 def depths(view: EventView, prompt: Sequence[int], workers: int) -> list[int]:
     """Blocks of a prompt by worker."""
     found = view.match(chain(prompt, 1), 0.0)
+    assert sum(mask.bit_count() for _, mask in found) == sum(mask for _, mask in found).bit_count()  # disjoint
     return [next((depth for depth, mask in found if mask >> worker & 1), 0) for worker in range(workers)]
 
 
