@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from hyperpd.errors import NoWorkerAvailable, RecipeError
 from hyperpd.plan.baselines import DECIDERS, POLICIES
-from hyperpd.routing import costs
 from hyperpd.routing.blocks import chain
 from hyperpd.routing.calibration import Calibration
 from hyperpd.routing.fleet import Field
@@ -57,12 +56,18 @@ def loaded(router: Router, seed: int, requests: int) -> None:
 
 
 def naive_cost(router: Router, one: Request, worker: Worker, cached: int, now_s: float) -> float:
-    """The formula of 4.1, its first token's term flattened beyond the objective."""
+    """The formula of 4.1, its first token's term steep before the objective and flat beyond it."""
     slo, start = router.knowledge.slo, router.knowledge.calibration
     u = one.tokens - cached
     prefill_s = (u / start.prefill_tokens_per_s + start.attention_s * u * (cached + u / 2)) / worker.pace.value
-    late = (worker.backlog_s(now_s) + prefill_s + worker.step.value) / slo.ttft_s
-    first = late if late <= 1 else costs.MISSED + costs.LATE * (late - 1)
+    backlog_s = abs(worker.clear_s - now_s) if worker.prefill_tokens or worker.clear_s > now_s else 0.0
+    late = (backlog_s + prefill_s + worker.step.value) / slo.ttft_s
+    if late <= 0.7:
+        first = late
+    elif late <= 1:
+        first = 0.7 + 1.3 * (late - 0.7) / 0.3
+    else:
+        first = 2 + 0.05 * (late - 1)
     taken = prefill_s * worker.decodes / (router.knowledge.output_tokens.value * slo.itl_s)
     return first + taken + worker.in_flight / 64
 
