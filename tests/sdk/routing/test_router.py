@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hyperpd.plan.baselines import DECIDERS
+from hyperpd.routing import costs
 from hyperpd.routing.blocks import chain
 from hyperpd.routing.choice import Reason
 from hyperpd.routing.request import Request
@@ -224,3 +225,28 @@ def test_a_place_that_is_free_again_is_taken_by_the_next() -> None:
     assert (fresh.in_flight, fresh.prefill_tokens) == (0, 0)
     leg = router.choose(request(640), 3.0, avoid=("d1",)).choice.decode
     assert (leg.worker, leg.cached_tokens) == (fresh, 0)
+
+
+def test_a_pair_without_bandwidth_is_never_worth_it() -> None:
+    router = router_of(decodes=1)
+    assert costs.remote(router.knowledge, router.decode.fleet.named["d0"], 0.0, 100, 0.0) == float("inf")
+
+
+def test_waiting_for_memory_is_not_taken_for_slowness() -> None:
+    router = router_of(decodes=1)
+    worker = router.decode.fleet.named["d0"]
+    for n in range(4):  # of 32,000 tokens
+        router.choose(request(9_000, n * 9_000), 0.0)
+    assert costs.memory_s(router.knowledge, worker, 9_000) > 0
+    late = router.choose(request(9_000, 90_000), 0.0)
+    late.first_token(60.0)
+    assert worker.pace.value == 1
+
+
+def test_memory_on_decode_is_taken_when_prefill_has_answered() -> None:
+    router = router_of(decider="always", decodes=1, prefills=1)
+    worker = router.decode.fleet.named["d0"]
+    flight = router.choose(request(1_000), 0.0)
+    assert worker.kv_tokens == 0
+    flight.prefilled(1.0)
+    assert worker.kv_tokens == 1_256
