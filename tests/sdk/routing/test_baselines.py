@@ -76,3 +76,18 @@ def test_power_of_two_never_takes_the_most_loaded_of_all() -> None:
     router = router_of("power_of_two", decodes=3)
     sent(router, "d1", *((160, 0),) * 200)
     assert "d1" not in {picked(router, 160, 1_000 * n) for n in range(60)}
+
+
+def test_lmetric_weighs_tokens_by_requests() -> None:
+    router = router_of("lmetric", decodes=2)
+    sent(router, "d0", (2_000, 0))
+    sent(router, "d1", *((100, 1_000 * n) for n in range(10, 18)))
+    assert picked(router, 1_000, 90_000) == "d0"  # (2,000 + 1,000) * 2 here, (800 + 1,000) * 9 there
+
+
+def test_the_blend_prefers_a_whole_match_to_the_shortest_queue() -> None:
+    router = router_of("llm_d_blend", decodes=2)
+    sent(router, "d0", (2_000, 0), (100, 10_000))
+    sent(router, "d1", (100, 20_000))
+    assert picked(router, 2_000, 0) == "d0"  # 3 * 0.99 against 2 * 1
+    assert picked(router, 4_000, 0) == "d1"  # 3 * 0.5
