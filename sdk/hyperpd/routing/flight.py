@@ -1,0 +1,106 @@
+"""A request under way: what is booked on its workers, taken back as it goes on, and what is learnt on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hyperpd.routing.choice import Choice, Explanation
+from hyperpd.routing.ledger import Ledger
+from hyperpd.routing.request import Request
+
+
+class Flight:
+    """Told of what happens to the request, each at its time, on the router's clock; all that is booked is returned.
+
+    Remote: `prefilled`, `first_token`, `end`. Local: `first_token`, `end`. `fall_back` where a remote prefill came to
+    nothing. `end` may come at any time, whatever became of the request, and more than once.
+    """
+
+    __slots__ = (
+        *("_local", "_first_s", "_held", "_kv_tokens", "_moving_s", "_over", "_remote", "_ledger", "_sent_s"),
+        *("choice", "explanation", "request"),
+    )
+
+    def __init__(
+        self, ledger: Ledger, request: Request, choice: Choice, now_s: float, explanation: Explanation | None
+    ) -> None:
+        self.request = request
+        self.choice = choice
+        self.explanation = explanation  # where it was asked for
+        self._ledger = ledger
+        self._sent_s = now_s
+        self._moving_s: float | None = None  # since when its KV moves to decode, where nothing holds it up
+        self._first_s: float | None = None
+        self._over = False
+        self._remote = choice.prefill is not None  # a prefill worker is at it
+        self._kv_tokens = request.tokens + (request.output_tokens or round(ledger.knowledge.output_tokens.value))
+        self._held = False
+        if not choice.prefill:
+            self._hold()
+        else:
+            ledger.prefill.book(choice.prefill.worker, choice.prefill, now_s)
+        self._local = None if choice.prefill else choice.decode  # booked on decode's worker
+        ledger.decode.book(choice.decode.worker, self._local, now_s)
+
+    def prefilled(self, now_s: float) -> None:
+        """The remote prefill has answered; its KV moves as soon as decode takes it."""
+        if self._remote and self.choice.prefill:
+            self._remote = False
+            self._hold()
+            decode = self.choice.decode.worker
+            alone = decode.waiting == 1 and not decode.foreign_waiting
+            self._moving_s = now_s if alone else None
+            self._ledger.prefill.done(self.choice.prefill.worker, self.choice.prefill, self._sent_s, now_s)
+
+    def fall_back(self, now_s: float) -> None:
+        """The remote prefill failed, or its ticket is not used: decode computes the prompt itself."""
+        if self._over or self._first_s is not None or self._local:
+            return
+        self._give_up_prefill(now_s)
+        self._hold()
+        self._moving_s = None
+        self._sent_s = now_s
+        decode = self.choice.decode
+        self._ledger.decode.cancel(decode.worker, None, now_s)
+        self._local = decode
+        self._ledger.decode.book(decode.worker, self._local, now_s)
+
+    def first_token(self, now_s: float) -> None:
+        """Decode has sent its first token."""
+        if self._first_s is not None or self._over:
+            return
+        self.prefilled(now_s)
+        self._first_s = now_s
+        decode = self.choice.decode.worker
+        self._ledger.decode.done(decode, self._local, self._sent_s, now_s)
+        self._ledger.decode.begin(decode)
+        if self._moving_s is not None:
+            self._ledger.moved(self.choice, now_s - self._moving_s, now_s)
+
+    def end(self, now_s: float, output_tokens: int = 0, blocks: Sequence[int] = ()) -> None:
+        """It is over, answered or not. output_tokens: generated. blocks: chain of prompt and output, where known."""
+        if self._over:
+            return
+        self._over = True
+        self._give_up_prefill(now_s)
+        decode = self.choice.decode.worker
+        if self._held:
+            decode.kv_tokens -= self._kv_tokens
+        if self._first_s is None:
+            self._ledger.decode.cancel(decode, self._local, now_s)
+        else:
+            self._ledger.decode.end(decode)
+            self._ledger.ended(self.request, decode, output_tokens, now_s - self._first_s, now_s)
+        if blocks:
+            self._ledger.decode.holds(decode, blocks, now_s)
+
+    def _hold(self) -> None:
+        """It has memory on decode's worker, or waits for it there: not before a remote prefill has answered."""
+        if not self._held:
+            self._held = True
+            self.choice.decode.worker.kv_tokens += self._kv_tokens
+
+    def _give_up_prefill(self, now_s: float) -> None:
+        if self._remote and self.choice.prefill:
+            self._remote = False
+            self._ledger.prefill.cancel(self.choice.prefill.worker, self.choice.prefill, now_s)
