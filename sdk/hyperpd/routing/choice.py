@@ -1,0 +1,61 @@
+"""What was decided, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from hyperpd.routing.worker import Worker
+
+Reason = Literal[
+    "remote",  # prefill goes to another worker
+    "aggregated",  # there is no prefill role
+    "rule",  # the decider never asks for a remote prefill
+    "below_threshold",  # too few tokens for it
+    "cost_local",  # prefilling where it decodes is predicted to be cheaper
+    "no_prefill_worker",  # none may be picked
+    "pair_open",  # prefill workers are there, but no proven pair leads to this decode worker
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One worker's part in a request. cached_tokens: of the prompt's tokens, those it holds."""
+
+    worker: Worker
+    cached_tokens: int
+    uncached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A decider's word. local, remote: the predicted costs in units of the TTFT objective, where it predicts."""
+
+    remote: bool
+    reason: Reason
+    local: float | None = None
+    remote_cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Decode's worker, prefill's where it is another one, and why."""
+
+    decode: Leg
+    prefill: Leg | None
+    verdict: Verdict
+
+    @property
+    def reason(self) -> Reason:
+        """As exported: a metric's label, a header."""
+        return self.verdict.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Every worker's score at the moment of a choice, lower is better; or why it was not a candidate."""
+
+    decode: Mapping[str, float | str]
+    prefill: Mapping[str, float | str]
+    choice: Choice

@@ -1,0 +1,98 @@
+"""Does a remote prefill pay for this request? Asked once the decode worker is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hyperpd.routing.choice import Leg, Verdict
+from hyperpd.routing.knowledge import Knowledge
+from hyperpd.routing.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The best prefill worker for a request, and what its way to the decode worker moves, in bytes per second."""
+
+    leg: Leg
+    bytes_per_s: float
+
+
+class Decider:
+    """The rule. `offer` looks for the prefill worker when it is called: a rule that needs none saves the search."""
+
+    name = ""
+
+    def __init__(self, knowledge: Knowledge) -> None:
+        self.knowledge = knowledge
+
+    def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
+        """Remote or not. Asked only where at least one prefill worker may be picked."""
+        raise NotImplementedError
+
+
+class Always(Decider):
+    """Every request."""
+
+    name = "always"
+
+    def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
+        """Remote."""
+        return Verdict(True, "remote")
+
+
+class Never(Decider):
+    """No request: the decode workers serve alone."""
+
+    name = "never"
+
+    def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
+        """Local."""
+        return Verdict(False, "rule")
+
+
+class UncachedTokens(Decider):
+    """Remote where the decode worker would have to compute at least `threshold_tokens`: what other stacks can set."""
+
+    name = "uncached_tokens"
+
+    def __init__(self, knowledge: Knowledge, threshold_tokens: int = 2048) -> None:
+        super().__init__(knowledge)
+        self.threshold_tokens = threshold_tokens
+
+    def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
+        """By the tokens that the decode worker does not hold."""
+        if decode.uncached_tokens < self.threshold_tokens:
+            return Verdict(False, "below_threshold")
+        return Verdict(True, "remote")
+
+
+class PredictedCost(Decider):
+    """Remote if and only if it is predicted to cost no more, in units of the TTFT objective:
+
+    TTFT_remote / SLO_ttft <= TTFT_local / SLO_ttft + prefill_local_s * decodes / (mean_output * SLO_itl), where
+    TTFT_remote = backlog_p + u_p / R_p + uncached_d * kv_bytes / bandwidth + handoff + step_d
+    TTFT_local  = backlog_d + u_d / R_d + step_d
+    """
+
+    name = "predicted_cost"
+
+    def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
+        """By both paths' predicted costs."""
+        known, worker = self.knowledge, decode.worker
+        slo, calibration = known.slo, known.calibration
+        local_s = decode.uncached_tokens / worker.rate.value
+        local = (worker.backlog_s(now_s) + local_s + worker.step.value) / slo.ttft_s
+        local += local_s * worker.decodes / (known.output_tokens.value * slo.itl_s)
+        best = offer()
+        prefill = best.leg.worker
+        moved_s = decode.uncached_tokens * calibration.kv_bytes_per_token / best.bytes_per_s
+        remote_s = prefill.backlog_s(now_s) + best.leg.uncached_tokens / prefill.rate.value
+        remote = (remote_s + moved_s + calibration.handoff_s + worker.step.value) / slo.ttft_s
+        pays = remote <= local
+        return Verdict(pays, "remote" if pays else "cost_local", local, remote)
+
+
+DECIDERS: dict[str, type[Decider]] = {
+    decider.name: decider for decider in (Always, Never, UncachedTokens, PredictedCost)
+}

@@ -1,0 +1,38 @@
+"""What a router knows beside its workers' loads: the SLO, and what is learnt of the traffic."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from hyperpd.errors import RecipeError
+from hyperpd.routing.calibration import Calibration
+from hyperpd.routing.estimates import Mean
+
+
+@dataclass(frozen=True, slots=True)
+class SLO:
+    """What a request should meet, in seconds."""
+
+    ttft_s: float
+    itl_s: float
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name}: {value}; it must be above 0"
+            for name, value in (("ttft_s", self.ttft_s), ("itl_s", self.itl_s))
+            if not value > 0
+        ]
+        if wrong:
+            raise RecipeError("slo", wrong)
+
+
+class Knowledge:
+    """Shared by the policies and deciders of one router; `random` is the only chance in them, seeded."""
+
+    def __init__(self, slo: SLO, calibration: Calibration, block_tokens: int, seed: int = 0) -> None:
+        self.slo = slo
+        self.calibration = calibration
+        self.block_tokens = block_tokens
+        self.output_tokens = Mean(calibration.mean_output_tokens)
+        self.random = random.Random(seed)

@@ -1,0 +1,51 @@
+"""Ways for KV from prefill to decode workers: which are open, and how fast each is."""
+
+from __future__ import annotations
+
+from hyperpd.routing.estimates import Ratio
+from hyperpd.routing.worker import Worker
+
+_MEMORY_S = 2.0  # seconds of moving after which what was seen before is forgotten
+
+
+class Pairs:
+    """Only a proven pair is open: its bandwidth is 0 until then, so nothing is ever sent through it."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        """bytes_per_s: of a proven pair that has moved nothing yet."""
+        self._start = bytes_per_s
+        self._open: dict[Worker, int] = {}  # decode worker → mask of prefill workers
+        self._speeds: dict[tuple[Worker, Worker], Ratio] = {}
+
+    def prove(self, prefill: Worker, decode: Worker) -> None:
+        """A probe came through."""
+        self._open[decode] = self._open.get(decode, 0) | prefill.bit
+
+    def doubt(self, prefill: Worker, decode: Worker) -> None:
+        """The breaker opened, or the fingerprints differ. What is known of the speed stays."""
+        self._open[decode] = self._open.get(decode, 0) & ~prefill.bit
+
+    def open_to(self, decode: Worker) -> int:
+        """Mask of the prefill workers whose KV reaches `decode`."""
+        return self._open.get(decode, 0)
+
+    def bytes_per_s(self, prefill: Worker, decode: Worker) -> float:
+        """What the pair moves; 0 where it is not open."""
+        if not self.open_to(decode) & prefill.bit:
+            return 0.0
+        speed = self._speeds.get((prefill, decode))
+        return speed.value if speed else self._start
+
+    def moved(self, prefill: Worker, decode: Worker, moved_bytes: float, seconds: float) -> None:
+        """Learn from a transfer that a request saw."""
+        pair = prefill, decode
+        if pair not in self._speeds:
+            self._speeds[pair] = Ratio(self._start, _MEMORY_S)
+        self._speeds[pair].observe(moved_bytes, seconds)
+
+    def forget(self, worker: Worker) -> None:
+        """A worker has left."""
+        self._open.pop(worker, None)
+        for decode in self._open:
+            self._open[decode] &= ~worker.bit
+        self._speeds = {pair: speed for pair, speed in self._speeds.items() if worker not in pair}

@@ -1,0 +1,144 @@
+"""One decision: decode's worker first, then whether a remote prefill pays, then which prefill worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Literal
+
+from hyperpd.errors import NoWorkerAvailable
+from hyperpd.routing.choice import Choice, Explanation, Verdict
+from hyperpd.routing.deciders import Decider, Offer
+from hyperpd.routing.fleet import Field, Filter
+from hyperpd.routing.flight import Flight
+from hyperpd.routing.knowledge import Knowledge
+from hyperpd.routing.pairs import Pairs
+from hyperpd.routing.policies import Policy
+from hyperpd.routing.prefix import PrefixView, View
+from hyperpd.routing.request import Request
+from hyperpd.routing.sessions import Session, Sessions
+from hyperpd.routing.side import Side
+from hyperpd.routing.worker import Worker
+
+Role = Literal["decode", "prefill"]
+_TTL_S = 600.0
+
+
+class Router:
+    """All decisions of one gateway process, or of one simulated one. Not for several threads.
+
+    `decode`: the side that answers, aggregated workers too; `prefill`: the other, which may stay empty.
+    """
+
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        policy: Callable[[Knowledge], Policy],
+        decider: Callable[[Knowledge], Decider],
+        view: Callable[[], View] = lambda: PrefixView(_TTL_S),
+    ) -> None:
+        """policy, decider: see POLICIES and DECIDERS. view: makes one side's view of the prefix caches."""
+        self.knowledge = knowledge
+        self.decode = Side(knowledge, policy(knowledge), view())
+        self.prefill = Side(knowledge, policy(knowledge), view())
+        self.decider = decider(knowledge)
+        self.pairs = Pairs(knowledge.calibration.pair_bytes_per_s)
+        self.sessions = Sessions(knowledge.block_tokens)
+
+    def join(self, role: Role, name: str, cache_blocks: int) -> Worker:
+        """A worker whose KV cache holds so many blocks of `block_tokens`. Its pairs are closed until proven."""
+        return self._side(role).join(name, cache_blocks)
+
+    def leave(self, role: Role, name: str) -> None:
+        """A worker has gone; its flights may still end."""
+        self.pairs.forget(self._side(role).leave(name))
+
+    def keep_out(self, role: Role, name: str, why: Filter, out: bool = True) -> None:
+        """Filter a worker, or no longer."""
+        side = self._side(role)
+        side.fleet.keep_out(side.fleet.named[name], why, out)
+
+    def prove(self, prefill: str, decode: str) -> None:
+        """A probe came through this pair: it may be used."""
+        self.pairs.prove(self.prefill.fleet.named[prefill], self.decode.fleet.named[decode])
+
+    def doubt(self, prefill: str, decode: str) -> None:
+        """This pair may not be used until it is proven again."""
+        self.pairs.doubt(self.prefill.fleet.named[prefill], self.decode.fleet.named[decode])
+
+    def scraped(self, role: Role, name: str, running: int, waiting: int, kv_usage: float, now_s: float) -> None:
+        """What a worker's engine says: requests that run and wait, and its KV cache's usage, 0 to 1."""
+        self._side(role).scraped(name, running, waiting, kv_usage, now_s)
+
+    def choose(self, request: Request, now_s: float, *, avoid: Collection[str] = (), explain: bool = False) -> Flight:
+        """Decide, and book it. avoid: workers not to pick, by name. Raises NoWorkerAvailable."""
+        field = self.decode.field(request, self.decode.without(avoid), now_s)
+        if not field.mask:
+            raise NoWorkerAvailable("no worker may decode: all are filtered; see hyperpd status", retry_after_s=5)
+        session = self.sessions.of(request, now_s)
+        if session:
+            field = self._with_session(field, session, request)
+        decode = self.decode.pick(request, field, now_s)
+        ways = self.prefill.fleet.allowed and self.prefill.without(avoid)
+        open_ways = ways & self.pairs.open_to(decode.worker)
+        offered: list[tuple[Field, Offer]] = []
+
+        def offer() -> Offer:
+            """The best prefill worker; looked for once."""
+            if not offered:
+                candidates = self.prefill.field(request, open_ways, now_s)
+                leg = self.prefill.pick(request, candidates, now_s)
+                offered.append((candidates, Offer(leg, self.pairs.bytes_per_s(leg.worker, decode.worker))))
+            return offered[0][1]
+
+        if not self.prefill.fleet.present:
+            verdict = Verdict(False, "aggregated")
+        elif not ways:
+            verdict = Verdict(False, "no_prefill_worker")
+        elif not open_ways:
+            verdict = Verdict(False, "pair_open")
+        else:
+            verdict = self.decider.decide(request, decode, offer, now_s)
+        choice = Choice(decode, offer().leg if verdict.remote else None, verdict)
+        explanation = None
+        if explain:
+            explanation = Explanation(
+                self.decode.explain(request, field, avoid, now_s),
+                self.prefill.explain(request, offered[0][0], avoid, now_s) if offered else {},
+                choice,
+            )
+        flight = Flight(self, request, choice, now_s, explanation)
+        self.decode.holds(decode.worker, request.blocks, now_s)
+        if choice.prefill:
+            self.prefill.holds(choice.prefill.worker, request.blocks, now_s)
+        return flight
+
+    def moved(self, choice: Choice, seconds: float) -> None:
+        """Learn a pair's bandwidth from the time between a prefill's answer and decode's first token."""
+        known, prefill, decode = self.knowledge.calibration, choice.prefill, choice.decode
+        moving_s = seconds - known.handoff_s - decode.worker.step.value
+        if prefill and moving_s > 0:
+            moved_bytes = decode.uncached_tokens * known.kv_bytes_per_token
+            self.pairs.moved(prefill.worker, decode.worker, moved_bytes, moving_s)
+
+    def ended(self, request: Request, worker: Worker, output_tokens: int, decoded_s: float, now_s: float) -> None:
+        """Learn from a whole answer that took `decoded_s` after its first token."""
+        if output_tokens:
+            self.knowledge.output_tokens.observe(output_tokens)
+        if output_tokens > 1:
+            worker.step.observe(decoded_s / (output_tokens - 1))
+        self.sessions.ended(request, worker, output_tokens, now_s)
+
+    def _side(self, role: Role) -> Side:
+        return self.decode if role == "decode" else self.prefill
+
+    def _with_session(self, field: Field, session: Session, request: Request) -> Field:
+        """The session's worker holds the answer as well, if it still holds the prompt."""
+        bit = session.worker.bit
+        if not field.mask & bit or self.decode.fleet.named.get(session.worker.name) is not session.worker:
+            return field
+        block = self.knowledge.block_tokens
+        cached = field.cached_tokens(session.worker)
+        if cached < min(session.prompt_blocks, (request.tokens - 1) // block) * block:
+            return field
+        held = min(session.held_tokens, (request.tokens - 1) // block * block)
+        return field if held <= cached else field.raised(bit, held)

@@ -1,0 +1,135 @@
+"""One role's half of a decision: its workers, what they have cached, its policy, and the booking of their loads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from hyperpd.routing.choice import Leg
+from hyperpd.routing.estimates import Mean, Ratio
+from hyperpd.routing.fleet import Field, Fleet
+from hyperpd.routing.knowledge import Knowledge
+from hyperpd.routing.policies import Policy
+from hyperpd.routing.prefix import View
+from hyperpd.routing.request import Request
+from hyperpd.routing.worker import Worker
+
+_RATE_MEMORY_S = 20.0  # busy seconds over which a worker's prefill rate is averaged
+_STEP_MEMORY = 50  # requests
+
+
+class Side:
+    """Decode (or aggregated), or prefill."""
+
+    def __init__(self, knowledge: Knowledge, policy: Policy, view: View) -> None:
+        self.knowledge = knowledge
+        self.policy = policy
+        self.view = view
+        self.fleet = Fleet()
+        self._turn = 0
+
+    def join(self, name: str, cache_blocks: int) -> Worker:
+        """A worker with an empty cache."""
+        start = self.knowledge.calibration
+        worker = self.fleet.join(
+            name,
+            lambda name, index: Worker(
+                name, index, Ratio(start.prefill_tokens_per_s, _RATE_MEMORY_S), Mean(start.step_s, _STEP_MEMORY)
+            ),
+        )
+        worker.cache_tokens = cache_blocks * self.knowledge.block_tokens
+        self.view.join(worker.index, cache_blocks)
+        self.policy.changed(worker)
+        return worker
+
+    def leave(self, name: str) -> Worker:
+        """A worker has gone."""
+        worker = self.fleet.named[name]
+        self.fleet.leave(worker)
+        self.view.leave(worker.index)
+        self.policy.left(worker)
+        return worker
+
+    def without(self, avoid: Collection[str]) -> int:
+        """Mask of the workers that may be picked."""
+        mask = self.fleet.allowed
+        for name in avoid:
+            if name in self.fleet.named:
+                mask &= ~self.fleet.named[name].bit
+        return mask
+
+    def field(self, request: Request, mask: int, now_s: float) -> Field:
+        """The candidates of a mask, by what they have cached. At least one prompt token is always computed."""
+        block = self.knowledge.block_tokens
+        most = (request.tokens - 1) // block
+        matches = self.view.match(request.blocks, now_s) if request.blocks and mask else ()
+        return Field(self.fleet, mask, [(min(held, most) * block, holders) for held, holders in matches])
+
+    def pick(self, request: Request, field: Field, now_s: float) -> Leg:
+        """The policy's worker, of the candidates."""
+        worker = self.policy.pick(request, field, now_s)
+        cached = field.cached_tokens(worker)
+        return Leg(worker, cached, request.tokens - cached)
+
+    def explain(
+        self, request: Request, field: Field, avoid: Collection[str], now_s: float
+    ) -> Mapping[str, float | str]:
+        """Every worker's score, or why it is no candidate."""
+        scores = {worker.name: score for worker, score in self.policy.scores(request, field, now_s)}
+        out: dict[str, float | str] = {}
+        for name, worker in self.fleet.named.items():
+            why = ", ".join(self.fleet.why_out(worker)) or ("avoided" if name in avoid else "no open pair")
+            out[name] = scores.get(name, why)
+        return out
+
+    def begin(self, worker: Worker) -> None:
+        """A request generates on it."""
+        worker.running += 1
+        self._changed(worker)
+
+    def end(self, worker: Worker) -> None:
+        """It does no longer."""
+        worker.running -= 1
+        self._changed(worker)
+
+    def book(self, worker: Worker, tokens: int, now_s: float) -> None:
+        """A request has been sent, with so many prompt tokens to compute."""
+        self._turn += 1
+        worker.picked = self._turn
+        worker.waiting += 1
+        worker.prefill_tokens += tokens
+        worker.clear_s = max(worker.clear_s, now_s) + tokens / worker.rate.value
+        self._changed(worker)
+
+    def done(self, worker: Worker, tokens: int, sent_s: float, now_s: float) -> None:
+        """Its prefill is done; engines take prompts in the order of arrival, so all sent before are done as well."""
+        worker.waiting -= 1
+        worker.prefill_tokens -= tokens
+        if tokens:
+            worker.rate.observe(tokens, now_s - max(worker.freed_s, sent_s))
+            worker.freed_s = now_s
+            worker.clear_s = now_s + worker.prefill_tokens / worker.rate.value
+        self._changed(worker)
+
+    def cancel(self, worker: Worker, tokens: int, now_s: float) -> None:
+        """It will not be prefilled here."""
+        worker.waiting -= 1
+        worker.prefill_tokens -= tokens
+        worker.clear_s = min(worker.clear_s, now_s + worker.prefill_tokens / worker.rate.value)
+        self._changed(worker)
+
+    def holds(self, worker: Worker, blocks: Sequence[int], now_s: float) -> None:
+        """A worker has these in its cache, or soon will."""
+        if blocks and self.fleet.workers[worker.index] is worker:
+            self.view.sent(worker.index, blocks, now_s)
+
+    def scraped(self, name: str, running: int, waiting: int, kv_usage: float, now_s: float) -> None:
+        """What of an engine's requests is not of this router is other routers'."""
+        worker = self.fleet.named[name]
+        worker.foreign_running = max(0, running - worker.running)
+        worker.foreign_waiting = max(0, waiting - worker.waiting)
+        worker.kv_usage = kv_usage
+        self._changed(worker)
+
+    def _changed(self, worker: Worker) -> None:
+        if self.fleet.workers[worker.index] is worker:  # else it has left
+            self.policy.changed(worker)

@@ -1,0 +1,68 @@
+"""One worker's load, as booked by this router and corrected by what the engine says."""
+
+from __future__ import annotations
+
+from hyperpd.routing.estimates import Mean, Ratio
+
+
+class Worker:
+    """A candidate. Loads change at pick time, at the first token, at the end, and with every scrape.
+
+    index: its bit in the fleet's masks. prefill_tokens: uncached prompt tokens whose prefill is not done (B).
+    clear_s: when these will be done at its rate, on the router's clock; in the past for an idle worker.
+    waiting: requests before their first token (q); running: requests that generate (n); both without `foreign_…`,
+    which are those of other routers, known from scrapes. kv_tokens: tokens that its requests hold or will hold;
+    cache_tokens: of its KV cache. rate: prefill tokens per second (R). step: seconds of one decode step.
+    picked: turn of its last pick, 0 for never.
+    """
+
+    __slots__ = (
+        "bit",
+        "cache_tokens",
+        "clear_s",
+        "foreign_running",
+        "foreign_waiting",
+        "freed_s",
+        "index",
+        "kv_tokens",
+        "kv_usage",
+        "name",
+        "picked",
+        "prefill_tokens",
+        "rate",
+        "running",
+        "step",
+        "waiting",
+    )
+
+    def __init__(self, name: str, index: int, rate: Ratio, step: Mean) -> None:
+        self.name = name
+        self.index = index
+        self.bit = 1 << index
+        self.rate = rate
+        self.step = step
+        self.prefill_tokens = 0
+        self.clear_s = 0.0
+        self.freed_s = 0.0  # when it last finished a prefill
+        self.waiting = 0
+        self.running = 0
+        self.foreign_running = 0
+        self.foreign_waiting = 0
+        self.kv_tokens = 0
+        self.cache_tokens = 0
+        self.kv_usage = 0.0  # 0 to 1, by the last scrape
+        self.picked = 0
+
+    @property
+    def decodes(self) -> int:
+        """Requests that generate on it, other routers' included."""
+        return self.running + self.foreign_running
+
+    @property
+    def in_flight(self) -> int:
+        """Requests on it, other routers' included."""
+        return self.waiting + self.running + self.foreign_waiting + self.foreign_running
+
+    def backlog_s(self, now_s: float) -> float:
+        """Seconds until a prefill that is sent now would begin."""
+        return max(0.0, self.clear_s - now_s)
