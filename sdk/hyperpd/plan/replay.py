@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from hyperpd.errors import RecipeError
 from hyperpd.plan import trace as traces
@@ -17,13 +17,16 @@ from hyperpd.plan.simulate import Fleet, Measures, Window, measure, simulate, wo
 from hyperpd.plan.statistics import Estimate, difference
 from hyperpd.plan.trace import BLOCK_TOKENS, Trace
 from hyperpd.routing.calibration import Calibration
-from hyperpd.routing.deciders import DECIDERS, Decider
+from hyperpd.routing.deciders import DECIDERS
 from hyperpd.routing.knowledge import SLO, Knowledge
-from hyperpd.routing.policies import POLICIES, Policy
+from hyperpd.routing.policies import POLICIES
 from hyperpd.routing.router import Router
 
 DEFAULT_POLICY = "marginal_slo_cost"
 DEFAULT_DECIDER = "predicted_cost"
+# A decode step to start learning from.
+_USUAL_DECODES = 16
+_USUAL_CONTEXT_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Played:
 
 def play(fleet: Fleet, trace: Trace, rules: Rules, slo: SLO, part: Slice, seed: int) -> Played:
     """Serve a slice of `trace` with `fleet` under `rules`. Raises RecipeError with the rules there are."""
-    router = _router(fleet, rules, slo, seed)
+    router = router_of(fleet, rules, slo, seed)
     total_s = part.warm_up_s + part.length_s
     start_s = part.start_s
     if start_s is None:
@@ -79,7 +82,7 @@ def replay(
 
 
 def ahead(played: Sequence[Played], rules: Rules) -> tuple[Rules, Estimate] | None:
-    """The best of the others by mean goodput, and how far `rules` is ahead of it, paired by seed; None without others."""
+    """The best of the others by mean goodput, and how far `rules` is ahead of it, paired by seed. None: no others."""
     goodputs: dict[Rules, dict[int, float]] = {}
     for one in played:
         goodputs.setdefault(one.rules, {})[one.seed] = one.measures.goodput_per_s
@@ -89,3 +92,39 @@ def ahead(played: Sequence[Played], rules: Rules) -> tuple[Rules, Estimate] | No
     best = max(goodputs, key=lambda other: sum(goodputs[other].values()) / len(goodputs[other]))
     seeds = sorted(own)
     return best, difference([own[seed] for seed in seeds], [goodputs[best][seed] for seed in seeds])
+
+
+def router_of(fleet: Fleet, rules: Rules, slo: SLO, seed: int) -> Router:
+    """A router that knows the fleet's workers, each pair proven, calibrated by the step times they are simulated with.
+
+    Raises RecipeError with the rules there are.
+    """
+    problems = [
+        f"no {kind} {name!r}; there are {', '.join(known)}"
+        for kind, name, known in (("policy", rules.policy, POLICIES), ("decider", rules.decider, DECIDERS))
+        if name not in known
+    ]
+    if problems:
+        raise RecipeError("rules", problems)
+    decode = fleet.role("decode") or fleet.role("aggregated")
+    assert decode
+    first = fleet.role("prefill") or decode
+    chunk_tokens = first.limits.chunk_tokens
+    calibration = Calibration(
+        prefill_tokens_per_s=chunk_tokens / first.step.prefill_s(chunk_tokens, chunk_tokens),
+        step_s=decode.step.decode_s(_USUAL_DECODES, _USUAL_DECODES * _USUAL_CONTEXT_TOKENS),
+        kv_bytes_per_token=fleet.kv.kv_bytes_per_token,
+        pair_bytes_per_s=min(first.link_bytes_s, decode.link_bytes_s),
+        handoff_s=fleet.handoff_s,
+    )
+    knowledge = Knowledge(slo, calibration, BLOCK_TOKENS, seed)
+    router = Router(knowledge, POLICIES[rules.policy], DECIDERS[rules.decider])
+    names = worker_names(fleet)
+    for role in fleet.roles:
+        for name in names[role.name]:
+            blocks = role.limits.cache_tokens // BLOCK_TOKENS
+            router.join("prefill" if role.name == "prefill" else "decode", name, blocks)
+    for prefill in names.get("prefill", ()):
+        for name in names["decode"]:
+            router.prove(prefill, name)
+    return router

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 import random
 import statistics
@@ -58,7 +59,7 @@ class Trace:
         return any(request.blocks for request in self.requests)
 
     def between(self, start_s: float, end_s: float) -> Trace:
-        """The part from `start_s` to `end_s`, its times counted from `start_s`. Raises RecipeError where it is empty."""
+        """The part from `start_s` to `end_s`, its times counted from `start_s`. Raises RecipeError where none is."""
         if not 0 <= start_s < end_s <= self.span_s + self.bucket_s:
             raise RecipeError(self.name, [f"no part from {start_s:g} to {end_s:g} s; it covers {self.span_s:g} s"])
         times = [request.arrival_s for request in self.requests]
@@ -157,7 +158,7 @@ def _bucket_s(times_s: list[float]) -> float:
     distinct = sorted(set(times_s))
     if len(times_s) < 2 * len(distinct) or len(distinct) < 3:
         return 0.0
-    gaps = [later - sooner for sooner, later in zip(distinct, distinct[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(distinct)]
     typical = statistics.median(gaps)
     even = sum(abs(gap / typical - round(gap / typical)) < 0.01 for gap in gaps)
     return typical if even >= 0.95 * len(gaps) else 0.0

@@ -14,4 +14,15 @@ from hyperpd.plan.simulate.fleet import Fleet, fleet_of, recipe_of
 from hyperpd.plan.simulate.outcome import Measures, Outcome, Served, measure
 from hyperpd.plan.simulate.run import Window, simulate, worker_names
 
-__all__ = ["Fleet", "Measures", "Outcome", "Served", "Window", "fleet_of", "measure", "recipe_of", "simulate", "worker_names"]
+__all__ = [
+    "Fleet",
+    "Measures",
+    "Outcome",
+    "Served",
+    "Window",
+    "fleet_of",
+    "measure",
+    "recipe_of",
+    "simulate",
+    "worker_names",
+]

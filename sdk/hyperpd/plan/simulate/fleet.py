@@ -63,7 +63,8 @@ def recipe_of(layout: str, model: str = MODEL, instance: str = INSTANCE, max_len
     """
     known = models.find(model)
     if not known:
-        raise RecipeError("model", [f"nothing is known of {model}; there are {', '.join(m.name for m in models.MODELS)}"])
+        there = ", ".join(one.name for one in models.MODELS)
+        raise RecipeError("model", [f"nothing is known of {model}; there are {there}"])
     split = re.fullmatch(r"([1-9]\d*)p([1-9]\d*)d(?:-tp(\d+))?", layout)
     whole = re.fullmatch(r"([1-9]\d*)xtp(\d+)", layout)
     if not split and not whole:
@@ -113,7 +114,7 @@ def fleet_of(recipe: Recipe, efficiency: Efficiency = Efficiency()) -> Fleet:
         kv_bytes = part.memory.kv_bytes_per_token * spec.parallel.tensor
         limits = Limits(
             chunk_tokens=capacity._batched_tokens(spec, part.instance),
-            sequences=int(spec.engine.get("max-num-seqs") or _SEQUENCES),
+            sequences=int(capacity._number(spec.engine.get("max-num-seqs")) or _SEQUENCES),
             cache_tokens=part.memory.rank_tokens,
         )
         roles.append(

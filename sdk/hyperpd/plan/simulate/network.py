@@ -1,6 +1,6 @@
 """KV transfers between workers: each worker has its GPUs' share of its node's network, split evenly among what moves.
 
-A transfer gets the smaller of what its sender and its receiver can give it; what one side leaves is not given to others.
+A transfer gets the smaller of what its sender and its receiver can give it; what one side leaves goes to nobody.
 """
 
 from __future__ import annotations
