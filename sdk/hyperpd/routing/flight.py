@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from hyperpd.routing.choice import Choice, Explanation
+from hyperpd.routing.ledger import Ledger
 from hyperpd.routing.request import Request
-
-if TYPE_CHECKING:
-    from hyperpd.routing.router import Router
 
 
 class Flight:
@@ -20,35 +17,35 @@ class Flight:
     """
 
     __slots__ = (
-        *("_booked_tokens", "_first_s", "_kv_tokens", "_moving_s", "_over", "_remote", "_router", "_sent_s"),
+        *("_booked_tokens", "_first_s", "_kv_tokens", "_moving_s", "_over", "_remote", "_ledger", "_sent_s"),
         *("choice", "explanation", "request"),
     )
 
     def __init__(
-        self, router: Router, request: Request, choice: Choice, now_s: float, explanation: Explanation | None
+        self, ledger: Ledger, request: Request, choice: Choice, now_s: float, explanation: Explanation | None
     ) -> None:
         self.request = request
         self.choice = choice
         self.explanation = explanation  # where it was asked for
-        self._router = router
+        self._ledger = ledger
         self._sent_s = now_s
         self._moving_s: float | None = None  # since when its KV may move to decode
         self._first_s: float | None = None
         self._over = False
         self._remote = choice.prefill is not None  # a prefill worker is at it
-        self._kv_tokens = request.tokens + (request.output_tokens or round(router.knowledge.output_tokens.value))
+        self._kv_tokens = request.tokens + (request.output_tokens or round(ledger.knowledge.output_tokens.value))
         choice.decode.worker.kv_tokens += self._kv_tokens
         if choice.prefill:
-            router.prefill.book(choice.prefill.worker, choice.prefill.uncached_tokens, now_s)
+            ledger.prefill.book(choice.prefill.worker, choice.prefill.uncached_tokens, now_s)
         self._booked_tokens = 0 if choice.prefill else choice.decode.uncached_tokens
-        router.decode.book(choice.decode.worker, self._booked_tokens, now_s)
+        ledger.decode.book(choice.decode.worker, self._booked_tokens, now_s)
 
     def prefilled(self, now_s: float) -> None:
         """The remote prefill has answered; its KV moves as soon as decode takes it."""
         if self._remote and self.choice.prefill:
             self._remote = False
             self._moving_s = now_s
-            self._router.prefill.done(
+            self._ledger.prefill.done(
                 self.choice.prefill.worker, self.choice.prefill.uncached_tokens, self._sent_s, now_s
             )
 
@@ -60,9 +57,9 @@ class Flight:
         self._moving_s = None
         self._sent_s = now_s
         decode = self.choice.decode
-        self._router.decode.cancel(decode.worker, 0, now_s)
+        self._ledger.decode.cancel(decode.worker, 0, now_s)
         self._booked_tokens = decode.uncached_tokens
-        self._router.decode.book(decode.worker, self._booked_tokens, now_s)
+        self._ledger.decode.book(decode.worker, self._booked_tokens, now_s)
 
     def first_token(self, now_s: float) -> None:
         """Decode has sent its first token."""
@@ -71,10 +68,10 @@ class Flight:
         self.prefilled(now_s)
         self._first_s = now_s
         decode = self.choice.decode.worker
-        self._router.decode.done(decode, self._booked_tokens, self._sent_s, now_s)
-        self._router.decode.begin(decode)
+        self._ledger.decode.done(decode, self._booked_tokens, self._sent_s, now_s)
+        self._ledger.decode.begin(decode)
         if self._moving_s is not None:
-            self._router.moved(self.choice, now_s - self._moving_s)
+            self._ledger.moved(self.choice, now_s - self._moving_s)
 
     def end(self, now_s: float, output_tokens: int = 0, blocks: Sequence[int] = ()) -> None:
         """It is over, answered or not. output_tokens: generated. blocks: chain of prompt and output, where known."""
@@ -85,14 +82,14 @@ class Flight:
         decode = self.choice.decode.worker
         decode.kv_tokens -= self._kv_tokens
         if self._first_s is None:
-            self._router.decode.cancel(decode, self._booked_tokens, now_s)
+            self._ledger.decode.cancel(decode, self._booked_tokens, now_s)
         else:
-            self._router.decode.end(decode)
-            self._router.ended(self.request, decode, output_tokens, now_s - self._first_s, now_s)
+            self._ledger.decode.end(decode)
+            self._ledger.ended(self.request, decode, output_tokens, now_s - self._first_s, now_s)
         if blocks:
-            self._router.decode.holds(decode, blocks, now_s)
+            self._ledger.decode.holds(decode, blocks, now_s)
 
     def _give_up_prefill(self, now_s: float) -> None:
         if self._remote and self.choice.prefill:
             self._remote = False
-            self._router.prefill.cancel(self.choice.prefill.worker, self.choice.prefill.uncached_tokens, now_s)
+            self._ledger.prefill.cancel(self.choice.prefill.worker, self.choice.prefill.uncached_tokens, now_s)

@@ -11,6 +11,7 @@ from hyperpd.routing.deciders import Decider, Offer
 from hyperpd.routing.fleet import Field, Filter
 from hyperpd.routing.flight import Flight
 from hyperpd.routing.knowledge import Knowledge
+from hyperpd.routing.ledger import Ledger
 from hyperpd.routing.pairs import Pairs
 from hyperpd.routing.policies import Policy
 from hyperpd.routing.prefix import PrefixView, View
@@ -43,6 +44,7 @@ class Router:
         self.decider = decider(knowledge)
         self.pairs = Pairs(knowledge.calibration.pair_bytes_per_s)
         self.sessions = Sessions(knowledge.block_tokens)
+        self._ledger = Ledger(knowledge, self.decode, self.prefill, self.pairs, self.sessions)
 
     def join(self, role: Role, name: str, cache_blocks: int) -> Worker:
         """A worker whose KV cache holds so many blocks of `block_tokens`. Its pairs are closed until proven."""
@@ -106,27 +108,11 @@ class Router:
                 self.prefill.explain(request, offered[0][0], avoid, now_s) if offered else {},
                 choice,
             )
-        flight = Flight(self, request, choice, now_s, explanation)
+        flight = Flight(self._ledger, request, choice, now_s, explanation)
         self.decode.holds(decode.worker, request.blocks, now_s)
         if choice.prefill:
             self.prefill.holds(choice.prefill.worker, request.blocks, now_s)
         return flight
-
-    def moved(self, choice: Choice, seconds: float) -> None:
-        """Learn a pair's bandwidth from the time between a prefill's answer and decode's first token."""
-        known, prefill, decode = self.knowledge.calibration, choice.prefill, choice.decode
-        moving_s = seconds - known.handoff_s - decode.worker.step.value
-        if prefill and moving_s > 0:
-            moved_bytes = decode.uncached_tokens * known.kv_bytes_per_token
-            self.pairs.moved(prefill.worker, decode.worker, moved_bytes, moving_s)
-
-    def ended(self, request: Request, worker: Worker, output_tokens: int, decoded_s: float, now_s: float) -> None:
-        """Learn from a whole answer that took `decoded_s` after its first token."""
-        if output_tokens:
-            self.knowledge.output_tokens.observe(output_tokens)
-        if output_tokens > 1:
-            worker.step.observe(decoded_s / (output_tokens - 1))
-        self.sessions.ended(request, worker, output_tokens, now_s)
 
     def _side(self, role: Role) -> Side:
         return self.decode if role == "decode" else self.prefill

@@ -1,0 +1,40 @@
+"""Both roles' books, and what is learnt from requests as they go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hyperpd.routing.choice import Choice
+from hyperpd.routing.knowledge import Knowledge
+from hyperpd.routing.pairs import Pairs
+from hyperpd.routing.request import Request
+from hyperpd.routing.sessions import Sessions
+from hyperpd.routing.side import Side
+from hyperpd.routing.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What a flight writes to."""
+
+    knowledge: Knowledge
+    decode: Side
+    prefill: Side
+    pairs: Pairs
+    sessions: Sessions
+
+    def moved(self, choice: Choice, seconds: float) -> None:
+        """Learn a pair's bandwidth from the time between a prefill's answer and decode's first token."""
+        known, prefill, decode = self.knowledge.calibration, choice.prefill, choice.decode
+        moving_s = seconds - known.handoff_s - decode.worker.step.value
+        if prefill and moving_s > 0:
+            moved_bytes = decode.uncached_tokens * known.kv_bytes_per_token
+            self.pairs.moved(prefill.worker, decode.worker, moved_bytes, moving_s)
+
+    def ended(self, request: Request, worker: Worker, output_tokens: int, decoded_s: float, now_s: float) -> None:
+        """Learn from a whole answer that took `decoded_s` after its first token."""
+        if output_tokens:
+            self.knowledge.output_tokens.observe(output_tokens)
+        if output_tokens > 1:
+            worker.step.observe(decoded_s / (output_tokens - 1))
+        self.sessions.ended(request, worker, output_tokens, now_s)
