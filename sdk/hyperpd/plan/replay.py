@@ -17,9 +17,9 @@ from hyperpd.plan.simulate import Fleet, Measures, Window, measure, simulate, wo
 from hyperpd.plan.statistics import Estimate, difference
 from hyperpd.plan.trace import BLOCK_TOKENS, Trace
 from hyperpd.routing.calibration import Calibration
-from hyperpd.routing.deciders import DECIDERS
+from hyperpd.routing.deciders import DECIDERS, Decider
 from hyperpd.routing.knowledge import SLO, Knowledge
-from hyperpd.routing.policies import POLICIES
+from hyperpd.routing.policies import POLICIES, Policy
 from hyperpd.routing.router import Router
 
 DEFAULT_POLICY = "marginal_slo_cost"
@@ -58,13 +58,24 @@ class Played:
     real_time: float
 
 
+def policies() -> dict[str, type[Policy]]:
+    """All that can be played by name: the gateway's first."""
+    return dict(POLICIES)
+
+
+def deciders() -> dict[str, type[Decider]]:
+    """All that can be played by name: the gateway's first."""
+    return dict(DECIDERS)
+
+
 def play(fleet: Fleet, trace: Trace, rules: Rules, slo: SLO, part: Slice, seed: int) -> Played:
     """Serve a slice of `trace` with `fleet` under `rules`. Raises RecipeError with the rules there are."""
     router = router_of(fleet, rules, slo, seed)
     total_s = part.warm_up_s + part.length_s
     start_s = part.start_s
     if start_s is None:
-        start_s = random.Random(seed).uniform(0, max(0.0, trace.span_s - total_s * part.speed))
+        left_s = trace.span_s - total_s * part.speed
+        start_s = random.Random(seed).uniform(0, left_s if left_s > 0 else trace.span_s)  # a short one begins again
     requests = traces.slice_of(traces.spread(trace, seed), start_s, total_s, part.speed)
     began_s = time.process_time()
     outcome = simulate(fleet, requests, router, Window(part.warm_up_s, part.length_s))
@@ -101,7 +112,7 @@ def router_of(fleet: Fleet, rules: Rules, slo: SLO, seed: int) -> Router:
     """
     problems = [
         f"no {kind} {name!r}; there are {', '.join(known)}"
-        for kind, name, known in (("policy", rules.policy, POLICIES), ("decider", rules.decider, DECIDERS))
+        for kind, name, known in (("policy", rules.policy, policies()), ("decider", rules.decider, deciders()))
         if name not in known
     ]
     if problems:
@@ -118,7 +129,7 @@ def router_of(fleet: Fleet, rules: Rules, slo: SLO, seed: int) -> Router:
         handoff_s=fleet.handoff_s,
     )
     knowledge = Knowledge(slo, calibration, BLOCK_TOKENS, seed)
-    router = Router(knowledge, POLICIES[rules.policy], DECIDERS[rules.decider])
+    router = Router(knowledge, policies()[rules.policy], deciders()[rules.decider])
     names = worker_names(fleet)
     for role in fleet.roles:
         for name in names[role.name]:

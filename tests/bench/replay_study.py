@@ -1,0 +1,237 @@
+"""Which rules and layouts serve which traffic best: Llama-3.3-70B on two p5.48xlarge, simulated. Not run by CI.
+
+python tests/bench/replay_study.py TRACES [--only WORD ...] [--seeds 5]     plays what has not been played
+python tests/bench/replay_study.py TRACES --table                           the tables of what has been
+
+Four aggregated workers at TP4 against 2P+2D, 1P+3D and 3P+1D at TP4, KV at line rate, TTFT 2 s, ITL 50 ms as a
+request's mean. First, on the early part of each trace, the aggregated fleet's chunk is tuned: the one that sustains
+most, and a rate is sustained while at least 0.9 of the share of requests that meets the objectives at a tenth of the
+trace's rate still does (a prompt of 40,000 tokens never does). Loads are 0.6, 1.0 and 1.6 times that rate. On the later
+part, every policy is played with the default decider and every decider with the default policy, each with every seed.
+
+A run is a line of results/replay_study.csv, bound to the code it ran by a digest; runs of other code are played again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperpd.plan import trace as traces
+from hyperpd.plan.replay import DEFAULT_DECIDER, DEFAULT_POLICY, Played, Rules, Slice, deciders, play, policies
+from hyperpd.plan.simulate import Fleet, fleet_of, recipe_of
+from hyperpd.plan.statistics import difference, estimate
+from hyperpd.plan.trace import Trace
+from hyperpd.routing.knowledge import SLO
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path(__file__).parent / "results"
+CELLS, TUNING = RESULTS / "replay_study.csv", RESULTS / "replay_tuning.json"
+OBJECTIVES = SLO(ttft_s=2.0, itl_s=0.050)
+AGGREGATED = "4xtp4"
+LAYOUTS = (AGGREGATED, "2p2d", "1p3d", "3p1d")
+LOADS = (0.6, 1.0, 1.6)
+CHUNKS = (512, 1024, 2048, 4096, 8192)
+EARLY = 0.45  # share of a trace that is for tuning
+DEFAULT = Rules(DEFAULT_POLICY, DEFAULT_DECIDER)
+COLUMNS = (
+    *("trace", "load", "layout", "policy", "decider", "seed", "code", "rate_per_s", "requests", "goodput_per_s"),
+    *("attained", "ttft_attained", "tpot_attained", "ttft_p50_ms", "ttft_p95_ms", "tpot_p50_ms", "tpot_p95_ms"),
+    *("itl_p99_ms", "e2e_p50_ms", "e2e_p95_ms", "hit_rate", "remote_share", "preemptions", "real_time"),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trace, and how much of it a run takes, in simulated seconds."""
+
+    name: str
+    file: str
+    part: Slice
+
+
+SUBJECTS = (
+    Subject("mooncake", "mooncake_conversation_0-45min.jsonl.gz", Slice(600, 180)),
+    Subject("azure", "azure2023_conv.csv.gz", Slice(600, 60)),
+    Subject("reasoning", "servegen_deepseek-r1_20h_5rps_20min.csv.gz", Slice(600, 120)),
+    # Two minutes hold more of its tiny requests than ten of the others'.
+    Subject("tiny", "servegen_m-small_20h_10rps_20min.csv.gz", Slice(120, 30)),
+)
+
+
+def main() -> None:
+    """Play or print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("traces", type=Path, help="the folder of the traces")
+    parser.add_argument("--only", nargs="*", default=[], help="cells whose name has each word, as in mooncake 2p2d 1.6")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--table", action="store_true", help="print the tables of what has been played")
+    args = parser.parse_args()
+    if args.table:
+        for line in tables():
+            print(line)
+        return
+    subjects = {subject.name: read(args.traces, subject) for subject in SUBJECTS}
+    tuning = tuned(subjects)
+    play_all(subjects, tuning, args.only, args.seeds)
+
+
+def read(folder: Path, subject: Subject) -> Trace:
+    """A subject's trace, its prompts cut to the model's context."""
+    return traces.read(folder / subject.file, max_len_tokens=131_072)
+
+
+def tuned(subjects: dict[str, Trace]) -> dict[str, dict[str, float]]:
+    """By trace: the rate that the aggregated fleet sustains, and the chunk it does so with; what is known is kept."""
+    found: dict[str, dict[str, float]] = json.loads(TUNING.read_text()) if TUNING.exists() else {}
+    for subject in SUBJECTS:
+        if subject.name in found:
+            continue
+        trace = subjects[subject.name]
+        early = trace.between(0, trace.span_s * EARLY)
+        best = {"rate_per_s": 0.0}
+        for chunk in CHUNKS:
+            fleet = fleet_of(recipe_of(AGGREGATED)).chunked(chunk, "aggregated")
+            light = attained(fleet, early, subject, 0.1)
+            low, high = 0.1, 0.1
+            while attained(fleet, early, subject, high) >= 0.9 * light:
+                low, high = high, 2 * high
+            for _ in range(5):
+                middle = (low + high) / 2
+                low, high = (middle, high) if attained(fleet, early, subject, middle) >= 0.9 * light else (low, middle)
+            print(f"{subject.name}: chunk {chunk} sustains {low * trace.rate_per_s:.2f}/s", flush=True)
+            if low * trace.rate_per_s > best["rate_per_s"]:
+                best = {"rate_per_s": low * trace.rate_per_s, "chunk_tokens": chunk, "light_attained": light}
+        found[subject.name] = best
+        TUNING.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def attained(fleet: Fleet, early: Trace, subject: Subject, speed: float) -> float:
+    """Share of requests that meet the objectives on the early part, over three seeds."""
+    part = Slice(subject.part.length_s / 2, subject.part.warm_up_s, speed)
+    played = [play(fleet, early, DEFAULT, OBJECTIVES, part, seed) for seed in range(3)]
+    return sum(one.measures.attained for one in played) / len(played)
+
+
+def contenders(layout: str) -> list[Rules]:
+    """Every policy with the default decider, then every decider with the default policy."""
+    found = [Rules(policy, DEFAULT_DECIDER) for policy in policies()]
+    if layout != AGGREGATED:
+        found += [Rules(DEFAULT_POLICY, decider) for decider in deciders() if decider != DEFAULT_DECIDER]
+    return found
+
+
+def play_all(subjects: dict[str, Trace], tuning: dict[str, dict[str, float]], only: list[str], seeds: int) -> None:
+    """Play what is missing, a seed of every cell before the next seed."""
+    code = code_digest()
+    done = {(row["code"], *key(row)) for row in rows()}
+    new = not CELLS.exists()
+    with CELLS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        for seed in range(seeds):
+            for subject in SUBJECTS:
+                trace = subjects[subject.name]
+                later = trace.between(trace.span_s * EARLY, trace.span_s)
+                for load in LOADS:
+                    for layout in LAYOUTS:
+                        name = f"{subject.name} {layout} {load}"
+                        if not all(word in name.split() for word in only):
+                            continue
+                        fleet = fleet_for(layout, int(tuning[subject.name]["chunk_tokens"]))
+                        rate_per_s = load * tuning[subject.name]["rate_per_s"]
+                        part = Slice(subject.part.length_s, subject.part.warm_up_s, rate_per_s / later.rate_per_s)
+                        for rules in contenders(layout):
+                            cell = (subject.name, str(load), layout, rules.policy, rules.decider, str(seed))
+                            if (code, *cell) in done:
+                                continue
+                            played = play(fleet, later, rules, OBJECTIVES, part, seed)
+                            writer.writerow(dict(zip(COLUMNS, line(cell, code, rate_per_s, played), strict=True)))
+                            file.flush()
+                        print(f"seed {seed} {name}", flush=True)
+
+
+def fleet_for(layout: str, chunk_tokens: int) -> Fleet:
+    """The tuned chunk for who decodes; vLLM's default for who only prefills."""
+    return fleet_of(recipe_of(layout)).chunked(chunk_tokens, "aggregated", "decode")
+
+
+def line(cell: tuple[str, ...], code: str, rate_per_s: float, played: Played) -> list[str]:
+    """A run's row."""
+    found = played.measures
+    figures = (
+        *(found.goodput_per_s, found.attained, found.ttft_attained, found.tpot_attained, found.ttft_ms["p50"]),
+        *(found.ttft_ms["p95"], found.tpot_ms["p50"], found.tpot_ms["p95"], found.itl_ms["p99"], found.e2e_ms["p50"]),
+        *(found.e2e_ms["p95"], found.hit_rate, found.remote_share, found.preemptions, played.real_time),
+    )
+    numbers = [f"{figure:.5g}" for figure in figures]
+    return [*cell, code, f"{rate_per_s:.4g}", str(found.requests), *numbers]
+
+
+def rows() -> list[dict[str, str]]:
+    """What has been played."""
+    if not CELLS.exists():
+        return []
+    with CELLS.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def key(row: dict[str, str]) -> tuple[str, ...]:
+    """What a run is known by."""
+    return tuple(row[column] for column in COLUMNS[:6])
+
+
+def code_digest() -> str:
+    """Of everything that decides or simulates."""
+    digest = hashlib.sha256()
+    for room in ("routing", "plan"):
+        for path in sorted((ROOT / "sdk" / "hyperpd" / room).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def tables() -> Iterator[str]:
+    """Per cell: the default against the best other policy and the best other decider, of the newest code."""
+    played = rows()
+    if not played:
+        yield "nothing has been played"
+        return
+    code = played[-1]["code"]
+    goodput: dict[tuple[str, str, str], dict[Rules, dict[int, float]]] = {}
+    for row in played:
+        if row["code"] == code:
+            cell = goodput.setdefault((row["trace"], row["load"], row["layout"]), {})
+            cell.setdefault(Rules(row["policy"], row["decider"]), {})[int(row["seed"])] = float(row["goodput_per_s"])
+    yield f"goodput in requests/s, means over seeds with 95 % intervals; code {code}"
+    yield "| trace | load | layout | default | best other policy | ahead | best other decider | ahead |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, cell in goodput.items():
+        own = cell[DEFAULT]
+        parts = []
+        for others in (
+            {rules: runs for rules, runs in cell.items() if rules.policy != DEFAULT_POLICY},
+            {rules: runs for rules, runs in cell.items() if rules.decider != DEFAULT_DECIDER},
+        ):
+            if not others:
+                parts += ["–", "–"]
+                continue
+            best = max(others, key=lambda rules, found=others: estimate(list(found[rules].values())).mean)
+            seeds = sorted(set(own) & set(others[best]))
+            gap = difference([own[seed] for seed in seeds], [others[best][seed] for seed in seeds])
+            label = best.policy if best.policy != DEFAULT_POLICY else best.decider
+            within = "" if gap.within is None else f" ± {gap.within:.3f}"
+            parts += [f"{label} {estimate(list(others[best].values())).mean:.3f}", f"{gap.mean:+.3f}{within}"]
+        mean = estimate(list(own.values()))
+        within = "" if mean.within is None else f" ± {mean.within:.3f}"
+        yield f"| {' | '.join([*name, f'{mean.mean:.3f}{within}', *parts])} |"
+
+
+if __name__ == "__main__":
+    main()
