@@ -12,7 +12,7 @@ from hyperpd.cli.commands import Commands
 from hyperpd.errors import HyperpdError
 
 _COMMANDS = (
-    *("up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "doctor", "image", "hub"),
+    *("up", "status", "down", "invoke", "plan", "recipes", "render", "targets", "replay", "doctor", "image", "hub"),
     *("deploy", "scale", "logs", "undeploy", "cluster", "iam", "review", "schema", "completion"),
 )
 

@@ -10,11 +10,13 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from statistics import fmean
 
 from hyperpd.errors import RecipeError
 from hyperpd.plan import trace as traces
 from hyperpd.plan.simulate import Fleet, Measures, Window, measure, simulate, worker_names
-from hyperpd.plan.statistics import Estimate, difference
+from hyperpd.plan.statistics import Estimate, difference, estimate
 from hyperpd.plan.trace import BLOCK_TOKENS, Trace
 from hyperpd.routing.calibration import Calibration
 from hyperpd.routing.deciders import DECIDERS, Decider
@@ -58,6 +60,34 @@ class Played:
     real_time: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """How far a contender's goodput is ahead of the best other's, in requests/s, seed by seed; below 0: behind."""
+
+    of: Rules
+    by: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A contender's simulate.Measures over its seeds. real_time: simulated seconds for each second it took."""
+
+    rules: Rules
+    seeds: int
+    ahead: Ahead | None
+    goodput_per_s: Estimate
+    attained: Estimate
+    ttft_ms: dict[str, Estimate]
+    tpot_ms: dict[str, Estimate]
+    itl_ms: dict[str, Estimate]
+    e2e_ms: dict[str, Estimate]
+    hit_rate: Estimate
+    remote_share: Estimate
+    output_tokens_per_s: Estimate
+    preemptions: Estimate
+    real_time: float
+
+
 def policies() -> dict[str, type[Policy]]:
     """All that can be played by name: the gateway's first."""
     return dict(POLICIES)
@@ -66,6 +96,22 @@ def policies() -> dict[str, type[Policy]]:
 def deciders() -> dict[str, type[Decider]]:
     """All that can be played by name: the gateway's first."""
     return dict(DECIDERS)
+
+
+def known(*contenders: Rules) -> None:
+    """Raises RecipeError with every name that is none, and the nearest that is."""
+    problems = []
+    for kind, names, there in (
+        ("policy", [rules.policy for rules in contenders], list(policies())),
+        ("decider", [rules.decider for rules in contenders], list(deciders())),
+    ):
+        for name in dict.fromkeys(names):
+            if name not in there:
+                near = get_close_matches(name, there, 1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                problems.append(f"no {kind} {name!r}; {hint}there are {', '.join(there)}")
+    if problems:
+        raise RecipeError("rules", problems)
 
 
 def play(fleet: Fleet, trace: Trace, rules: Rules, slo: SLO, part: Slice, seed: int) -> Played:
@@ -92,17 +138,42 @@ def replay(
             yield play(fleet, trace, rules, slo, part, seed)
 
 
-def ahead(played: Sequence[Played], rules: Rules) -> tuple[Rules, Estimate] | None:
-    """The best of the others by mean goodput, and how far `rules` is ahead of it, paired by seed. None: no others."""
-    goodputs: dict[Rules, dict[int, float]] = {}
-    for one in played:
-        goodputs.setdefault(one.rules, {})[one.seed] = one.measures.goodput_per_s
-    own = goodputs.pop(rules)
-    if not goodputs:
-        return None
-    best = max(goodputs, key=lambda other: sum(goodputs[other].values()) / len(goodputs[other]))
-    seeds = sorted(own)
-    return best, difference([own[seed] for seed in seeds], [goodputs[best][seed] for seed in seeds])
+def summarize(played: Sequence[Played]) -> list[Summary]:
+    """Each contender's figures over its seeds, the one with the best mean goodput first."""
+    runs: dict[Rules, list[Measures]] = {}
+    speeds: dict[Rules, list[float]] = {}
+    for one in sorted(played, key=lambda one: one.seed):
+        runs.setdefault(one.rules, []).append(one.measures)
+        speeds.setdefault(one.rules, []).append(one.real_time)
+    goodput = {rules: [one.goodput_per_s for one in found] for rules, found in runs.items()}
+    ranked = sorted(runs, key=lambda rules: -fmean(goodput[rules]))
+    summaries = []
+    for rules in ranked:
+        found = runs[rules]
+        best = next((other for other in ranked if other != rules), None)
+        summaries.append(
+            Summary(
+                rules=rules,
+                seeds=len(found),
+                ahead=Ahead(best, difference(goodput[rules], goodput[best])) if best else None,
+                goodput_per_s=estimate(goodput[rules]),
+                attained=estimate([one.attained for one in found]),
+                ttft_ms=_each([one.ttft_ms for one in found]),
+                tpot_ms=_each([one.tpot_ms for one in found]),
+                itl_ms=_each([one.itl_ms for one in found]),
+                e2e_ms=_each([one.e2e_ms for one in found]),
+                hit_rate=estimate([one.hit_rate for one in found]),
+                remote_share=estimate([one.remote_share for one in found]),
+                output_tokens_per_s=estimate([one.output_tokens_per_s for one in found]),
+                preemptions=estimate([one.preemptions for one in found]),
+                real_time=fmean(speeds[rules]),
+            )
+        )
+    return summaries
+
+
+def _each(found: Sequence[dict[str, float]]) -> dict[str, Estimate]:
+    return {name: estimate([one[name] for one in found]) for name in found[0]}
 
 
 def router_of(fleet: Fleet, rules: Rules, slo: SLO, seed: int) -> Router:
@@ -110,13 +181,7 @@ def router_of(fleet: Fleet, rules: Rules, slo: SLO, seed: int) -> Router:
 
     Raises RecipeError with the rules there are.
     """
-    problems = [
-        f"no {kind} {name!r}; there are {', '.join(known)}"
-        for kind, name, known in (("policy", rules.policy, policies()), ("decider", rules.decider, deciders()))
-        if name not in known
-    ]
-    if problems:
-        raise RecipeError("rules", problems)
+    known(rules)
     decode = fleet.role("decode") or fleet.role("aggregated")
     assert decode
     first = fleet.role("prefill") or decode

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hyperpd.errors import RecipeError
-from hyperpd.plan.replay import Rules, Slice, ahead, deciders, play, policies, replay
+from hyperpd.plan.replay import Ahead, Rules, Slice, deciders, play, policies, replay, summarize
 from hyperpd.plan.statistics import difference, estimate
 from hyperpd.plan.trace import read
 from tests.sdk.plan.fleets import OBJECTIVES, fleet, router
@@ -43,18 +43,27 @@ def test_who_is_ahead_is_told_seed_by_seed() -> None:
     served = fleet("4xtp4")
     contenders = [Rules(), Rules(policy="round_robin"), Rules(policy="least_tokens")]
     played = list(replay(served, TRACE, contenders, OBJECTIVES, PART, 3))
-    found = ahead(played, contenders[0])
-    assert found
-    best, gap = found
+    summaries = summarize(played)
     goodput = {rules: [one.measures.goodput_per_s for one in played if one.rules == rules] for rules in contenders}
-    assert sum(goodput[best]) == max(sum(goodput[rules]) for rules in contenders[1:])
-    assert gap == difference(goodput[contenders[0]], goodput[best])
-    assert ahead([one for one in played if one.rules == contenders[0]], contenders[0]) is None
+    assert [one.goodput_per_s.mean for one in summaries] == sorted(
+        (sum(found) / 3 for found in goodput.values()), reverse=True
+    )
+    first, second, third = summaries
+    for one, best in ((first, second), (second, first), (third, first)):
+        assert one.ahead == Ahead(best.rules, difference(goodput[one.rules], goodput[best.rules]))
+    assert first.ahead
+    assert first.ahead.by.mean >= 0
+    ttft_ms = [one.measures.ttft_ms["p95"] for one in played if one.rules == third.rules]
+    assert third.ttft_ms["p95"] == estimate(ttft_ms)
+    assert [one.ahead for one in summarize([one for one in played if one.rules == Rules()])] == [None]
 
 
 def test_unknown_rules_are_told_together() -> None:
-    with pytest.raises(RecipeError, match=r"(?s)no policy 'best'; there are .*round_robin.*no decider 'sometimes'"):
-        router(fleet("2p2d"), "best", "sometimes")
+    with pytest.raises(
+        RecipeError,
+        match=r"(?s)no policy 'least_token'; did you mean least_tokens.*no decider 'sometimes'; there are always",
+    ):
+        router(fleet("2p2d"), "least_token", "sometimes")
 
 
 def test_intervals_are_students() -> None:
