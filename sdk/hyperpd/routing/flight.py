@@ -29,7 +29,7 @@ class Flight:
         self.explanation = explanation  # where it was asked for
         self._ledger = ledger
         self._sent_s = now_s
-        self._moving_s: float | None = None  # since when its KV may move to decode
+        self._moving_s: float | None = None  # since when its KV moves to decode, where nothing holds it up
         self._first_s: float | None = None
         self._over = False
         self._remote = choice.prefill is not None  # a prefill worker is at it
@@ -44,7 +44,9 @@ class Flight:
         """The remote prefill has answered; its KV moves as soon as decode takes it."""
         if self._remote and self.choice.prefill:
             self._remote = False
-            self._moving_s = now_s
+            decode = self.choice.decode.worker
+            alone = decode.waiting == 1 and not decode.foreign_waiting
+            self._moving_s = now_s if alone else None
             self._ledger.prefill.done(
                 self.choice.prefill.worker, self.choice.prefill.uncached_tokens, self._sent_s, now_s
             )
@@ -71,7 +73,7 @@ class Flight:
         self._ledger.decode.done(decode, self._booked_tokens, self._sent_s, now_s)
         self._ledger.decode.begin(decode)
         if self._moving_s is not None:
-            self._ledger.moved(self.choice, now_s - self._moving_s)
+            self._ledger.moved(self.choice, now_s - self._moving_s, now_s)
 
     def end(self, now_s: float, output_tokens: int = 0, blocks: Sequence[int] = ()) -> None:
         """It is over, answered or not. output_tokens: generated. blocks: chain of prompt and output, where known."""

@@ -23,13 +23,16 @@ class Ledger:
     pairs: Pairs
     sessions: Sessions
 
-    def moved(self, choice: Choice, seconds: float) -> None:
-        """Learn a pair's bandwidth from the time between a prefill's answer and decode's first token."""
+    def moved(self, choice: Choice, seconds: float, now_s: float) -> None:
+        """Learn a pair's bandwidth from the time between a prefill's answer and decode's first token.
+
+        Only where nobody was before it in decode's queue: what it waits there says nothing of the way.
+        """
         known, prefill, decode = self.knowledge.calibration, choice.prefill, choice.decode
         moving_s = seconds - known.handoff_s - decode.worker.step.value
         if prefill and moving_s > 0:
             moved_bytes = decode.uncached_tokens * known.kv_bytes_per_token
-            self.pairs.moved(prefill.worker, decode.worker, moved_bytes, moving_s)
+            self.pairs.moved(prefill.worker, decode.worker, moved_bytes, moving_s, now_s)
 
     def ended(self, request: Request, worker: Worker, output_tokens: int, decoded_s: float, now_s: float) -> None:
         """Learn from a whole answer that took `decoded_s` after its first token."""

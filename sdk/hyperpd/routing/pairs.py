@@ -6,6 +6,7 @@ from hyperpd.routing.estimates import Ratio
 from hyperpd.routing.worker import Worker
 
 _MEMORY_S = 2.0  # seconds of moving after which what was seen before is forgotten
+_STALE_S = 60.0  # a pair that was not measured for so long is held to be as fast as it was calibrated
 
 
 class Pairs:
@@ -15,7 +16,7 @@ class Pairs:
         """bytes_per_s: of a proven pair that has moved nothing yet."""
         self._start = bytes_per_s
         self._open: dict[Worker, int] = {}  # decode worker → mask of prefill workers
-        self._speeds: dict[tuple[Worker, Worker], Ratio] = {}
+        self._speeds: dict[tuple[Worker, Worker], tuple[Ratio, float]] = {}  # with the time of the last
 
     def prove(self, prefill: Worker, decode: Worker) -> None:
         """A probe came through."""
@@ -29,19 +30,20 @@ class Pairs:
         """Mask of the prefill workers whose KV reaches `decode`."""
         return self._open.get(decode, 0)
 
-    def bytes_per_s(self, prefill: Worker, decode: Worker) -> float:
+    def bytes_per_s(self, prefill: Worker, decode: Worker, now_s: float) -> float:
         """What the pair moves; 0 where it is not open."""
         if not self.open_to(decode) & prefill.bit:
             return 0.0
-        speed = self._speeds.get((prefill, decode))
-        return speed.value if speed else self._start
+        speed, last_s = self._speeds.get((prefill, decode), (None, 0.0))
+        return speed.value if speed and now_s - last_s <= _STALE_S else self._start
 
-    def moved(self, prefill: Worker, decode: Worker, moved_bytes: float, seconds: float) -> None:
-        """Learn from a transfer that a request saw."""
-        pair = prefill, decode
-        if pair not in self._speeds:
-            self._speeds[pair] = Ratio(self._start, _MEMORY_S)
-        self._speeds[pair].observe(moved_bytes, seconds)
+    def moved(self, prefill: Worker, decode: Worker, moved_bytes: float, seconds: float, now_s: float) -> None:
+        """Learn from a transfer of so many bytes that took so long, waiting not included."""
+        speed, last_s = self._speeds.get((prefill, decode), (None, 0.0))
+        if not speed or now_s - last_s > _STALE_S:
+            speed = Ratio(self._start, _MEMORY_S)
+        speed.observe(moved_bytes, seconds)
+        self._speeds[prefill, decode] = speed, now_s
 
     def forget(self, worker: Worker) -> None:
         """A worker has left."""

@@ -71,6 +71,11 @@ class Router:
         """What a worker's engine says: requests that run and wait, and its KV cache's usage, 0 to 1."""
         self._side(role).scraped(name, running, waiting, kv_usage, now_s)
 
+    def transferred(self, prefill: str, decode: str, moved_bytes: float, seconds: float, now_s: float) -> None:
+        """What an engine says of its transfers through a pair: bytes and the time they took, since it last said so."""
+        ends = self.prefill.fleet.named[prefill], self.decode.fleet.named[decode]
+        self.pairs.moved(*ends, moved_bytes, seconds, now_s)
+
     def choose(self, request: Request, now_s: float, *, avoid: Collection[str] = (), explain: bool = False) -> Flight:
         """Decide, and book it. avoid: workers not to pick, by name. Raises NoWorkerAvailable."""
         field = self.decode.field(request, self.decode.without(avoid), now_s)
@@ -89,7 +94,7 @@ class Router:
             if not offered:
                 candidates = self.prefill.field(request, open_ways, now_s)
                 leg = self.prefill.pick(request, candidates, now_s)
-                offered.append((candidates, Offer(leg, self.pairs.bytes_per_s(leg.worker, decode.worker))))
+                offered.append((candidates, Offer(leg, self.pairs.bytes_per_s(leg.worker, decode.worker, now_s))))
             return offered[0][1]
 
         if not self.prefill.fleet.present:

@@ -123,10 +123,14 @@ class Side:
             self.view.sent(worker.index, blocks, now_s)
 
     def scraped(self, name: str, running: int, waiting: int, kv_usage: float, now_s: float) -> None:
-        """What of an engine's requests is not of this router is other routers'."""
+        """What of an engine's requests is not of this router is other routers'.
+
+        Engines count as running what is before its first token too, so only the sums can be compared.
+        """
         worker = self.fleet.named[name]
-        worker.foreign_running = max(0, running - worker.running)
-        worker.foreign_waiting = max(0, waiting - worker.waiting)
+        foreign = max(0, running + waiting - worker.running - worker.waiting)
+        worker.foreign_waiting = min(foreign, max(0, waiting - worker.waiting))
+        worker.foreign_running = foreign - worker.foreign_waiting
         worker.kv_usage = kv_usage
         self._changed(worker)
 
