@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperpd.plan import trace as traces
-from hyperpd.plan.replay import DEFAULT_DECIDER, DEFAULT_POLICY, Played, Rules, Slice, deciders, play, policies
+from hyperpd.plan.baselines import DECIDERS, POLICIES
+from hyperpd.plan.replay import DEFAULT_DECIDER, DEFAULT_POLICY, Played, Rules, Slice, play
 from hyperpd.plan.simulate import Fleet, fleet_of, recipe_of
 from hyperpd.plan.statistics import difference, estimate
 from hyperpd.plan.trace import Trace
@@ -98,15 +99,17 @@ def tuned(subjects: dict[str, Trace]) -> dict[str, dict[str, float]]:
         for chunk in CHUNKS:
             fleet = fleet_of(recipe_of(AGGREGATED)).chunked(chunk, "aggregated")
             light = attained(fleet, early, subject, 0.1)
-            low, high = 0.1, 0.1
+            fastest = best["rate_per_s"] / trace.rate_per_s
+            if attained(fleet, early, subject, fastest or 0.1) < 0.9 * light:
+                continue  # sustains less than another chunk
+            low = high = fastest or 0.1
             while attained(fleet, early, subject, high) >= 0.9 * light:
                 low, high = high, 2 * high
             for _ in range(5):
                 middle = (low + high) / 2
                 low, high = (middle, high) if attained(fleet, early, subject, middle) >= 0.9 * light else (low, middle)
             print(f"{subject.name}: chunk {chunk} sustains {low * trace.rate_per_s:.2f}/s", flush=True)
-            if low * trace.rate_per_s > best["rate_per_s"]:
-                best = {"rate_per_s": low * trace.rate_per_s, "chunk_tokens": chunk, "light_attained": light}
+            best = {"rate_per_s": low * trace.rate_per_s, "chunk_tokens": chunk, "light_attained": light}
         found[subject.name] = best
         TUNING.write_text(json.dumps(found, indent=1) + "\n")
     return found
@@ -121,9 +124,9 @@ def attained(fleet: Fleet, early: Trace, subject: Subject, speed: float) -> floa
 
 def contenders(layout: str) -> list[Rules]:
     """Every policy with the default decider, then every decider with the default policy."""
-    found = [Rules(policy, DEFAULT_DECIDER) for policy in policies()]
+    found = [Rules(policy, DEFAULT_DECIDER) for policy in POLICIES]
     if layout != AGGREGATED:
-        found += [Rules(DEFAULT_POLICY, decider) for decider in deciders() if decider != DEFAULT_DECIDER]
+        found += [Rules(DEFAULT_POLICY, decider) for decider in DECIDERS if decider != DEFAULT_DECIDER]
     return found
 
 

@@ -56,6 +56,7 @@ def replay(
     and is no promise of what hardware does.
     """
     from hyperpd.plan import replay as library
+    from hyperpd.plan.baselines import DECIDERS, POLICIES
     from hyperpd.plan.simulate import fleet_of, recipe_of
     from hyperpd.plan.trace import read
     from hyperpd.recipe import load as load_recipe
@@ -66,8 +67,8 @@ def replay(
     named = load_recipe(recipe).recipe if recipe else recipe_of(layout or "2p2d")
     contenders = [
         library.Rules(policy, decider)
-        for policy in _named(policies, list(library.policies()), library.DEFAULT_POLICY)
-        for decider in _named(deciders, list(library.deciders()), library.DEFAULT_DECIDER)
+        for policy in _named(policies, list(POLICIES), library.DEFAULT_POLICY)
+        for decider in _named(deciders, list(DECIDERS), library.DEFAULT_DECIDER)
     ]
     library.known(*contenders)
     fleet = fleet_of(named)

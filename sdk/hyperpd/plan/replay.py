@@ -15,13 +15,12 @@ from statistics import fmean
 
 from hyperpd.errors import RecipeError
 from hyperpd.plan import trace as traces
+from hyperpd.plan.baselines import DECIDERS, POLICIES
 from hyperpd.plan.simulate import Fleet, Measures, Window, measure, simulate, worker_names
 from hyperpd.plan.statistics import Estimate, difference, estimate
 from hyperpd.plan.trace import BLOCK_TOKENS, Trace
 from hyperpd.routing.calibration import Calibration
-from hyperpd.routing.deciders import DECIDERS, Decider
 from hyperpd.routing.knowledge import SLO, Knowledge
-from hyperpd.routing.policies import POLICIES, Policy
 from hyperpd.routing.router import Router
 
 DEFAULT_POLICY = "marginal_slo_cost"
@@ -88,22 +87,12 @@ class Summary:
     real_time: float
 
 
-def policies() -> dict[str, type[Policy]]:
-    """All that can be played by name: the gateway's first."""
-    return dict(POLICIES)
-
-
-def deciders() -> dict[str, type[Decider]]:
-    """All that can be played by name: the gateway's first."""
-    return dict(DECIDERS)
-
-
 def known(*contenders: Rules) -> None:
     """Raises RecipeError with every name that is none, and the nearest that is."""
     problems = []
     for kind, names, there in (
-        ("policy", [rules.policy for rules in contenders], list(policies())),
-        ("decider", [rules.decider for rules in contenders], list(deciders())),
+        ("policy", [rules.policy for rules in contenders], list(POLICIES)),
+        ("decider", [rules.decider for rules in contenders], list(DECIDERS)),
     ):
         for name in dict.fromkeys(names):
             if name not in there:
@@ -194,7 +183,7 @@ def router_of(fleet: Fleet, rules: Rules, slo: SLO, seed: int) -> Router:
         handoff_s=fleet.handoff_s,
     )
     knowledge = Knowledge(slo, calibration, BLOCK_TOKENS, seed)
-    router = Router(knowledge, policies()[rules.policy], deciders()[rules.decider])
+    router = Router(knowledge, POLICIES[rules.policy], DECIDERS[rules.decider])
     names = worker_names(fleet)
     for role in fleet.roles:
         for name in names[role.name]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hyperpd.errors import RecipeError
-from hyperpd.plan.replay import Ahead, Rules, Slice, deciders, play, policies, replay, summarize
+from hyperpd.plan.baselines import DECIDERS, POLICIES
+from hyperpd.plan.replay import Ahead, Rules, Slice, play, replay, summarize
 from hyperpd.plan.statistics import difference, estimate
 from hyperpd.plan.trace import read
 from tests.sdk.plan.fleets import OBJECTIVES, fleet, router
@@ -18,7 +19,7 @@ PART = Slice(length_s=60.0, warm_up_s=30.0, speed=0.5)
 
 def test_every_rule_that_there_is_serves() -> None:
     served = fleet("2p2d")
-    contenders = [Rules(policy=policy) for policy in policies()] + [Rules(decider=decider) for decider in deciders()]
+    contenders = [Rules(policy=policy) for policy in POLICIES] + [Rules(decider=decider) for decider in DECIDERS]
     part = Slice(length_s=15.0, warm_up_s=0.0, speed=0.5, start_s=0.0)
     played = list(replay(served, TRACE, contenders, OBJECTIVES, part, 1))
     assert [one.rules for one in played] == contenders
