@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,42 +78,31 @@ def main() -> None:
         for line in tables():
             print(line)
         return
-    subjects = {subject.name: read(args.traces, subject) for subject in SUBJECTS}
-    tuning = tuned(subjects)
-    play_all(subjects, tuning, args.only, args.seeds)
+    play_all(args.traces, args.only, args.seeds)
 
 
-def read(folder: Path, subject: Subject) -> Trace:
-    """A subject's trace, its prompts cut to the model's context."""
-    return traces.read(folder / subject.file, max_len_tokens=131_072)
-
-
-def tuned(subjects: dict[str, Trace]) -> dict[str, dict[str, float]]:
-    """By trace: the rate that the aggregated fleet sustains, and the chunk it does so with; what is known is kept."""
-    found: dict[str, dict[str, float]] = json.loads(TUNING.read_text()) if TUNING.exists() else {}
-    for subject in SUBJECTS:
-        if subject.name in found:
-            continue
-        trace = subjects[subject.name]
+def tuned(subject: Subject, trace: Trace) -> tuple[float, int]:
+    """The rate that the aggregated fleet sustains, in requests/s, and the chunk it does so with; kept in a file."""
+    found = json.loads(TUNING.read_text()) if TUNING.exists() else {}
+    if subject.name not in found:
         early = trace.between(0, trace.span_s * EARLY)
-        best = {"rate_per_s": 0.0}
+        best_speed, best_chunk = 0.0, 0
         for chunk in CHUNKS:
             fleet = fleet_of(recipe_of(AGGREGATED)).chunked(chunk, "aggregated")
-            light = attained(fleet, early, subject, 0.1)
-            fastest = best["rate_per_s"] / trace.rate_per_s
-            if attained(fleet, early, subject, fastest or 0.1) < 0.9 * light:
-                continue  # sustains less than another chunk
-            low = high = fastest or 0.1
-            while attained(fleet, early, subject, high) >= 0.9 * light:
+            enough = 0.9 * attained(fleet, early, subject, 0.1)
+            low, high = best_speed, best_speed or 0.1
+            while attained(fleet, early, subject, high) >= enough:
                 low, high = high, 2 * high
+            if low == best_speed:
+                continue  # it sustains no more than another chunk
             for _ in range(5):
                 middle = (low + high) / 2
-                low, high = (middle, high) if attained(fleet, early, subject, middle) >= 0.9 * light else (low, middle)
+                low, high = (middle, high) if attained(fleet, early, subject, middle) >= enough else (low, middle)
             print(f"{subject.name}: chunk {chunk} sustains {low * trace.rate_per_s:.2f}/s", flush=True)
-            best = {"rate_per_s": low * trace.rate_per_s, "chunk_tokens": chunk, "light_attained": light}
-        found[subject.name] = best
+            best_speed, best_chunk = low, chunk
+        found[subject.name] = {"rate_per_s": best_speed * trace.rate_per_s, "chunk_tokens": best_chunk}
         TUNING.write_text(json.dumps(found, indent=1) + "\n")
-    return found
+    return found[subject.name]["rate_per_s"], found[subject.name]["chunk_tokens"]
 
 
 def attained(fleet: Fleet, early: Trace, subject: Subject, speed: float) -> float:
@@ -130,35 +120,36 @@ def contenders(layout: str) -> list[Rules]:
     return found
 
 
-def play_all(subjects: dict[str, Trace], tuning: dict[str, dict[str, float]], only: list[str], seeds: int) -> None:
+def play_all(folder: Path, only: list[str], seeds: int) -> None:
     """Play what is missing, a seed of every cell before the next seed."""
     code = code_digest()
     done = {(row["code"], *key(row)) for row in rows()}
     new = not CELLS.exists()
     with CELLS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\n")
         if new:
-            writer.writeheader()
-        for seed in range(seeds):
-            for subject in SUBJECTS:
-                trace = subjects[subject.name]
-                later = trace.between(trace.span_s * EARLY, trace.span_s)
-                for load in LOADS:
-                    for layout in LAYOUTS:
-                        name = f"{subject.name} {layout} {load}"
-                        if not all(word in name.split() for word in only):
-                            continue
-                        fleet = fleet_for(layout, int(tuning[subject.name]["chunk_tokens"]))
-                        rate_per_s = load * tuning[subject.name]["rate_per_s"]
-                        part = Slice(subject.part.length_s, subject.part.warm_up_s, rate_per_s / later.rate_per_s)
-                        for rules in contenders(layout):
-                            cell = (subject.name, str(load), layout, rules.policy, rules.decider, str(seed))
-                            if (code, *cell) in done:
-                                continue
-                            played = play(fleet, later, rules, OBJECTIVES, part, seed)
-                            writer.writerow(dict(zip(COLUMNS, line(cell, code, rate_per_s, played), strict=True)))
-                            file.flush()
-                        print(f"seed {seed} {name}", flush=True)
+            writer.writerow(COLUMNS)
+        for seed, subject in itertools.product(range(seeds), SUBJECTS):
+            cells = [
+                (load, layout)
+                for load, layout in itertools.product(LOADS, LAYOUTS)
+                if {*only} <= {subject.name, layout, str(load)}
+            ]
+            if not cells:
+                continue
+            trace = traces.read(folder / subject.file, max_len_tokens=131_072)
+            rate_per_s, chunk_tokens = tuned(subject, trace)
+            later = trace.between(trace.span_s * EARLY, trace.span_s)
+            for load, layout in cells:
+                fleet = fleet_for(layout, chunk_tokens)
+                part = Slice(subject.part.length_s, subject.part.warm_up_s, load * rate_per_s / later.rate_per_s)
+                for rules in contenders(layout):
+                    cell = (subject.name, str(load), layout, rules.policy, rules.decider, str(seed))
+                    if (code, *cell) not in done:
+                        played = play(fleet, later, rules, OBJECTIVES, part, seed)
+                        writer.writerow(line(cell, code, load * rate_per_s, played))
+                        file.flush()
+                print(f"seed {seed} {subject.name} {load} {layout}", flush=True)
 
 
 def fleet_for(layout: str, chunk_tokens: int) -> Fleet:

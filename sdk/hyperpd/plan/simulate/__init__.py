@@ -6,8 +6,11 @@
     run.py        requests through router, engines and network
     outcome.py    what came out: goodput, TTFT, TPOT, ITL, E2E, hit rate, share disaggregated
 
-Not in it: the gateway's own time, tokenisation, speculative decoding, prefixes that prompts share with outputs, and
-engines that fail. Simulated goodput compares rules and layouts; it is never a product's number.
+A prefill worker's blocks stay pinned until decode has fetched them. Their lease does not run out: decode's scheduler
+renews it from when it is asked, and that is a handoff, milliseconds, after prefill's answer.
+
+Not in it: the gateway's own time, tokenisation, speculative decoding, prefixes that prompts share with outputs, clients
+that leave, and engines that fail. Simulated goodput compares rules and layouts; it is never a product's number.
 """
 
 from hyperpd.plan.simulate.fleet import Fleet, fleet_of, recipe_of
