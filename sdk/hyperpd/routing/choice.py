@@ -21,11 +21,13 @@ Reason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One worker's part in a request. cached_tokens: of the prompt's tokens, those it holds."""
+    """One worker's part in a request. cached_tokens: of the prompt's tokens, those it holds; prefill_s: seconds to
+    compute the others, by the calibration."""
 
     worker: Worker
     cached_tokens: int
     uncached_tokens: int
+    prefill_s: float
 
 
 @dataclass(frozen=True, slots=True)

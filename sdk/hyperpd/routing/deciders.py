@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hyperpd.routing import costs
 from hyperpd.routing.choice import Leg, Verdict
 from hyperpd.routing.knowledge import Knowledge
 from hyperpd.routing.request import Request
@@ -79,16 +80,12 @@ class PredictedCost(Decider):
 
     def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
         """By both paths' predicted costs."""
-        known, worker = self.knowledge, decode.worker
-        slo, calibration = known.slo, known.calibration
-        local_s = decode.uncached_tokens / worker.rate.value
-        local = (worker.backlog_s(now_s) + local_s + worker.step.value) / slo.ttft_s
-        local += local_s * worker.decodes / (known.output_tokens.value * slo.itl_s)
+        known = self.knowledge
+        local = costs.local(known, decode.worker, decode.prefill_s, now_s)
         best = offer()
         prefill = best.leg.worker
-        moved_s = decode.uncached_tokens * calibration.kv_bytes_per_token / best.bytes_per_s
-        remote_s = prefill.backlog_s(now_s) + best.leg.uncached_tokens / prefill.rate.value
-        remote = (remote_s + moved_s + calibration.handoff_s + worker.step.value) / slo.ttft_s
+        ready_s = prefill.backlog_s(now_s) + best.leg.prefill_s / prefill.pace.value
+        remote = costs.remote(known, decode.worker, ready_s, decode.uncached_tokens, best.bytes_per_s)
         pays = remote <= local
         return Verdict(pays, "remote" if pays else "cost_local", local, remote)
 

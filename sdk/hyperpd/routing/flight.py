@@ -17,7 +17,7 @@ class Flight:
     """
 
     __slots__ = (
-        *("_booked_tokens", "_first_s", "_kv_tokens", "_moving_s", "_over", "_remote", "_ledger", "_sent_s"),
+        *("_local", "_first_s", "_kv_tokens", "_moving_s", "_over", "_remote", "_ledger", "_sent_s"),
         *("choice", "explanation", "request"),
     )
 
@@ -36,9 +36,9 @@ class Flight:
         self._kv_tokens = request.tokens + (request.output_tokens or round(ledger.knowledge.output_tokens.value))
         choice.decode.worker.kv_tokens += self._kv_tokens
         if choice.prefill:
-            ledger.prefill.book(choice.prefill.worker, choice.prefill.uncached_tokens, now_s)
-        self._booked_tokens = 0 if choice.prefill else choice.decode.uncached_tokens
-        ledger.decode.book(choice.decode.worker, self._booked_tokens, now_s)
+            ledger.prefill.book(choice.prefill.worker, choice.prefill, now_s)
+        self._local = None if choice.prefill else choice.decode  # booked on decode's worker
+        ledger.decode.book(choice.decode.worker, self._local, now_s)
 
     def prefilled(self, now_s: float) -> None:
         """The remote prefill has answered; its KV moves as soon as decode takes it."""
@@ -47,21 +47,19 @@ class Flight:
             decode = self.choice.decode.worker
             alone = decode.waiting == 1 and not decode.foreign_waiting
             self._moving_s = now_s if alone else None
-            self._ledger.prefill.done(
-                self.choice.prefill.worker, self.choice.prefill.uncached_tokens, self._sent_s, now_s
-            )
+            self._ledger.prefill.done(self.choice.prefill.worker, self.choice.prefill, self._sent_s, now_s)
 
     def fall_back(self, now_s: float) -> None:
         """The remote prefill failed, or its ticket is not used: decode computes the prompt itself."""
-        if self._over or self._first_s is not None or self._booked_tokens:
+        if self._over or self._first_s is not None or self._local:
             return
         self._give_up_prefill(now_s)
         self._moving_s = None
         self._sent_s = now_s
         decode = self.choice.decode
-        self._ledger.decode.cancel(decode.worker, 0, now_s)
-        self._booked_tokens = decode.uncached_tokens
-        self._ledger.decode.book(decode.worker, self._booked_tokens, now_s)
+        self._ledger.decode.cancel(decode.worker, None, now_s)
+        self._local = decode
+        self._ledger.decode.book(decode.worker, self._local, now_s)
 
     def first_token(self, now_s: float) -> None:
         """Decode has sent its first token."""
@@ -70,7 +68,7 @@ class Flight:
         self.prefilled(now_s)
         self._first_s = now_s
         decode = self.choice.decode.worker
-        self._ledger.decode.done(decode, self._booked_tokens, self._sent_s, now_s)
+        self._ledger.decode.done(decode, self._local, self._sent_s, now_s)
         self._ledger.decode.begin(decode)
         if self._moving_s is not None:
             self._ledger.moved(self.choice, now_s - self._moving_s, now_s)
@@ -84,7 +82,7 @@ class Flight:
         decode = self.choice.decode.worker
         decode.kv_tokens -= self._kv_tokens
         if self._first_s is None:
-            self._ledger.decode.cancel(decode, self._booked_tokens, now_s)
+            self._ledger.decode.cancel(decode, self._local, now_s)
         else:
             self._ledger.decode.end(decode)
             self._ledger.ended(self.request, decode, output_tokens, now_s - self._first_s, now_s)
@@ -94,4 +92,4 @@ class Flight:
     def _give_up_prefill(self, now_s: float) -> None:
         if self._remote and self.choice.prefill:
             self._remote = False
-            self._ledger.prefill.cancel(self.choice.prefill.worker, self.choice.prefill.uncached_tokens, now_s)
+            self._ledger.prefill.cancel(self.choice.prefill.worker, self.choice.prefill, now_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hyperpd.routing import costs
 from hyperpd.routing.fleet import Field
 from hyperpd.routing.knowledge import Knowledge
 from hyperpd.routing.request import Request
@@ -63,21 +64,19 @@ class LeastTokens(Policy):
 
 
 class MarginalSLOCost(Policy):
-    """What placing the request costs it and the requests that are there, in units of the objectives.
+    """What placing the request costs it and the requests that are there (costs.local), and in_flight / 64.
 
-    TTFT_pred / SLO_ttft + prefill_s * decodes / (mean_output * SLO_itl) + in_flight / 64, where
-    TTFT_pred = backlog_s + prefill_s + step_s and prefill_s = uncached / R.
+    A decode worker is judged as if it had to prefill: looking ahead to a remote prefill changed nothing in replays.
     """
 
     name = "marginal_slo_cost"
 
     def score(self, request: Request, worker: Worker, cached_tokens: int, now_s: float) -> float:
         """In units of the TTFT objective."""
-        slo = self.knowledge.slo
-        prefill_s = (request.tokens - cached_tokens) / worker.rate.value
-        ttft_s = worker.backlog_s(now_s) + prefill_s + worker.step.value
-        taken = prefill_s * worker.decodes / (self.knowledge.output_tokens.value * slo.itl_s)
-        return ttft_s / slo.ttft_s + taken + worker.in_flight / 64
+        known = self.knowledge
+        uncached = request.tokens - cached_tokens
+        cost = costs.local(known, worker, known.calibration.prefill_s(uncached, cached_tokens), now_s)
+        return cost + worker.in_flight / costs.SPREAD
 
 
 POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (RoundRobin, LeastTokens, MarginalSLOCost)}

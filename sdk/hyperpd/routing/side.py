@@ -13,7 +13,7 @@ from hyperpd.routing.prefix import View
 from hyperpd.routing.request import Request
 from hyperpd.routing.worker import Worker
 
-_RATE_MEMORY_S = 20.0  # busy seconds over which a worker's prefill rate is averaged
+_PACE_MEMORY_S = 20.0  # busy seconds over which a worker's pace is averaged
 _STEP_MEMORY = 50  # requests
 
 
@@ -32,9 +32,7 @@ class Side:
         start = self.knowledge.calibration
         worker = self.fleet.join(
             name,
-            lambda name, index: Worker(
-                name, index, Ratio(start.prefill_tokens_per_s, _RATE_MEMORY_S), Mean(start.step_s, _STEP_MEMORY)
-            ),
+            lambda name, index: Worker(name, index, Ratio(1.0, _PACE_MEMORY_S), Mean(start.step_s, _STEP_MEMORY)),
         )
         worker.cache_tokens = cache_blocks * self.knowledge.block_tokens
         self.view.join(worker.index, cache_blocks)
@@ -68,7 +66,8 @@ class Side:
         """The policy's worker, of the candidates."""
         worker = self.policy.pick(request, field, now_s)
         cached = field.cached_tokens(worker)
-        return Leg(worker, cached, request.tokens - cached)
+        uncached = request.tokens - cached
+        return Leg(worker, cached, uncached, self.knowledge.calibration.prefill_s(uncached, cached))
 
     def explain(
         self, request: Request, field: Field, avoid: Collection[str], now_s: float
@@ -91,30 +90,33 @@ class Side:
         worker.running -= 1
         self._changed(worker)
 
-    def book(self, worker: Worker, tokens: int, now_s: float) -> None:
-        """A request has been sent, with so many prompt tokens to compute."""
+    def book(self, worker: Worker, leg: Leg | None, now_s: float) -> None:
+        """A request has been sent; leg: what of its prompt is to be computed, None: nothing."""
         self._turn += 1
         worker.picked = self._turn
         worker.waiting += 1
-        worker.prefill_tokens += tokens
-        worker.clear_s = max(worker.clear_s, now_s) + tokens / worker.rate.value
+        if leg:
+            worker.prefill_tokens += leg.uncached_tokens
+            worker.prefill_s += leg.prefill_s
+            worker.clear_s = max(worker.clear_s, now_s) + leg.prefill_s / worker.pace.value
         self._changed(worker)
 
-    def done(self, worker: Worker, tokens: int, sent_s: float, now_s: float) -> None:
+    def done(self, worker: Worker, leg: Leg | None, sent_s: float, now_s: float) -> None:
         """Its prefill is done; engines take prompts in the order of arrival, so all sent before are done as well."""
         worker.waiting -= 1
-        worker.prefill_tokens -= tokens
-        if tokens:
-            worker.rate.observe(tokens, now_s - max(worker.freed_s, sent_s))
+        if leg:
+            self._take_back(worker, leg)
+            worker.pace.observe(leg.prefill_s, now_s - max(worker.freed_s, sent_s))
             worker.freed_s = now_s
-            worker.clear_s = now_s + worker.prefill_tokens / worker.rate.value
+            worker.clear_s = now_s + worker.prefill_s / worker.pace.value
         self._changed(worker)
 
-    def cancel(self, worker: Worker, tokens: int, now_s: float) -> None:
+    def cancel(self, worker: Worker, leg: Leg | None, now_s: float) -> None:
         """It will not be prefilled here."""
         worker.waiting -= 1
-        worker.prefill_tokens -= tokens
-        worker.clear_s = min(worker.clear_s, now_s + worker.prefill_tokens / worker.rate.value)
+        if leg:
+            self._take_back(worker, leg)
+            worker.clear_s = min(worker.clear_s, now_s + worker.prefill_s / worker.pace.value)
         self._changed(worker)
 
     def holds(self, worker: Worker, blocks: Sequence[int], now_s: float) -> None:
@@ -133,6 +135,11 @@ class Side:
         worker.foreign_running = foreign - worker.foreign_waiting
         worker.kv_usage = kv_usage
         self._changed(worker)
+
+    @staticmethod
+    def _take_back(worker: Worker, leg: Leg) -> None:
+        worker.prefill_tokens -= leg.uncached_tokens
+        worker.prefill_s = worker.prefill_s - leg.prefill_s if worker.prefill_tokens else 0.0  # no rounding is left
 
     def _changed(self, worker: Worker) -> None:
         if self.fleet.workers[worker.index] is worker:  # else it has left

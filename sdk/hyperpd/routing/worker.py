@@ -8,12 +8,13 @@ from hyperpd.routing.estimates import Mean, Ratio
 class Worker:
     """A candidate. Loads change at pick time, at the first token, at the end, and with every scrape.
 
-    index: its bit in the fleet's masks. prefill_tokens: uncached prompt tokens whose prefill is not done (B).
-    clear_s: when these will be done at its rate, on the router's clock; in the past for an idle worker.
-    waiting: requests before their first token (q); running: requests that generate (n); both without `foreign_…`,
-    which are those of other routers, known from scrapes. kv_tokens: tokens that its requests hold or will hold;
-    cache_tokens: of its KV cache. rate: prefill tokens per second (R). step: seconds of one decode step.
-    picked: turn of its last pick, 0 for never.
+    index: its bit in the fleet's masks. prefill_tokens: uncached prompt tokens whose prefill is not done (B);
+    prefill_s: the seconds they take by the calibration. clear_s: when they will be done at its pace, on the router's
+    clock; in the past for an idle worker. waiting: requests before their first token (q); running: requests that
+    generate (n); both without `foreign_…`, which are those of other routers, known from scrapes. kv_tokens: tokens
+    that its requests hold or will hold; cache_tokens: of its KV cache. pace: seconds by the calibration that it gets
+    done in a second, below 1 while it decodes as well. step: seconds of one decode step. picked: turn of its last
+    pick, 0 for never.
     """
 
     __slots__ = (
@@ -27,21 +28,23 @@ class Worker:
         "kv_tokens",
         "kv_usage",
         "name",
+        "pace",
         "picked",
+        "prefill_s",
         "prefill_tokens",
-        "rate",
         "running",
         "step",
         "waiting",
     )
 
-    def __init__(self, name: str, index: int, rate: Ratio, step: Mean) -> None:
+    def __init__(self, name: str, index: int, pace: Ratio, step: Mean) -> None:
         self.name = name
         self.index = index
         self.bit = 1 << index
-        self.rate = rate
+        self.pace = pace
         self.step = step
         self.prefill_tokens = 0
+        self.prefill_s = 0.0
         self.clear_s = 0.0
         self.freed_s = 0.0  # when it last finished a prefill
         self.waiting = 0
