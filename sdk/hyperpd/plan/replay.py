@@ -176,7 +176,8 @@ def router_of(fleet: Fleet, rules: Rules, slo: SLO, seed: int) -> Router:
     first = fleet.role("prefill") or decode
     chunk_tokens = first.limits.chunk_tokens
     calibration = Calibration(
-        prefill_tokens_per_s=chunk_tokens / first.step.prefill_s(chunk_tokens, chunk_tokens),
+        prefill_tokens_per_s=chunk_tokens / first.step.tokens_s(chunk_tokens),
+        attention_s=first.step.attention_s,
         step_s=decode.step.decode_s(_USUAL_DECODES, _USUAL_DECODES * _USUAL_CONTEXT_TOKENS),
         kv_bytes_per_token=fleet.kv.kv_bytes_per_token,
         pair_bytes_per_s=min(first.link_bytes_s, decode.link_bytes_s),

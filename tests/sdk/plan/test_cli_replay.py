@@ -39,7 +39,7 @@ def test_a_recipes_fleet_with_its_cap(hyperpd: Hyperpd) -> None:
     code, out, _ = hyperpd("replay", MOONCAKE, *SHORT, "--seeds", 1, "--recipe", "llama-3.3-70b-p5en-4p2d")
     assert code == 0
     assert "llama-3.3-70b-p5en-4p2d: 4 prefill" in out
-    assert "prompts were cut to fit 32768 tokens with their answers" in out
+    assert "prompts were cut to fit 16384 tokens with their answers" in out
 
 
 def test_wrong_use(hyperpd: Hyperpd, tmp_path: Path) -> None:
