@@ -46,9 +46,8 @@ def test_who_is_ahead_is_told_seed_by_seed() -> None:
     played = list(replay(served, TRACE, contenders, OBJECTIVES, PART, 3))
     summaries = summarize(played)
     goodput = {rules: [one.measures.goodput_per_s for one in played if one.rules == rules] for rules in contenders}
-    assert [one.goodput_per_s.mean for one in summaries] == sorted(
-        (sum(found) / 3 for found in goodput.values()), reverse=True
-    )
+    ranked = sorted((estimate(found).mean for found in goodput.values()), reverse=True)
+    assert [one.goodput_per_s.mean for one in summaries] == ranked
     first, second, third = summaries
     for one, best in ((first, second), (second, first), (third, first)):
         assert one.ahead == Ahead(best.rules, difference(goodput[one.rules], goodput[best.rules]))
