@@ -5,8 +5,8 @@ from __future__ import annotations
 from hyperpd.model import Model
 from hyperpd.plan.replay import Rules, router_of
 from hyperpd.plan.simulate import Fleet, fleet_of, recipe_of
-from hyperpd.plan.simulate.engine import Limits
 from hyperpd.plan.simulate.fleet import Role
+from hyperpd.plan.simulate.sequence import Limits
 from hyperpd.plan.steptime import StepTime
 from hyperpd.routing.knowledge import SLO
 from hyperpd.routing.router import Router

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hyperpd.plan.simulate.engine import Engine, Limits, Sequence
+from hyperpd.plan.simulate.engine import Engine
+from hyperpd.plan.simulate.sequence import Limits, Sequence
 from hyperpd.plan.trace import BLOCK_TOKENS
 from tests.sdk.plan.clock import Clock
 from tests.sdk.plan.fleets import PLAIN
@@ -66,6 +67,17 @@ ARRIVALS = st.lists(
 )
 
 
+# One that gave its memory up joins again, to end with the step with which it would have ended before.
+@example(
+    [
+        *((1.0, "decode", 2155, 1), (2.0, "decode", 2, 2), (1.0, "both", 1, 46), (5.0, "decode", 6, 3)),
+        *((1.0, "decode", 69, 53), (5.0, "decode", 6, 1), (0.0, "both", 1, 1), (0.0, "both", 1984, 69)),
+        *((1.0, "decode", 428, 2), (0.0, "both", 49, 253), (1.0, "decode", 597, 1)),
+    ],
+    [],
+    3400,
+)
+@settings(deadline=None)
 @given(ARRIVALS, st.lists(st.floats(0, 10), max_size=10), st.sampled_from([3400, 6000, 50_000]))
 def test_looking_up_from_a_run_changes_nothing(
     arrivals: list[tuple[float, str, int, int]], wakes: list[float], cache_tokens: int

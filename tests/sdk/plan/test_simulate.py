@@ -16,7 +16,7 @@ from hyperpd import models
 from hyperpd.errors import RecipeError
 from hyperpd.plan.replay import Rules, Slice, play, router_of
 from hyperpd.plan.simulate import Outcome, Window, fleet_of, measure, recipe_of, simulate
-from hyperpd.plan.simulate.engine import Limits
+from hyperpd.plan.simulate.sequence import Limits
 from hyperpd.plan.steptime import Gpu, step_time
 from hyperpd.plan.trace import BLOCK_TOKENS, Request, read, spread
 from tests.sdk.plan.fleets import OBJECTIVES, SHAPE, fleet, plain, router

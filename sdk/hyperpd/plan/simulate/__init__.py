@@ -1,7 +1,8 @@
 """simulate(fleet, requests, router): a fleet as discrete events, driven by the routing code the gateway runs.
 
     fleet.py      what is simulated: a recipe, or a layout by its name → workers with their limits
-    engine.py     one worker: chunked prefill, continuous batching, preemption; cache.py: its KV cache
+    engine.py     one worker: chunked prefill, continuous batching, preemption
+    sequence.py   a request on a worker; cache.py: a worker's KV cache
     network.py    KV transfers that share the links of their workers
     run.py        requests through router, engines and network
     outcome.py    what came out: goodput, TTFT, TPOT, ITL, E2E, hit rate, share disaggregated

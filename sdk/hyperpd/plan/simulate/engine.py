@@ -10,56 +10,18 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable
-from collections.abc import Sequence as Items
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 
 from hyperpd.plan.simulate.cache import Cache
+from hyperpd.plan.simulate.sequence import Limits, Sequence
 from hyperpd.plan.steptime import StepTime
 from hyperpd.plan.trace import BLOCK_TOKENS
 
 ITL_BINS = 50  # of the histogram of gaps, for each factor of e: 2 % wide
-
-
-class Sequence:
-    """A request on one engine. `leg`: both (prefill and decode), prefill (ends with its prompt, holds its blocks until
-    they were fetched), or decode (its prompt is fetched)."""
-
-    __slots__ = (
-        "blocks",
-        "cached_tokens",
-        "done_tokens",
-        "generated",
-        "goal_tokens",
-        "held_blocks",
-        "input_tokens",
-        "joined_step",
-        "last_step",
-        "leg",
-        "output_tokens",
-        "owner",
-        "started",
-        "taken_tokens",
-    )
-
-    def __init__(self, owner: object, leg: str, input_tokens: int, output_tokens: int, blocks: Items[int]) -> None:
-        """blocks: of its prompt, whole ones only."""
-        self.owner = owner
-        self.leg = leg
-        self.input_tokens = input_tokens
-        self.output_tokens = output_tokens
-        self.blocks = blocks
-        self.goal_tokens = input_tokens  # to be computed before the next token is there
-        self.done_tokens = 0
-        self.cached_tokens = 0  # found when it first began
-        self.held_blocks = 0
-        self.taken_tokens = 0  # held beside its blocks
-        self.generated = 0  # tokens, up to when it last joined the decodes
-        self.joined_step = -1
-        self.last_step = -1
-        self.started = False  # its first token is out
+_ALIKE = 0.1  # steps are taken at once while they grow by no more than this share
+_MANY = 1_000_000
 
 
 class Listener(Protocol):
@@ -73,15 +35,6 @@ class Listener(Protocol):
 
     def ended(self, now_s: float, sequence: Sequence) -> None:
         """The last token is out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How vLLM was started: --max-num-batched-tokens, --max-num-seqs, and the tokens its KV cache holds."""
-
-    chunk_tokens: int
-    sequences: int
-    cache_tokens: int
 
 
 class Engine:
@@ -120,7 +73,8 @@ class Engine:
         self._since_s = 0.0
         self._planned = 0
         self._parts: list[tuple[Sequence, int]] = []
-        self._base_s = 0.0
+        self._first_s = 0.0  # of the run's steps
+        self._growth_s = 0.0  # by which each is longer than the one before
 
     @property
     def waiting(self) -> int:
@@ -134,9 +88,10 @@ class Engine:
 
     def add(self, now_s: float, sequence: Sequence) -> None:
         """Take a sequence in; it begins at the next step, when there is room."""
-        blocked = bool(self._waiting)  # who waits in a run of decodes waits for one to end
+        # Who waits while decodes run waits for one to end; while a prompt fills the chunks nobody begins.
+        blocked = self._running and bool(self._waiting or self._parts)
         self._waiting.append(sequence)
-        if not blocked or not self._running:
+        if not blocked:
             self._wake(now_s)
 
     def loaded(self, now_s: float, sequence: Sequence) -> None:
@@ -153,7 +108,7 @@ class Engine:
             self._begin(now_s)
 
     def _wake(self, now_s: float) -> None:
-        """Begin, or end a run of decodes with the step that is under way."""
+        """Begin, or end a run with the step that is under way."""
         if not self._running:
             self._begin(now_s)
         elif self._planned > 1:
@@ -172,44 +127,62 @@ class Engine:
         decoding = self._decoding
         while decoding and self.cache.room_tokens < len(decoding):
             self._preempt()
-        decodes = len(decoding)
-        self._parts.clear()
         if self._prefilling:
-            left = self._limits.chunk_tokens - decodes
-            looks = 0.0
-            tokens = decodes
-            for sequence in self._prefilling:
-                if left <= 0:
-                    break
-                part = min(left, sequence.goal_tokens - sequence.done_tokens)
-                looks += part * (sequence.done_tokens + part / 2)
-                left -= part
-                tokens += part
-                self._parts.append((sequence, part))
-            self._planned = 1
-            self._base_s = self._step.tokens_s(tokens) + self._step.attention_s * looks
-        elif decodes:
-            ends = self._ends
-            while ends[0][0] != ends[0][2].last_step:  # preempted since
-                heappop(ends)
-            self._planned = 1 if self._fresh else min(ends[0][0] - self._steps, self.cache.room_tokens // decodes)
-            self._base_s = self._step.tokens_s(decodes)
+            self._plan_chunks()
+        elif decoding:
+            self._plan_run(len(decoding), 0.0, 0.0, self._steps_of_run())
         else:
             return
         self._running = True
         self._since_s = now_s
         self._end_at(now_s + self._run_s(self._planned))
 
-    def _run_s(self, steps: int) -> float:
-        """Seconds of the next `steps`, while the contexts grow."""
+    def _plan_chunks(self) -> None:
+        """A step of decodes and chunks; of one prompt that fills them, as many whole chunks as nothing else changes."""
         decodes = len(self._decoding)
-        read_tokens = self._context_tokens * steps + decodes * steps * (steps - 1) / 2
-        return steps * self._base_s + self._step.kv_s * read_tokens
+        left = whole = max(0, self._limits.chunk_tokens - decodes)
+        looks = 0.0
+        for sequence in self._prefilling:
+            if not left:
+                break
+            part = min(left, sequence.goal_tokens - sequence.done_tokens)
+            looks += part * (sequence.done_tokens + part / 2)
+            left -= part
+            self._parts.append((sequence, part))
+        steps, grows = 1, 0.0
+        first = self._prefilling[0]
+        if whole and len(self._parts) == 1 and not left:
+            steps = min(self._steps_of_run(), (first.goal_tokens - first.done_tokens) // whole)
+            grows = whole * whole
+        self._plan_run(decodes + whole - left, looks, grows, steps)
+
+    def _plan_run(self, tokens: int, looks: float, grows: float, steps: int) -> None:
+        """Steps of `tokens` that look at `looks` tokens before them, each at `grows` more than the one before."""
+        step = self._step
+        self._first_s = step.tokens_s(tokens) + step.attention_s * looks + step.kv_s * self._context_tokens
+        self._growth_s = step.attention_s * grows + step.kv_s * len(self._decoding)
+        alike = int(_ALIKE * self._first_s / self._growth_s) if self._growth_s else steps
+        self._planned = max(1, min(steps, alike))
+
+    def _steps_of_run(self) -> int:
+        """Steps until a decode ends or memory does."""
+        decodes, ends = len(self._decoding), self._ends
+        if not decodes:
+            return _MANY
+        if self._fresh:
+            return 1
+        while ends[0][1] != ends[0][2].join:  # preempted since
+            heappop(ends)
+        return min(ends[0][0] - self._steps, self.cache.room_tokens // decodes)
+
+    def _run_s(self, steps: int) -> float:
+        """Seconds of the next `steps`."""
+        return steps * self._first_s + self._growth_s * steps * (steps - 1) / 2
 
     def _steps_until(self, elapsed_s: float) -> int:
         """Steps that are over or under way after `elapsed_s` of a run: the inverse of `_run_s`, at least 1."""
-        square = self._step.kv_s * len(self._decoding) / 2
-        linear = self._base_s + self._step.kv_s * self._context_tokens - square
+        square = self._growth_s / 2
+        linear = self._first_s - square
         exact = 2 * elapsed_s / (linear + math.sqrt(linear * linear + 4 * square * elapsed_s))
         return max(1, math.ceil(exact - 1e-9))
 
@@ -236,13 +209,14 @@ class Engine:
                 self._listener.first_token(now_s, sequence)
             self._fresh.clear()
         while self._ends and self._ends[0][0] <= self._steps:
-            last_step, _, sequence = heappop(self._ends)
-            if sequence.last_step == last_step:
+            _, join, sequence = heappop(self._ends)
+            if sequence.join == join:
                 self._leave(sequence)
                 self._let_go(sequence)
                 self._listener.ended(now_s, sequence)
-        for sequence, part in self._parts:
-            self._fill(sequence, sequence.done_tokens + part)
+        parts, self._parts = self._parts, []
+        for sequence, part in parts:
+            self._fill(sequence, sequence.done_tokens + part * steps)
             if sequence.done_tokens == sequence.goal_tokens:
                 self._prefilling.remove(sequence)
                 self._prefilled(now_s, sequence)
@@ -306,14 +280,15 @@ class Engine:
 
     def _join(self, sequence: Sequence, last_step: int) -> None:
         sequence.joined_step = self._steps
-        sequence.last_step = last_step
+        sequence.join = next(self._order)
         self._decoding[sequence] = None
         self._context_tokens += sequence.goal_tokens
-        heappush(self._ends, (last_step, next(self._order), sequence))
+        heappush(self._ends, (last_step, sequence.join, sequence))
 
     def _leave(self, sequence: Sequence) -> None:
         """No decode any more; its tokens since it joined are added up."""
         steps = self._steps - sequence.joined_step
+        sequence.join = -1
         del self._decoding[sequence]
         self._context_tokens -= sequence.goal_tokens + steps
         sequence.generated += steps
@@ -323,7 +298,6 @@ class Engine:
     def _preempt(self) -> None:
         sequence = next(reversed(self._decoding))
         self._leave(sequence)
-        sequence.last_step = -1
         if not sequence.started:
             self._fresh.remove(sequence)
         self._let_go(sequence)

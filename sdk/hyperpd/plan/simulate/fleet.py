@@ -9,7 +9,7 @@ from typing import Any
 from hyperpd import capacity, models
 from hyperpd.errors import RecipeError
 from hyperpd.model import Model
-from hyperpd.plan.simulate.engine import Limits
+from hyperpd.plan.simulate.sequence import Limits
 from hyperpd.plan.steptime import Efficiency, StepTime, gpu_of, step_time
 from hyperpd.recipe import Recipe, parse
 

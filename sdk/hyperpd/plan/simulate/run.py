@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from hyperpd.plan.simulate.engine import Engine
-from hyperpd.plan.simulate.engine import Sequence as Running
 from hyperpd.plan.simulate.fleet import Fleet
 from hyperpd.plan.simulate.network import Link, Network
 from hyperpd.plan.simulate.outcome import Outcome, Served
+from hyperpd.plan.simulate.sequence import Sequence as Running
 from hyperpd.plan.trace import BLOCK_TOKENS, Request
 from hyperpd.routing.flight import Flight
 from hyperpd.routing.request import Request as Asked
