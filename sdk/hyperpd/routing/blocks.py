@@ -16,9 +16,10 @@ def chain(tokens: Sequence[int], block_tokens: int, salt: int = 0) -> array[int]
 
     salt: what else a cache's blocks depend on, as a number: an adapter, a tenant.
     """
-    hashes = array("q")
+    ids = tuple(tokens)
+    hashes = []
     parent = salt
-    for start in range(0, len(tokens) - block_tokens + 1, block_tokens):
-        parent = hash((parent, *tokens[start : start + block_tokens]))
+    for start in range(0, len(ids) - block_tokens + 1, block_tokens):
+        parent = hash((parent, ids[start : start + block_tokens]))
         hashes.append(parent)
-    return hashes
+    return array("q", hashes)

@@ -9,6 +9,8 @@ from hyperpd.errors import RecipeError
 from hyperpd.routing.calibration import Calibration
 from hyperpd.routing.estimates import Mean
 
+_USUAL_PREFILL_S = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class SLO:
@@ -35,4 +37,5 @@ class Knowledge:
         self.calibration = calibration
         self.block_tokens = block_tokens
         self.output_tokens = Mean(calibration.mean_output_tokens)
+        self.prefill_s = Mean(_USUAL_PREFILL_S)  # of requests that were placed, by the calibration
         self.random = random.Random(seed)

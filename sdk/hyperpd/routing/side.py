@@ -98,6 +98,7 @@ class Side:
         if leg:
             worker.prefill_tokens += leg.uncached_tokens
             worker.prefill_s += leg.prefill_s
+            self.knowledge.prefill_s.observe(leg.prefill_s)
             worker.clear_s = max(worker.clear_s, now_s) + leg.prefill_s / worker.pace.value
         self._changed(worker)
 
