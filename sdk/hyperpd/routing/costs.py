@@ -7,18 +7,20 @@ from math import inf
 from hyperpd.routing.knowledge import Knowledge
 from hyperpd.routing.worker import Worker
 
-LATE = 0.1  # what a second beyond the objective weighs, of one before it
+MISSED = 2.0  # a first token that is late, however little
+LATE = 0.05  # what a second beyond the objective weighs more, of one before it
 SPREAD = 64  # requests in flight that weigh as much as a whole objective
 
 
 def ttft(known: Knowledge, seconds: float) -> float:
     """A first token after `seconds`: 1 is the objective.
 
-    Beyond it the request is late anyway, so that others' first tokens matter more: a prompt too long for its objective
-    does not take the idle worker that the next short one needs. Some weight stays, so that it is not left to wait.
+    To be late costs as much again: a worker that is in time may take more from others for it. Where all would be late,
+    how late matters little, so that a prompt too long for its objective does not take the idle worker that the next
+    short one needs. Some weight stays, so that it is not left to wait for ever.
     """
     late = seconds / known.slo.ttft_s
-    return late if late <= 1 else 1 + LATE * (late - 1)
+    return late if late <= 1 else MISSED + LATE * (late - 1)
 
 
 def local(known: Knowledge, worker: Worker, prefill_s: float, now_s: float) -> float:

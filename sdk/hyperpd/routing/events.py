@@ -19,7 +19,8 @@ class BlockStored:
     """Blocks that follow `parent` (the engine's hash; None: a prompt's start) are in the cache now.
 
     hashes: the engine's, one for each block; tokens: of all of them, one after the other. salt: what else they depend
-    on, as a number: an adapter, a tenant.
+    on, as a number: an adapter, a tenant. Only of a group that attends to everything: of a sliding window blocks are
+    missing at a prompt's start.
     """
 
     hashes: Sequence[int | bytes]
@@ -31,7 +32,11 @@ class BlockStored:
 
 @dataclass(frozen=True, slots=True)
 class BlockRemoved:
-    """Blocks are no longer in the cache."""
+    """Blocks are no longer in the cache.
+
+    Where two requests computed the same at once, a copy may be left, and the view says less than there is: copies
+    cannot be counted, since vLLM's full reports tell reused blocks like new ones.
+    """
 
     hashes: Sequence[int | bytes]
 
@@ -46,13 +51,12 @@ Outcome = Literal["applied", "known", "stale"]
 
 
 class _Cache:
-    """One engine's. ours: its hashes → ours. copies: of blocks that it has more than once, how many more."""
+    """One engine's. ours: its hashes → ours."""
 
-    __slots__ = ("copies", "last_s", "newest", "ours", "wanted")
+    __slots__ = ("last_s", "newest", "ours", "wanted")
 
     def __init__(self) -> None:
         self.ours: dict[int | bytes, int] = {}
-        self.copies: dict[int | bytes, int] = {}
         self.wanted = 0  # number of the next batch
         self.newest = -1  # the highest number that came
         self.last_s = 0.0
@@ -143,19 +147,13 @@ class EventView:
             self._empty(index, cache)
         elif isinstance(event, BlockRemoved):
             for theirs in event.hashes:
-                if cache.copies.get(theirs):
-                    cache.copies[theirs] -= 1
-                else:
-                    self._drop(cache.ours.pop(theirs, None), bit)
+                self._drop(cache.ours.pop(theirs, None), bit)
         else:
             parent = event.salt if event.parent is None else cache.ours.get(event.parent)
             if parent is None:  # it follows what we missed before we listened: of no use, since no prompt's start
                 return
             ours = chain(event.tokens, event.block_tokens, parent)
             for theirs, block in zip(event.hashes, ours, strict=True):
-                if theirs in cache.ours:
-                    cache.copies[theirs] = cache.copies.get(theirs, 0) + 1
-                    continue
                 cache.ours[theirs] = block
                 self._holders[block] = self._holders.get(block, 0) | bit
 
@@ -172,4 +170,3 @@ class EventView:
         for block in cache.ours.values():
             self._drop(block, 1 << index)
         cache.ours.clear()
-        cache.copies.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf
+from operator import itemgetter
 
 from hyperpd.routing import costs
 from hyperpd.routing.fleet import Field
@@ -14,6 +14,7 @@ from hyperpd.routing.worker import Worker
 
 _CLASSES = 6  # of equal cached tokens that are looked at one by one, those with most; the others are one
 _LOOKED_AT = 8  # workers of each
+_AS_GOOD = 0.01  # of an objective: less than what is known of a worker, so that the same one is not always picked
 
 
 class Policy:
@@ -119,23 +120,21 @@ class MarginalSLOCost(Ordered):
         return costs.local(known, worker, prefill_s, now_s) + worker.in_flight / costs.SPREAD
 
     def pick(self, request: Request, field: Field, now_s: float) -> Worker:
-        """The cheapest of those scored; of equal ones, whoever was picked longest ago."""
+        """The cheapest of those scored; of those that are as good and as warm, whoever was picked longest ago."""
         known = self.knowledge
-        best, least = None, (inf, 0)
+        scored: list[tuple[float, int, int, Worker]] = []
         rest = field.mask
         for cached, mask in field.classes[:_CLASSES]:
             rest &= ~mask
             prefill_s = known.calibration.prefill_s(request.tokens - cached, cached)
             for worker in self._order.first(mask, _LOOKED_AT):
                 cost = costs.local(known, worker, prefill_s, now_s) + worker.in_flight / costs.SPREAD
-                if (cost, worker.picked) < least:
-                    best, least = worker, (cost, worker.picked)
+                scored.append((cost, cached, worker.picked, worker))
         for worker in self._order.first(rest, _LOOKED_AT):
-            cost = self.score(request, worker, field.cached_tokens(worker), now_s)
-            if (cost, worker.picked) < least:
-                best, least = worker, (cost, worker.picked)
-        assert best
-        return best
+            cached = field.cached_tokens(worker)
+            scored.append((self.score(request, worker, cached, now_s), cached, worker.picked, worker))
+        least, warm, _, _ = min(scored, key=itemgetter(0, 2))
+        return min((one for one in scored if one[0] <= least + _AS_GOOD and one[1] == warm), key=itemgetter(2))[3]
 
 
 POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (RoundRobin, LeastTokens, MarginalSLOCost)}

@@ -1,0 +1,195 @@
+"""One decision after the other: reasons, pairs, sessions, what is learnt and what engines say."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperpd.plan.baselines import DECIDERS
+from hyperpd.routing.blocks import chain
+from hyperpd.routing.choice import Reason
+from hyperpd.routing.request import Request
+from hyperpd.routing.router import Router
+from tests.sdk.routing.test_policies import BLOCK, request, router_of
+
+
+def reason(router: Router, one: Request, now_s: float = 0.0) -> Reason:
+    """Of a decision."""
+    return router.choose(one, now_s).choice.reason
+
+
+@pytest.mark.parametrize(
+    ("decider", "prefills", "tokens", "expected"),
+    [
+        ("always", 0, 9_000, "aggregated"),
+        ("always", 1, 9_000, "remote"),
+        ("never", 1, 9_000, "rule"),
+        ("uncached_tokens", 1, 2_047, "below_threshold"),
+        ("uncached_tokens", 1, 2_048, "remote"),
+        ("llm_d_decider", 1, 16, "below_threshold"),
+        ("llm_d_decider", 1, 17, "remote"),
+        ("raw_threshold", 1, 4_095, "below_threshold"),
+        ("raw_threshold", 1, 4_096, "remote"),
+        ("isl_bounding", 1, 100, "remote"),  # short, but nothing of it is cached
+        ("vllm_bypass", 1, 255, "below_threshold"),
+        ("vllm_bypass", 1, 256, "remote"),
+        ("prefill_load", 1, 9_000, "remote"),
+        ("predicted_cost", 1, 9_000, "cost_local"),  # all idle: moving the KV is all it would add
+    ],
+)
+def test_reasons(decider: str, prefills: int, tokens: int, expected: Reason) -> None:
+    assert reason(router_of(decider=decider, prefills=prefills), request(tokens)) == expected
+
+
+@pytest.mark.parametrize("decider", sorted(DECIDERS))
+def test_without_a_way_nothing_is_remote(decider: str) -> None:
+    router = router_of(decider=decider, decodes=1, prefills=2)
+    router.doubt("p0", "d0")
+    if decider != "never":
+        assert router.choose(request(50_000), 0.0, explain=True).explanation
+    flights = [router.choose(request(9_000, n), 0.0).choice.prefill for n in range(6)]
+    assert {leg.worker.name for leg in flights if leg} <= {"p1"}
+    router.doubt("p1", "d0")
+    assert reason(router, request(50_000)) == "pair_open"
+    router.prove("p1", "d0")
+    router.keep_out("prefill", "p0", "unhealthy")
+    router.keep_out("prefill", "p1", "breaker")
+    assert reason(router, request(50_000)) == "no_prefill_worker"
+
+
+def test_a_new_pair_is_closed() -> None:
+    router = router_of(decider="always", decodes=1)
+    router.join("prefill", "p9", 2_000)
+    assert reason(router, request(9_000)) == "pair_open"
+
+
+def test_isl_bounding_keeps_what_is_mostly_cached() -> None:
+    router = router_of(decider="isl_bounding", decodes=1, prefills=1)
+    router.choose(request(4_000), 0.0)
+    assert reason(router, request(4_100)) == "below_threshold"
+
+
+def test_prefill_load_keeps_what_would_wait_too_long() -> None:
+    router = router_of(decider="prefill_load", decodes=1, prefills=1)
+    assert [reason(router, request(9_000, n * 9_000)) for n in range(4)] == ["remote", "remote", "remote", "cost_local"]
+
+
+def test_a_busy_decode_worker_sends_prefill_away_and_a_slow_way_keeps_it() -> None:
+    router = router_of(decider="predicted_cost", decodes=1, prefills=1)
+    for n in range(8):
+        router.choose(request(32, n * 100), 0.0).first_token(0.1)
+    assert reason(router, request(9_000), 0.2) == "remote"
+    router.transferred("p0", "d0", 1e9, 20.0, 0.3)
+    assert reason(router, request(9_000, 50_000), 0.4) == "cost_local"
+    assert reason(router, request(9_000, 90_000), 100.0) == "remote"  # that was long ago
+
+
+def test_a_way_is_not_judged_by_what_waits_at_its_end() -> None:
+    router = router_of(decider="always", decodes=1, prefills=1)
+    prefill, decode = router.prefill.fleet.named["p0"], router.decode.fleet.named["d0"]
+    before = router.pairs.bytes_per_s(prefill, decode, 0.0)
+    one, other = router.choose(request(1_000), 0.0), router.choose(request(1_000, 2_000), 0.0)
+    one.prefilled(1.0)
+    one.first_token(9.0)
+    assert router.pairs.bytes_per_s(prefill, decode, 9.0) == before
+    other.prefilled(9.0)
+    other.first_token(10.0)
+    assert router.pairs.bytes_per_s(prefill, decode, 10.0) < before
+
+
+def test_a_worker_is_as_fast_as_it_was_seen() -> None:
+    router = router_of(decodes=1)
+    worker = router.decode.fleet.named["d0"]
+    now_s = 0.0
+    for n in range(60):
+        flight = router.choose(request(5_000, n * 5_000), now_s)
+        now_s += 2 * flight.choice.decode.prefill_s
+        flight.first_token(now_s)
+        flight.end(now_s + 1.0, 101)
+    assert worker.pace.value == pytest.approx(0.5, rel=0.05)
+    assert worker.step.value == pytest.approx(0.01, rel=0.3)
+    assert router.knowledge.output_tokens.value < 256
+    assert worker.backlog_s(now_s) == 0
+    router.choose(request(5_000, 999_000), now_s)
+    assert worker.backlog_s(now_s) == pytest.approx(2 * flight.choice.decode.prefill_s, rel=0.05)
+
+
+def test_one_prompt_token_is_computed_always() -> None:
+    router = router_of(decodes=1)
+    router.choose(request(160), 0.0)
+    leg = router.choose(request(160), 0.0).choice.decode
+    assert (leg.cached_tokens, leg.uncached_tokens) == (144, 16)
+
+
+def test_both_workers_hold_a_prompt_that_was_prefilled_remotely() -> None:
+    router = router_of(decider="always", decodes=1, prefills=1)
+    router.choose(request(1_000), 0.0)
+    choice = router.choose(request(1_000), 0.0).choice
+    assert choice.prefill
+    assert choice.prefill.cached_tokens == choice.decode.cached_tokens == 992
+
+
+def test_a_conversation_goes_back_to_who_holds_its_answer() -> None:
+    router = router_of(decodes=3)
+    turn = Request(8_000, chain(range(8_000), BLOCK), "talk")
+    flight = router.choose(turn, 0.0)
+    flight.first_token(1.0)
+    flight.end(2.0, 2_000)
+    # The next turn holds the answer, which was in no prompt sent so far.
+    second = Request(10_100, chain(range(10_100), BLOCK), "talk")
+    leg = router.choose(second, 3.0).choice.decode
+    assert leg.worker is flight.choice.decode.worker
+    assert leg.cached_tokens == (8_000 + 1_999) // BLOCK * BLOCK
+
+
+@pytest.mark.parametrize(
+    ("session", "start", "now_s"),
+    [("other", 0, 3.0), ("talk", 5, 3.0), ("talk", 0, 400.0)],
+    ids=["another conversation", "another beginning", "long ago"],
+)
+def test_an_answer_is_not_guessed(session: str, start: int, now_s: float) -> None:
+    router = router_of(decodes=1)
+    flight = router.choose(Request(8_000, chain(range(8_000), BLOCK), "talk"), 0.0)
+    flight.first_token(1.0)
+    flight.end(2.0, 2_000)
+    second = Request(10_100, chain(range(start, start + 10_100), BLOCK), session)
+    assert router.choose(second, now_s).choice.decode.cached_tokens <= 8_000
+
+
+def test_what_others_sent_counts_once() -> None:
+    router = router_of(decodes=1)
+    worker = router.decode.fleet.named["d0"]
+    router.choose(request(1_000), 0.0)
+    router.choose(request(1_000), 0.0).first_token(0.1)
+    router.scraped("decode", "d0", running=2, waiting=0, kv_usage=0.5, now_s=0.2)  # both are ours: one prefills still
+    assert (worker.decodes, worker.in_flight) == (1, 2)
+    router.scraped("decode", "d0", running=5, waiting=2, kv_usage=0.5, now_s=0.3)
+    assert (worker.foreign_running, worker.foreign_waiting, worker.in_flight) == (4, 1, 7)
+    router.scraped("decode", "d0", running=1, waiting=0, kv_usage=0.1, now_s=0.4)
+    assert worker.in_flight == 2
+
+
+def test_an_explanation_has_every_worker() -> None:
+    router = router_of(decider="predicted_cost", decodes=3, prefills=3)
+    router.keep_out("decode", "d1", "draining")
+    for n in range(3):
+        router.doubt("p2", f"d{n}")
+    explanation = router.choose(request(9_000), 0.0, avoid=("d2",), explain=True).explanation
+    assert explanation
+    assert {name: said for name, said in explanation.decode.items() if isinstance(said, str)} == {
+        "d1": "draining",
+        "d2": "avoided",
+    }
+    assert {name: said for name, said in explanation.prefill.items() if isinstance(said, str)} == {"p2": "no open pair"}
+    assert explanation.choice.decode.worker.name == "d0"
+
+
+def test_a_place_that_is_free_again_is_taken_by_the_next() -> None:
+    router = router_of(decodes=2)
+    old = router.choose(request(640), 0.0, avoid=("d1",))
+    router.leave("decode", "d0")
+    fresh = router.join("decode", "d7", 2_000)
+    assert fresh.index == 0
+    old.first_token(1.0)
+    old.end(2.0, 10)
+    assert (fresh.in_flight, fresh.prefill_tokens) == (0, 0)
+    assert router.choose(request(640), 3.0, avoid=("d1",)).choice.decode.cached_tokens == 0
