@@ -22,12 +22,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from hyperpd.plan import trace as traces
 from hyperpd.plan.baselines import DECIDERS, POLICIES
 from hyperpd.plan.replay import DEFAULT_DECIDER, DEFAULT_POLICY, Played, Rules, Slice, play
 from hyperpd.plan.simulate import Fleet, fleet_of, recipe_of
-from hyperpd.plan.statistics import difference, estimate
+from hyperpd.plan.statistics import Estimate, difference, estimate
 from hyperpd.plan.trace import Trace
 from hyperpd.routing.knowledge import SLO
 
@@ -191,23 +192,36 @@ def code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
+Cells = dict[tuple[str, str, str], dict[Rules, dict[int, float]]]
+
+
 def tables() -> Iterator[str]:
-    """Per cell: the default against the best other policy and the best other decider, of the newest code."""
+    """What has been played with the newest code: rules in each cell, then layouts."""
     played = rows()
     if not played:
         yield "nothing has been played"
         return
     code = played[-1]["code"]
-    goodput: dict[tuple[str, str, str], dict[Rules, dict[int, float]]] = {}
+    cells: Cells = {}
     for row in played:
         if row["code"] == code:
-            cell = goodput.setdefault((row["trace"], row["load"], row["layout"]), {})
+            cell = cells.setdefault((row["trace"], row["load"], row["layout"]), {})
             cell.setdefault(Rules(row["policy"], row["decider"]), {})[int(row["seed"])] = float(row["goodput_per_s"])
-    yield f"goodput in requests/s, means over seeds with 95 % intervals; code {code}"
-    yield "| trace | load | layout | default | best other policy | ahead | best other decider | ahead |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for name, cell in goodput.items():
-        own = cell[DEFAULT]
+    yield f"Goodput in requests/s, means over seeds ± 95 %; ahead: seed by seed, of the best other. Code {code}."
+    yield ""
+    yield from by_rules(cells)
+    yield ""
+    yield from by_layout(cells)
+
+
+def by_rules(cells: Cells) -> Iterator[str]:
+    """The default against the best other policy and the best other decider."""
+    yield "| trace | load | layout | seeds | default | best other policy | ahead | best other decider | ahead |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for name, cell in cells.items():
+        own = cell.get(DEFAULT)
+        if not own:
+            continue
         parts = []
         for others in (
             {rules: runs for rules, runs in cell.items() if rules.policy != DEFAULT_POLICY},
@@ -216,15 +230,35 @@ def tables() -> Iterator[str]:
             if not others:
                 parts += ["–", "–"]
                 continue
-            best = max(others, key=lambda rules, found=others: estimate(list(found[rules].values())).mean)
+            best = max(others, key=lambda rules, found=others: fmean(found[rules].values()))
             seeds = sorted(set(own) & set(others[best]))
             gap = difference([own[seed] for seed in seeds], [others[best][seed] for seed in seeds])
             label = best.policy if best.policy != DEFAULT_POLICY else best.decider
-            within = "" if gap.within is None else f" ± {gap.within:.3f}"
-            parts += [f"{label} {estimate(list(others[best].values())).mean:.3f}", f"{gap.mean:+.3f}{within}"]
-        mean = estimate(list(own.values()))
-        within = "" if mean.within is None else f" ± {mean.within:.3f}"
-        yield f"| {' | '.join([*name, f'{mean.mean:.3f}{within}', *parts])} |"
+            parts += [f"{label} {text(list(others[best].values()))}", told(gap, "+")]
+        yield f"| {' | '.join([*name, str(len(own)), text(list(own.values())), *parts])} |"
+
+
+def by_layout(cells: Cells) -> Iterator[str]:
+    """The default in each layout; beside the aggregated fleet's, its best policy."""
+    yield f"| trace | load | {' | '.join(LAYOUTS)} | best policy of {AGGREGATED} |"
+    yield f"|---|---|{'---|' * len(LAYOUTS)}---|"
+    for trace, load in dict.fromkeys(name[:2] for name in cells):
+        found = [cells.get((trace, load, layout), {}) for layout in LAYOUTS]
+        parts = [text(list(cell[DEFAULT].values())) if DEFAULT in cell else "–" for cell in found]
+        best = max(found[0], key=lambda rules: fmean(found[0][rules].values()), default=None)
+        parts.append(f"{best.policy} {text(list(found[0][best].values()))}" if best else "–")
+        yield f"| {trace} | {load} | {' | '.join(parts)} |"
+
+
+def text(values: list[float]) -> str:
+    """A mean with its interval."""
+    return told(estimate(values))
+
+
+def told(value: Estimate, sign: str = "") -> str:
+    """Three digits behind the point."""
+    within = "" if value.within is None else f" ± {value.within:.3f}"
+    return f"{value.mean:{sign}.3f}{within}"
 
 
 if __name__ == "__main__":
