@@ -141,6 +141,25 @@ def test_a_conversation_goes_back_to_who_holds_its_answer() -> None:
     assert leg.cached_tokens == (8_000 + 1_999) // BLOCK * BLOCK
 
 
+def test_what_was_evicted_since_is_not_taken_for_held() -> None:
+    router = router_of(decodes=1)
+    flight = router.choose(Request(8_000, chain(range(8_000), BLOCK), "talk"), 0.0)
+    flight.first_token(1.0)
+    flight.end(2.0, 2_000)
+    router.choose(request(31_000, 50_000), 2.5)  # of the worker's 32,000 tokens
+    second = Request(10_100, chain(range(10_100), BLOCK), "talk")
+    assert router.choose(second, 3.0).choice.decode.cached_tokens < 8_000
+
+
+def test_a_prefill_that_failed_is_no_longer_booked() -> None:
+    router = router_of(decider="always", decodes=1, prefills=1)
+    flight = router.choose(request(1_000), 0.0)
+    flight.fall_back(0.1)
+    prefill, decode = router.prefill.fleet.named["p0"], router.decode.fleet.named["d0"]
+    assert (prefill.prefill_tokens, prefill.waiting, prefill.backlog_s(0.1)) == (0, 0, 0.0)
+    assert (decode.prefill_tokens, decode.waiting) == (1_000, 1)
+
+
 @pytest.mark.parametrize(
     ("session", "start", "now_s"),
     [("other", 0, 3.0), ("talk", 5, 3.0), ("talk", 0, 400.0)],
@@ -192,4 +211,5 @@ def test_a_place_that_is_free_again_is_taken_by_the_next() -> None:
     old.first_token(1.0)
     old.end(2.0, 10)
     assert (fresh.in_flight, fresh.prefill_tokens) == (0, 0)
-    assert router.choose(request(640), 3.0, avoid=("d1",)).choice.decode.cached_tokens == 0
+    leg = router.choose(request(640), 3.0, avoid=("d1",)).choice.decode
+    assert (leg.worker, leg.cached_tokens) == (fresh, 0)
