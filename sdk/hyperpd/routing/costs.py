@@ -7,30 +7,45 @@ from math import inf
 from hyperpd.routing.knowledge import Knowledge
 from hyperpd.routing.worker import Worker
 
-MISSED = 2.0  # a first token that is late, however little
-LATE = 0.05  # what a second beyond the objective weighs more, of one before it
+SAFE = 0.7  # of an objective: predicted to take no longer, a first token will be in time
+MISSED = 2.0  # what a first token costs that is predicted just at the objective
+LATE = 0.05  # what each further objective costs
+FULL = 0.9  # of a KV cache: beyond it sequences wait, or are preempted
+_TURNS = 2.0  # stays that a whole cache of waiting requests takes
 SPREAD = 64  # requests in flight that weigh as much as a whole objective
 
 
 def ttft(known: Knowledge, seconds: float) -> float:
-    """A first token after `seconds`: 1 is the objective.
+    """A first token after `seconds`; 1 is an objective.
 
-    To be late costs as much again: a worker that is in time may take more from others for it. Where all would be late,
-    how late matters little, so that a prompt too long for its objective does not take the idle worker that the next
-    short one needs. Some weight stays, so that it is not left to wait for ever.
+    Near the objective it grows steeply, since predictions are not exact and to miss costs as much again: a worker that
+    is safely in time may take more from others for it. Beyond it, how late matters little: a prompt too long for its
+    objective does not take the idle worker that the next short one needs. Some weight stays, so that it is not left
+    to wait for ever.
     """
     late = seconds / known.slo.ttft_s
-    return late if late <= 1 else MISSED + LATE * (late - 1)
+    if late <= SAFE:
+        return late
+    if late <= 1:
+        return SAFE + (MISSED - SAFE) * (late - SAFE) / (1 - SAFE)
+    return MISSED + LATE * (late - 1)
 
 
-def local(known: Knowledge, worker: Worker, prefill_s: float, now_s: float) -> float:
-    """Prefill where it decodes. prefill_s: by the calibration.
+def memory_s(known: Knowledge, worker: Worker, tokens: int) -> float:
+    """How long a prompt waits for KV memory: by how much the cache is too small, times how long a request stays."""
+    output = known.output_tokens.value
+    over = (worker.kv_tokens + tokens + output) / worker.cache_tokens - FULL
+    return _TURNS * over * output * worker.step.value if over > 0 else 0.0
 
-    TTFT = backlog + prefill + step; and the prefill stands in the way of the decodes that run there, spread
-    over what they generate on average: prefill * decodes / (mean_output * SLO_itl).
+
+def local(known: Knowledge, worker: Worker, prefill_s: float, now_s: float, memory_s: float = 0.0) -> float:
+    """Prefill where it decodes. prefill_s: by the calibration; memory_s: to wait for memory.
+
+    TTFT = max(backlog, memory) + prefill + step; and the prefill stands in the way of the decodes that run there,
+    spread over what they generate on average: prefill * decodes / (mean_output * SLO_itl).
     """
     own_s = prefill_s / worker.pace.value
-    first_s = worker.backlog_s(now_s) + own_s + worker.step.value
+    first_s = max(worker.backlog_s(now_s), memory_s) + own_s + worker.step.value
     taken = own_s * worker.decodes / (known.output_tokens.value * known.slo.itl_s)
     return ttft(known, first_s) + taken
 

@@ -17,7 +17,7 @@ class Flight:
     """
 
     __slots__ = (
-        *("_local", "_first_s", "_kv_tokens", "_moving_s", "_over", "_remote", "_ledger", "_sent_s"),
+        *("_local", "_first_s", "_held", "_kv_tokens", "_moving_s", "_over", "_remote", "_ledger", "_sent_s"),
         *("choice", "explanation", "request"),
     )
 
@@ -34,8 +34,10 @@ class Flight:
         self._over = False
         self._remote = choice.prefill is not None  # a prefill worker is at it
         self._kv_tokens = request.tokens + (request.output_tokens or round(ledger.knowledge.output_tokens.value))
-        choice.decode.worker.kv_tokens += self._kv_tokens
-        if choice.prefill:
+        self._held = False
+        if not choice.prefill:
+            self._hold()
+        else:
             ledger.prefill.book(choice.prefill.worker, choice.prefill, now_s)
         self._local = None if choice.prefill else choice.decode  # booked on decode's worker
         ledger.decode.book(choice.decode.worker, self._local, now_s)
@@ -44,6 +46,7 @@ class Flight:
         """The remote prefill has answered; its KV moves as soon as decode takes it."""
         if self._remote and self.choice.prefill:
             self._remote = False
+            self._hold()
             decode = self.choice.decode.worker
             alone = decode.waiting == 1 and not decode.foreign_waiting
             self._moving_s = now_s if alone else None
@@ -54,6 +57,7 @@ class Flight:
         if self._over or self._first_s is not None or self._local:
             return
         self._give_up_prefill(now_s)
+        self._hold()
         self._moving_s = None
         self._sent_s = now_s
         decode = self.choice.decode
@@ -80,7 +84,8 @@ class Flight:
         self._over = True
         self._give_up_prefill(now_s)
         decode = self.choice.decode.worker
-        decode.kv_tokens -= self._kv_tokens
+        if self._held:
+            decode.kv_tokens -= self._kv_tokens
         if self._first_s is None:
             self._ledger.decode.cancel(decode, self._local, now_s)
         else:
@@ -88,6 +93,12 @@ class Flight:
             self._ledger.ended(self.request, decode, output_tokens, now_s - self._first_s, now_s)
         if blocks:
             self._ledger.decode.holds(decode, blocks, now_s)
+
+    def _hold(self) -> None:
+        """It has memory on decode's worker, or waits for it there: not before a remote prefill has answered."""
+        if not self._held:
+            self._held = True
+            self.choice.decode.worker.kv_tokens += self._kv_tokens
 
     def _give_up_prefill(self, now_s: float) -> None:
         if self._remote and self.choice.prefill:

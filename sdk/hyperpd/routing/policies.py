@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from operator import itemgetter
+from math import inf
 
 from hyperpd.routing import costs
 from hyperpd.routing.fleet import Field
@@ -110,31 +110,40 @@ class MarginalSLOCost(Ordered):
         """About the score of a usual request: its backlog as a whole, since a rank stands still while time goes on."""
         known = self.knowledge
         taken = known.prefill_s.value / (known.output_tokens.value * known.slo.itl_s)
-        backlog_s = worker.prefill_s / worker.pace.value
-        return backlog_s / known.slo.ttft_s + worker.decodes * taken + worker.in_flight / costs.SPREAD
+        waits_s = max(worker.prefill_s / worker.pace.value, costs.memory_s(known, worker, 0))
+        return waits_s / known.slo.ttft_s + worker.decodes * taken + worker.in_flight / costs.SPREAD
 
     def score(self, request: Request, worker: Worker, cached_tokens: int, now_s: float) -> float:
         """In units of the TTFT objective."""
         known = self.knowledge
         prefill_s = known.calibration.prefill_s(request.tokens - cached_tokens, cached_tokens)
-        return costs.local(known, worker, prefill_s, now_s) + worker.in_flight / costs.SPREAD
+        return self._cost(request, worker, prefill_s, now_s)
 
     def pick(self, request: Request, field: Field, now_s: float) -> Worker:
-        """The cheapest of those scored; of those that are as good and as warm, whoever was picked longest ago."""
+        """The cheapest of those scored; of those as good, the warmest, then whoever was picked longest ago."""
         known = self.knowledge
-        scored: list[tuple[float, int, int, Worker]] = []
+        best, least = None, (inf, 0, 0)
         rest = field.mask
-        for cached, mask in field.classes[:_CLASSES]:
+        classes = field.classes[:_CLASSES]
+        for cached, mask in classes:
             rest &= ~mask
             prefill_s = known.calibration.prefill_s(request.tokens - cached, cached)
             for worker in self._order.first(mask, _LOOKED_AT):
-                cost = costs.local(known, worker, prefill_s, now_s) + worker.in_flight / costs.SPREAD
-                scored.append((cost, cached, worker.picked, worker))
+                cost = round(self._cost(request, worker, prefill_s, now_s) / _AS_GOOD)
+                if (cost, -cached, worker.picked) < least:
+                    best, least = worker, (cost, -cached, worker.picked)
         for worker in self._order.first(rest, _LOOKED_AT):
             cached = field.cached_tokens(worker)
-            scored.append((self.score(request, worker, cached, now_s), cached, worker.picked, worker))
-        least, warm, _, _ = min(scored, key=itemgetter(0, 2))
-        return min((one for one in scored if one[0] <= least + _AS_GOOD and one[1] == warm), key=itemgetter(2))[3]
+            cost = round(self.score(request, worker, cached, now_s) / _AS_GOOD)
+            if (cost, -cached, worker.picked) < least:
+                best, least = worker, (cost, -cached, worker.picked)
+        assert best
+        return best
+
+    def _cost(self, request: Request, worker: Worker, prefill_s: float, now_s: float) -> float:
+        known = self.knowledge
+        waits_s = costs.memory_s(known, worker, request.tokens)
+        return costs.local(known, worker, prefill_s, now_s, waits_s) + worker.in_flight / costs.SPREAD
 
 
 POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (RoundRobin, LeastTokens, MarginalSLOCost)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from hyperpd.routing import costs
 from hyperpd.routing.choice import Leg
 from hyperpd.routing.estimates import Mean, Ratio
 from hyperpd.routing.fleet import Field, Fleet
@@ -107,7 +108,8 @@ class Side:
         worker.waiting -= 1
         if leg:
             self._take_back(worker, leg)
-            worker.pace.observe(leg.prefill_s, now_s - max(worker.freed_s, sent_s))
+            if not worker.kv_tokens > costs.FULL * worker.cache_tokens:  # else it may have waited for memory
+                worker.pace.observe(leg.prefill_s, now_s - max(worker.freed_s, sent_s))
             worker.freed_s = now_s
             worker.clear_s = now_s + worker.prefill_s / worker.pace.value
         self._changed(worker)

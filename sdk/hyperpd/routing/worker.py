@@ -67,5 +67,8 @@ class Worker:
         return self.waiting + self.running + self.foreign_waiting + self.foreign_running
 
     def backlog_s(self, now_s: float) -> float:
-        """Seconds until a prefill that is sent now would begin."""
-        return max(0.0, self.clear_s - now_s)
+        """Seconds until a prefill that is sent now would begin. What is overdue is expected to take as long again."""
+        left_s = self.clear_s - now_s
+        if left_s >= 0:
+            return left_s
+        return -left_s if self.prefill_tokens else 0.0

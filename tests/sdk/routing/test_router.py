@@ -96,6 +96,17 @@ def test_a_way_is_not_judged_by_what_waits_at_its_end() -> None:
     assert router.pairs.bytes_per_s(prefill, decode, 10.0) < before
 
 
+def test_what_is_overdue_is_expected_to_take_as_long_again() -> None:
+    router = router_of(decodes=1)
+    worker = router.decode.fleet.named["d0"]
+    flight = router.choose(request(10_000), 0.0)
+    due_s = worker.clear_s
+    assert worker.backlog_s(due_s) == 0
+    assert worker.backlog_s(due_s + 3) == pytest.approx(3)
+    flight.first_token(due_s + 3)
+    assert worker.backlog_s(due_s + 4) == 0
+
+
 def test_a_worker_is_as_fast_as_it_was_seen() -> None:
     router = router_of(decodes=1)
     worker = router.decode.fleet.named["d0"]
