@@ -42,12 +42,20 @@ def local(known: Knowledge, worker: Worker, prefill_s: float, now_s: float, memo
     """Prefill where it decodes. prefill_s: by the calibration; memory_s: to wait for memory.
 
     TTFT = max(backlog, memory) + prefill + step; and the prefill stands in the way of the decodes that run there,
-    spread over what they generate on average: prefill * decodes / (mean_output * SLO_itl).
+    spread over what they generate on average: prefill * decodes / (mean_output * SLO_itl) * near^2, where near is
+    step / SLO_itl, at most 1: decodes far from their objective do not miss it for that.
     """
+    step_s = worker.step.value
     own_s = prefill_s / worker.pace.value
-    first_s = max(worker.backlog_s(now_s), memory_s) + own_s + worker.step.value
-    taken = own_s * worker.decodes / (known.output_tokens.value * known.slo.itl_s)
-    return ttft(known, first_s) + taken
+    first_s = max(worker.backlog_s(now_s), memory_s) + own_s + step_s
+    return ttft(known, first_s) + taken(known, worker, own_s)
+
+
+def taken(known: Knowledge, worker: Worker, prefill_s: float) -> float:
+    """What a prefill of so many seconds takes from the decodes; see `local`."""
+    itl_s = known.slo.itl_s
+    near = min(1.0, worker.step.value / itl_s)
+    return prefill_s * worker.decodes / (known.output_tokens.value * itl_s) * near * near
 
 
 def remote(known: Knowledge, worker: Worker, ready_s: float, moved_tokens: int, bytes_per_s: float) -> float:

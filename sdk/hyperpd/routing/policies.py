@@ -109,9 +109,9 @@ class MarginalSLOCost(Ordered):
     def rank(self, worker: Worker) -> float:
         """About the score of a usual request: its backlog as a whole, since a rank stands still while time goes on."""
         known = self.knowledge
-        taken = known.prefill_s.value / (known.output_tokens.value * known.slo.itl_s)
         waits_s = max(worker.prefill_s / worker.pace.value, costs.memory_s(known, worker, 0))
-        return waits_s / known.slo.ttft_s + worker.decodes * taken + worker.in_flight / costs.SPREAD
+        taken = costs.taken(known, worker, known.prefill_s.value)
+        return waits_s / known.slo.ttft_s + taken + worker.in_flight / costs.SPREAD
 
     def score(self, request: Request, worker: Worker, cached_tokens: int, now_s: float) -> float:
         """In units of the TTFT objective."""

@@ -73,7 +73,8 @@ def naive_cost(router: Router, one: Request, worker: Worker, cached: int, now_s:
         first = 0.7 + 1.3 * (late - 0.7) / 0.3
     else:
         first = 2 + 0.05 * (late - 1)
-    taken = prefill_s * worker.decodes / (router.knowledge.output_tokens.value * slo.itl_s)
+    near = min(1, worker.step.value / slo.itl_s)
+    taken = near**2 * prefill_s * worker.decodes / (router.knowledge.output_tokens.value * slo.itl_s)
     return first + taken + worker.in_flight / 64
 
 
