@@ -224,14 +224,14 @@ def _served(recipe: Recipe, known: KnownModel, spec: RoleSpec) -> Model:
 def _memory(recipe: Recipe, role: Role, instance: InstanceType, known: KnownModel) -> Memory:
     spec = recipe.role(role)
     parallel, engine = spec.parallel, spec.engine
-    utilization = _number(engine.get("gpu-memory-utilization")) or UTILIZATION
+    utilization = number(engine.get("gpu-memory-utilization")) or UTILIZATION
     budget = instance.gpu_gib * _LEFT_BY_DRIVER * utilization
     dense = (known.weights_bytes - known.expert_bytes) / (parallel.tensor * parallel.pipeline)
     weights = (dense + known.expert_bytes / parallel.size) / GIB
     reserve = _LIBRARIES_MANY_GIB if parallel.size > 1 else _LIBRARIES_GIB
-    reserve += _ACTIVATION_BYTES * known.hidden_size * _batched_tokens(spec, instance) / GIB
+    reserve += _ACTIVATION_BYTES * known.hidden_size * batched_tokens(spec, instance) / GIB
     reserve += 0 if engine.get("enforce-eager") else _CUDA_GRAPHS_GIB
-    if given := _number(engine.get("kv-cache-memory-bytes")):
+    if given := number(engine.get("kv-cache-memory-bytes")):
         kv, budget = given / GIB, instance.gpu_gib * _LEFT_BY_DRIVER  # vLLM ignores the utilization then
     else:
         kv = budget - weights - reserve
@@ -257,7 +257,7 @@ def _memory(recipe: Recipe, role: Role, instance: InstanceType, known: KnownMode
     )
 
 
-def _number(option: object) -> float | None:
+def number(option: object) -> float | None:
     """A number as vLLM's options take it: 8192, 8k (thousands) or 8K (1024); None for what is none."""
     found = re.fullmatch(r"(\d+\.?\d*)([kmgtKMGT]?)", str(option))
     if not found:
@@ -267,9 +267,9 @@ def _number(option: object) -> float | None:
     return float(digits) * float(1000 if unit.islower() else 1024) ** power
 
 
-def _batched_tokens(spec: RoleSpec, instance: InstanceType) -> int:
+def batched_tokens(spec: RoleSpec, instance: InstanceType) -> int:
     """Tokens of one step: the option, or vLLM 0.32's default by the GPU's memory (arg_utils.get_batch_defaults)."""
-    if given := _number(spec.engine.get("max-num-batched-tokens")):
+    if given := number(spec.engine.get("max-num-batched-tokens")):
         return int(given)
     if instance.gpu_gib >= 160:
         return 16_384
@@ -340,7 +340,7 @@ def _notes(recipe: Recipe, parts: list[RoleCapacity]) -> Iterator[str]:
             if option in spec.engine:
                 yield f"{part.role}.engine.{option}: {says}"
         for option in ("gpu-memory-utilization", "max-num-batched-tokens", "kv-cache-memory-bytes"):
-            if option in spec.engine and _number(spec.engine[option]) is None:
+            if option in spec.engine and number(spec.engine[option]) is None:
                 yield f"{part.role}.engine.{option}: {spec.engine[option]} is no number; vLLM's default is counted"
         kv_dtype = str(spec.engine.get("kv-cache-dtype", "auto"))
         if kv_dtype != "auto" and kv_dtype not in _KV_DTYPES:

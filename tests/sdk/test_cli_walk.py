@@ -31,6 +31,7 @@ HUB = f"tiny-cpu-1p1d --set image={IMAGE} --set instance_type=ml.m5.2xlarge"
 MIRROR = "{recipe} --registry r.example --bucket s3://models-example/p --model-folder {folder} -o {folder}/out.yaml"
 PUBLISH = f"{HUB} --bucket s3://recipes-example/p --hub team"
 RENDER = f"tiny-cpu-1p1d --target kubernetes --set image={IMAGE} -o {{folder}}/out"
+TRACE = "tests/data/traces/mooncake_conversation.jsonl.gz"
 PLACE = "--account 123456789012 --region us-east-2"
 LIFE = "tests/cluster/test_cli.py::test_every_command_has_json"
 ROLLED = "tests/deploy/test_deploy_cli.py::test_json"
@@ -64,6 +65,10 @@ CASES = {
     "recipes schema": Case("x", "hyperpd recipes schema --help"),
     "render": Case("tiny-cpu-1p1d", "give --target, one of kubernetes, ", json=RENDER),
     "targets": Case("kubernets", "did you mean kubernetes?", json=""),
+    "replay": Case(
+        *(f"{TRACE} --policy round_robi", "did you mean round_robin?"),
+        json=f"{TRACE} --policy all --load 0.3 --slice-s 20 --warm-up-s 5 --seeds 2 --start-s 0",
+    ),
     "doctor": Case("--peer nowhere", "as in 10.0.0.1:18515", json="", codes=(0, 4)),
     "image build": Case("--no-efa --context {folder}", "checkout", json="--engine none --tool codebuild --dry-run"),
     "image push": Case("x y:1@z", "as in registry.example", json="hyperpd:1 r.example/h --tool buildah --dry-run"),

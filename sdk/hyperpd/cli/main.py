@@ -13,7 +13,7 @@ from hyperpd.errors import HyperpdError
 
 _SECTIONS = {
     "Run and ask": ("up", "status", "down", "invoke", "doctor"),
-    "Recipes": ("recipes", "plan", "targets", "render"),
+    "Recipes": ("recipes", "plan", "targets", "render", "replay"),
     "Clusters": ("cluster", "deploy", "scale", "logs", "undeploy", "iam", "review"),
     "Images and hubs": ("image", "hub"),
     "Shells and programs": ("completion", "schema"),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from hyperpd.cli.documents import account, cluster, deployment, machine, recipe
+from hyperpd.cli.documents import account, cluster, deployment, machine, recipe, replay
 from hyperpd.cluster import patch, state
 
 _ANSWER = Field(description="The answer of OpenAI's API, as the gateway or the endpoint gave it.")
@@ -29,6 +29,7 @@ DOCUMENTS: dict[str, Any] = {
     "recipes diff": recipe.Diff,
     "render": recipe.Rendering,
     "targets": dict[str, recipe.Target],
+    "replay": replay.Replayed,
     "doctor": machine.Checks | machine.Peer,
     "image build": machine.ImageBuilt,
     "image push": machine.ImagePushed,
