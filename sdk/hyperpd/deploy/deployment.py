@@ -111,9 +111,13 @@ class Deployment:
         service = ready.way(self.revision).service
         if not service:
             return ""
-        namespace, name, port = service
+        scheme, namespace, name, port = service
         key = " --key-file FILE" if now.keyed else ""
-        return f"kubectl --namespace {namespace} port-forward service/{name} {port} & hyperpd invoke --chat Hello{key}"
+        believed, url = ("SSL_CERT_FILE=ca.crt ", f" --url https://localhost:{port}") if scheme == "https" else ("", "")
+        return (
+            f"kubectl --namespace {namespace} port-forward service/{name} {port} &"
+            f" {believed}hyperpd invoke --chat Hello{url}{key}"
+        )
 
     def history(self) -> list[Revision]:
         """The revisions that are kept, the oldest first."""
