@@ -416,8 +416,8 @@ def test_comments_say_what_objects_cannot(load):
         assert "This namespace is hyperpd's alone" in groups[f"Namespace/{name}"]
     assert "kubectl --namespace hyperpd-engines delete deployment decode." in groups["LeaderWorkerSet/decode-groups"]
     assert "No disruption budget" in local["Deployment/node"]
-    for policy in ("engines", "gateway"):
-        assert "could also ask for inference or a drain" in groups[f"NetworkPolicy/{policy}"]
+    assert "could also ask for inference or a drain" in groups["NetworkPolicy/engines"]
+    assert "a drain takes an operator's key" in groups["NetworkPolicy/gateway"]
 
 
 def test_local_workers_lock_no_memory(objects):
