@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from pathlib import Path
@@ -77,13 +78,21 @@ def trusting(authority: str) -> ssl.SSLContext:
     return context
 
 
-def itself(cert: str) -> ssl.SSLContext:
-    """For who asks a server of its own machine: exactly the certificate of `cert`, under whatever address."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(cert)
-    return context
+class Itself:
+    """For who asks a server of its own: exactly the certificate of `cert`, under whatever address."""
+
+    def __init__(self, cert: str) -> None:
+        self._cert = cert
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.check_hostname = False
+        self._context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        self._context.load_verify_locations(cert)
+
+    def trusted(self) -> ssl.SSLContext:
+        """What the file holds now, and held before: a server takes a replaced one when it comes to it."""
+        with contextlib.suppress(OSError, ssl.SSLError):  # Certificate says what is wrong with the file
+            self._context.load_verify_locations(self._cert)
+        return self._context
 
 
 def _why(error: Exception) -> str:

@@ -30,7 +30,7 @@ class WorkerProcess:
         self.worker = worker
         self.log = log
         self.url = worker.url.replace("http", "https", 1) if cert_file else worker.url
-        self._tls = tls.itself(cert_file) if cert_file else None
+        self._own = tls.Itself(cert_file) if cert_file else None
         self.state = "starting"
         self.elapsed_s = 0.0
         self._engine: EngineProcess | None = None
@@ -100,7 +100,7 @@ class WorkerProcess:
 
     async def until_leader_ends(self, timeout_s: float) -> None:
         """Have the worker's first machine drain, and stay until its engine is gone: it still sends requests here."""
-        scheme, leader = "https" if self._tls else "http", self.worker.leader
+        scheme, leader = "https" if self._own else "http", self.worker.leader
         async with self._session() as session:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -111,7 +111,7 @@ class WorkerProcess:
                             await asyncio.sleep(0.5)
 
     def _session(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(ssl=self._tls or True)
+        connector = aiohttp.TCPConnector(ssl=self._own.trusted() if self._own else True)
         return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_HEALTH_TIMEOUT_S))
 
     async def _busy(self) -> bool:

@@ -94,8 +94,6 @@ def launch(
         "--disable-access-log-for-endpoints=/health,/metrics,/v1/models",
         "--disable-fastapi-docs",
     ]
-    if certificate:
-        argv += ["--ssl-certfile", certificate[0], "--ssl-keyfile", certificate[1], "--enable-ssl-refresh"]
     argv += _parallel(spec.parallel, worker)
     if model.revision:
         argv += ["--revision", model.revision]
@@ -110,6 +108,9 @@ def launch(
         "VLLM_API_KEY": "",  # one found in the container would shut the gateway out
         "PYTHONHASHSEED": "0",
     }
+    if certificate:
+        argv += ["--ssl-certfile", certificate[0], "--ssl-keyfile", certificate[1], "--enable-ssl-refresh"]
+        env["WATCHFILES_FORCE_POLLING"] = "1"  # of a Secret's links inotify sees the first change, and no other
     if not (model.huggingface or hub_names(recipe)):
         env["HF_HUB_OFFLINE"] = "1"  # else a missing optional file is looked for on the hub, also of a folder
     if worker.role != "aggregated":

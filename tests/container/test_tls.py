@@ -169,10 +169,18 @@ async def test_a_supervisor_asks_its_own_engine_and_no_other(authority: Authorit
     """Under an address that its certificate may not name; another of the same authority is not its own."""
     cert, other = authority.issue("decode.pd.svc"), authority.issue(HERE)
     engine = FakeEngine(Leases())
-    await engine.start(tls=Certificate(*cert).context)
-    async with httpx.AsyncClient(verify=tls.itself(cert[0])) as http:
+    served = Certificate(*cert)
+    await engine.start(tls=served.context)
+    own = tls.Itself(cert[0])
+    async with httpx.AsyncClient(verify=own.trusted()) as http:
         assert (await http.get(f"{engine.url}/health")).status_code == 200
-    async with httpx.AsyncClient(verify=tls.itself(other[0])) as http:
+    authority.issue("decode.pd.svc")  # over the first, which the engine still shows
+    async with httpx.AsyncClient(verify=own.trusted()) as http:
+        assert (await http.get(f"{engine.url}/health")).status_code == 200
+    served.look()
+    async with httpx.AsyncClient(verify=own.trusted()) as http:
+        assert (await http.get(f"{engine.url}/health")).status_code == 200
+    async with httpx.AsyncClient(verify=tls.Itself(other[0]).trusted()) as http:
         with pytest.raises(httpx.ConnectError):
             await http.get(f"{engine.url}/health")
     await engine.stop()
@@ -208,6 +216,7 @@ def test_every_source_is_by_tls_with_an_authority() -> None:
 
 def test_the_engine_is_given_its_certificate() -> None:
     recipe = tiny().recipe
-    argv = launch(recipe, place(recipe).workers[0], model_path="/m", certificate=("/c", "/k")).argv
-    at = argv.index("--ssl-certfile")
+    found = launch(recipe, place(recipe).workers[0], model_path="/m", certificate=("/c", "/k"))
+    argv, at = found.argv, found.argv.index("--ssl-certfile")
+    assert found.env["WATCHFILES_FORCE_POLLING"] == "1"
     assert argv[at : at + 5] == ("--ssl-certfile", "/c", "--ssl-keyfile", "/k", "--enable-ssl-refresh")

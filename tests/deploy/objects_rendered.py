@@ -12,12 +12,13 @@ from tests.deploy import objects_recipes
 
 PLATFORMS = ("hyperpod", "eks")
 IMAGE = "registry.example/hyperpd@sha256:" + "0" * 64
+TLS = ("tls_secret=tls", "workers_tls_secret=workers-tls")
 # Options that add objects or fields, each on a recipe of its own.
 EXTRA = {
     "efa-full-nodes": ("queue=inference", "priority_class=serving"),
     "efa-two-kinds": ("privileged=true", "cache_folder=/opt/hyperpd/data/models"),
     "efa-aggregated-two-nodes": ("hf_token_secret=hub", "clients_namespace=shop"),
-    "tcp-1p1d": ("keys_secret=keys", "monitoring_pods=app.kubernetes.io/name=prometheus"),
+    "tcp-1p1d": ("keys_secret=keys", "monitoring_pods=app.kubernetes.io/name=prometheus", *TLS),
 }
 FOLDER = "cache_folder=/opt/hyperpd/data/models"
 # What these download from the hub is too large for a root volume, once or for each pod of a machine.

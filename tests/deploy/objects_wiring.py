@@ -196,6 +196,57 @@ def monitors(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
                 yield f"{name(each)}: none of its pods has a port {named}"
 
 
+def certificates(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
+    """Who shows a certificate has it, is probed and scraped by TLS, and the gateway knows whose workers' are."""
+    every = pods(objects)
+    for pod in every:
+        for path in (
+            value for key, value in _given(pod).items() if key.endswith(("_CERT_FILE", "_KEY_FILE", "_CA_FILE"))
+        ):
+            if path not in _of_secrets(pod):
+                yield f"{pod.name}: {path} is of no Secret that it mounts"
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
+            asked = pod.containers[0].get(kind, {}).get("httpGet", {})
+            if asked and (asked.get("scheme") == "HTTPS") != _shows(pod):
+                yield f"{pod.name}: its {kind} is not by what it speaks"
+    workers = {_shows(pod) for pod in every if pod.role in ("prefill", "decode", "aggregated")}
+    for pod in (pod for pod in every if pod.role == "gateway"):
+        if workers != {"HYPERPD_WORKERS_CA_FILE" in _given(pod)}:
+            yield f"{pod.name}: TLS to workers is not what they speak"
+    hosts = {f"{each['metadata']['name']}.{namespace(each)}.svc.cluster.local" for each in of(objects, "Service")}
+    for each in of(objects, "Service"):
+        if each["metadata"]["name"] == "gateway":
+            (port,), (front, *_) = each["spec"]["ports"], [pod for pod in near(objects, each) if _selected(each, pod)]
+            if (port.get("appProtocol"), port["name"]) != (("https", "https") if _shows(front) else (None, "http")):
+                yield f"{name(each)}: its port does not say what the gateway speaks"
+    for each in of(objects, "PodMonitor"):
+        chosen = [pod for pod in near(objects, each) if selects(each["spec"]["selector"], pod.labels)]
+        for endpoint in each["spec"]["podMetricsEndpoints"]:
+            tls = {_shows(pod) and not (pod.role == "node" and "relabelings" in endpoint) for pod in chosen}
+            if tls != {endpoint.get("scheme") == "https"}:
+                yield f"{name(each)}: {endpoint['port']} is not asked by what it speaks"
+            elif True in tls and endpoint["tlsConfig"]["serverName"] not in hosts:
+                yield f"{name(each)}: {endpoint['port']} is asked for a name that no Service has"
+
+
+def _given(pod: Pod) -> dict[str, str]:
+    return {variable["name"]: variable.get("value", "") for variable in pod.containers[0].get("env", ())}
+
+
+def _shows(pod: Pod) -> bool:
+    return "HYPERPD_TLS_CERT_FILE" in _given(pod)
+
+
+def _of_secrets(pod: Pod) -> set[str]:
+    """Files of Secrets that its first container sees."""
+    secrets = {volume["name"]: volume["secret"] for volume in pod.spec.get("volumes", ()) if "secret" in volume}
+    return {
+        f"{mount['mountPath']}/{item['path']}"
+        for mount in pod.containers[0].get("volumeMounts", ())
+        for item in secrets.get(mount["name"], {}).get("items", ())
+    }
+
+
 def environment(objects: Sequence[Object], file: RecipeFile) -> Iterator[str]:
     """Every variable is one the container knows; what it is told of DNS is a Service with that port."""
     services = {
@@ -240,5 +291,6 @@ CHECKS: tuple[Check, ...] = (
     scaling,
     replicas,
     monitors,
+    certificates,
     environment,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -144,12 +145,12 @@ class Stage:
 
 
 @contextmanager
-def stage(*, schemas: bool = False) -> Iterator[Stage]:
-    """schemas: objects are held to the strict ones, which takes its time."""
+def stage(*, schemas: bool = False, tls: ssl.SSLContext | None = None) -> Iterator[Stage]:
+    """schemas: objects are held to the strict ones, which takes its time. tls: what the gateway speaks, if not HTTP."""
     store = kubernetes.Store(schemas=schemas)
     with kubernetes.serve(store) as url:
         found = Stage(store, url)
-        with _gateway(found) as gateway:
+        with _gateway(found, tls) as gateway:
             store.backends["hyperpd", "gateway"] = gateway
             try:
                 yield found
@@ -157,7 +158,7 @@ def stage(*, schemas: bool = False) -> Iterator[Stage]:
                 found.close()
 
 
-def _gateway(stage: Stage) -> AbstractContextManager[str]:
+def _gateway(stage: Stage, tls: ssl.SSLContext | None) -> AbstractContextManager[str]:
     """What answers behind the gateway's Service: `answers` one after the other, the last one again and again."""
 
     def answer(request: wire.Request) -> wire.Answer:
@@ -171,4 +172,4 @@ def _gateway(stage: Stage) -> AbstractContextManager[str]:
             status, body = stage.answers[0] if len(stage.answers) == 1 else stage.answers.pop(0)
         return wire.Answer(status, {}, json.dumps(body).encode())
 
-    return wire.serve(answer)
+    return wire.serve(answer, tls)

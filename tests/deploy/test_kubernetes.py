@@ -83,8 +83,20 @@ aggregated: {instance_type: ml.p5en.48xlarge, parallel: {tensor: 4}, autoscaling
 """
 CASES = {
     "tiny-cpu-1p1d": (None, [IMAGE]),
-    "efa": (EFA, [IMAGE, "prometheus=http://prometheus.monitoring:9090", "keys_secret=keys"]),
-    "local": (LOCAL, [IMAGE, "cache_folder=/opt/hyperpd/data/models", "hf_token_secret=hub", "platform=eks"]),
+    "efa": (
+        EFA,
+        [
+            *(IMAGE, "prometheus=http://prometheus.monitoring:9090", "keys_secret=keys"),
+            *("tls_secret=gateway-tls", "workers_tls_secret=workers-tls"),
+        ],
+    ),
+    "local": (
+        LOCAL,
+        [
+            *(IMAGE, "cache_folder=/opt/hyperpd/data/models", "hf_token_secret=hub", "platform=eks"),
+            "tls_secret=tls",
+        ],
+    ),
     "groups": (GROUPS, [IMAGE, "queue=team", "priority_class=inference"]),
 }
 
@@ -171,6 +183,13 @@ SCALED = EFA.replace("auth: keys", "auth: none")
         (PAIR, [IMAGE, "priority_class=high"], "priority_class goes with queue"),
         (PAIR, [IMAGE, "keys_secret=keys"], "keys_secret: the recipe says gateway.auth: none"),
         (PAIR, [IMAGE, "prometheus=http://p"], "prometheus: no role has autoscaling"),
+        (
+            AGGREGATED,
+            [IMAGE, "workers_tls_secret=a"],
+            "workers_tls_secret: an aggregated worker has a front of its own",
+        ),
+        (LOCAL, [IMAGE, "workers_tls_secret=a"], "workers are in the gateway's pod; try tls_secret"),
+        (PAIR, [IMAGE, "workers_tls_secret=a", "llm_d=true"], "workers_tls_secret: llm-d asks workers by plain HTTP"),
         (GROUPS, [IMAGE, "hf_token_secret=hub"], "hf_token_secret: nothing of this recipe comes from Hugging Face"),
         (LOCAL, [IMAGE, "hugepages_mib=5120"], "hugepages_mib: no worker uses EFA"),
         (PAIR, [IMAGE, "hugepages_mib=5118"], "hugepages_mib: below 5120 EFA uses none of them"),
@@ -251,6 +270,8 @@ def test_every_problem_at_once(load):
         (PAIR, "hf_token_secret=hub"),
         (PAIR, "cache_folder=/opt/hyperpd/data/models"),
         (PAIR, "llm_d=true"),
+        (PAIR, "tls_secret=tls"),
+        (PAIR, "workers_tls_secret=tls"),
     ],
 )
 def test_each_option_does_something(text, setting, objects):
@@ -260,6 +281,7 @@ def test_each_option_does_something(text, setting, objects):
 def test_the_options_that_need_each_other_are_the_rest():
     alone = {"platform", "namespace", "image", "queue", "monitoring_namespace", "clients_namespace", "privileged"}
     alone |= {"hugepages_mib", "hf_token_secret", "cache_folder", "monitoring_pods", "llm_d"}
+    alone |= {"tls_secret", "workers_tls_secret"}
     others = {"priority_class", "prometheus", "keys_secret", "llm_d_registry"}
     assert kubernetes.Options.model_fields.keys() - alone == others
     assert all(option.description for option in kubernetes.Options.model_fields.values())
@@ -394,8 +416,8 @@ def test_comments_say_what_objects_cannot(load):
         assert "This namespace is hyperpd's alone" in groups[f"Namespace/{name}"]
     assert "kubectl --namespace hyperpd-engines delete deployment decode." in groups["LeaderWorkerSet/decode-groups"]
     assert "No disruption budget" in local["Deployment/node"]
-    for policy in ("engines", "gateway"):
-        assert "could also ask for inference or a drain" in groups[f"NetworkPolicy/{policy}"]
+    assert "could also ask for inference or a drain" in groups["NetworkPolicy/engines"]
+    assert "a drain takes an operator's key" in groups["NetworkPolicy/gateway"]
 
 
 def test_local_workers_lock_no_memory(objects):

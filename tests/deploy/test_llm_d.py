@@ -314,6 +314,8 @@ def test_the_front_decides_who_serves() -> None:
         (PAIR, [IMAGE, GATEWAY, "rout=nginx"], "rout: unknown key; did you mean route?"),
         (LOCAL, [IMAGE, GATEWAY], "kv_transfer.fabric: local puts all workers into one pod"),
         (AGGREGATED, [IMAGE, GATEWAY, "keys_secret=keys"], "gateway.auth: llm-d asks for no key"),
+        (PAIR, [IMAGE, GATEWAY, "tls_secret=tls", "front=both"], "tls_secret: the route leads to"),
+        (PAIR, [IMAGE, GATEWAY, "workers_tls_secret=tls"], "workers_tls_secret: llm-d asks workers by plain HTTP"),
         (HEARD.replace("5558", "5557"), [IMAGE, GATEWAY], "prefill.engine.kv-events-config.endpoint: 'tcp://*:5557'"),
         (HEARD.replace("kv@decode", "decode"), [IMAGE, GATEWAY], "decode.engine.kv-events-config.topic: "),
         (HEARD.replace("publisher: zmq, ", ""), [IMAGE, GATEWAY], "kv-events-config.publisher: None; llm-d"),

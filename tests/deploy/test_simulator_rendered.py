@@ -349,3 +349,29 @@ def test_teeth_a_service_that_selects_followers():
         del labels[key]
     assert "which has no API" in _wiring(objects, "efa-two-nodes")
     assert name(_of_role(objects, "decode")).startswith("LeaderWorkerSet/")
+
+
+def test_teeth_plain_http_where_tls_is_spoken():
+    objects = rendered("tcp-1p1d", "hyperpod")
+    assert _wiring(objects, "tcp-1p1d") == ""
+    for spec in _specs(objects, "prefill"):
+        del spec["containers"][0]["livenessProbe"]["httpGet"]["scheme"]
+        spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "tls"]
+    for spec in _specs(objects, "gateway"):
+        (variable,) = [one for one in spec["containers"][0]["env"] if one["name"] == "HYPERPD_WORKERS_CA_FILE"]
+        spec["containers"][0]["env"].remove(variable)
+    engines, gateway = of(objects, "PodMonitor")
+    del engines["spec"]["podMetricsEndpoints"][1]["scheme"]
+    gateway["spec"]["podMetricsEndpoints"][0]["tlsConfig"]["serverName"] = "gateway"
+    (service,) = [body for body in of(objects, "Service") if body["metadata"]["name"] == "gateway"]
+    del service["spec"]["ports"][0]["appProtocol"]
+    found = _wiring(objects, "tcp-1p1d")
+    for said in (
+        "its livenessProbe is not by what it speaks",
+        "/etc/hyperpd-tls/tls.key is of no Secret that it mounts",
+        "TLS to workers is not what they speak",
+        "PodMonitor/engines: admin is not asked by what it speaks",
+        "PodMonitor/gateway: admin is asked for a name that no Service has",
+        "Service/gateway: its port does not say what the gateway speaks",
+    ):
+        assert said in found

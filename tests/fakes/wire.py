@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -50,8 +51,8 @@ class Answer:
 
 
 @contextmanager
-def serve(answer: Callable[[Request], Answer]) -> Iterator[str]:
-    """The URL of a server that gives these answers, while the context lasts."""
+def serve(answer: Callable[[Request], Answer], tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The URL of a server that gives these answers, while the context lasts. tls: none is plain HTTP."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -107,10 +108,11 @@ def serve(answer: Callable[[Request], Answer]) -> Iterator[str]:
                 super().handle_error(request, client_address)
 
     with Server(("127.0.0.1", 0), Handler) as server:
+        server.socket = tls.wrap_socket(server.socket, server_side=True) if tls else server.socket
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()

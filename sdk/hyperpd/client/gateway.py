@@ -71,6 +71,11 @@ class Gateway:
                 port = self._http.base_url.port or 80
                 forward = f"kubectl --namespace {namespace} port-forward service/{service} {port}"
                 hint = f"only its cluster knows this name; from elsewhere: {forward}, and http://127.0.0.1:{port}"
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            hint = "a private authority's certificates are believed with SSL_CERT_FILE=ca.pem in the environment"
+            return RequestError(
+                f"{self.where}: {reason}; {hint}", code="certificate_not_believed", request_id=request.id
+            )
         return RequestError(f"{self.where}: {reason}; {hint}", code=UNREACHABLE, request_id=request.id)
 
     def _lost(self, error: httpx.HTTPError, request: Request) -> RequestError:

@@ -113,8 +113,8 @@ def review(plan: Blueprint, recipe: Recipe | None, policies: Iterable[Object], t
         Claim(
             "requests and answers between clients, gateway and workers",
             False,
-            "nothing by hyperpd: HTTP. Put a load balancer or proxy with TLS before the gateway; between nodes what"
-            " their types encrypt",
+            "HTTP, unless TLS is set: tls-cert-file and workers-ca-file of a container, tls_secret and"
+            " workers_tls_secret of the target kubernetes. KV cache between workers never: what nodes encrypt",
             "container/hyperpd_runtime/listen.py",
         )
     )

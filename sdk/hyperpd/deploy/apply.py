@@ -188,11 +188,20 @@ class Api:
             yield happened["type"], happened["object"]
 
     def ask_service(
-        self, namespace: str, service: str, port: int, path: str, body: bytes, *, key: str | None = None
+        self,
+        scheme: str,
+        namespace: str,
+        service: str,
+        port: int,
+        path: str,
+        body: bytes,
+        *,
+        key: str | None = None,
     ) -> tuple[int, bytes]:
-        """POST JSON to a Service through the API server: (HTTP status, content). key: of the Service's own, sent in
-        x-api-key, since the server uses up Authorization."""
-        at = f"/api/v1/namespaces/{namespace}/services/http:{service}:{port}/proxy{path}"
+        """POST JSON to a Service through the API server: (HTTP status, content). scheme: http, or https, by which the
+        server verifies nothing. key: of the Service's own, sent in x-api-key, since the server uses up Authorization.
+        """
+        at = f"/api/v1/namespaces/{namespace}/services/{scheme}:{service}:{port}/proxy{path}"
         operation, headers = f"ask Service {service} in {namespace}", {"Content-Type": _JSON}
         if key:
             headers["x-api-key"] = key

@@ -31,23 +31,25 @@ AskEndpoint = Callable[[str, bytes], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a deployment is asked. service: (namespace, name, port) of the gateway; endpoint: at SageMaker."""
+    """How a deployment is asked. service: (scheme, namespace, name, port) of the gateway; endpoint: at SageMaker."""
 
-    service: tuple[str, str, int] | None
+    service: tuple[str, str, str, int] | None
     endpoint: str | None
     clients: str = ""  # the only namespace that may call the gateway; empty: everybody
 
     @property
     def url(self) -> str | None:
         """Inside the cluster."""
-        return "http://{1}.{0}.svc.cluster.local:{2}".format(*self.service) if self.service else None
+        return "{0}://{2}.{1}.svc.cluster.local:{3}".format(*self.service) if self.service else None
 
     def forwarded(self, question: str = "--chat Hello", kubectl: str = "kubectl") -> str | None:
         """What to type for a request where only kubectl reaches the gateway. question: words for `hyperpd invoke`."""
         if not self.service:
             return None
-        namespace, name, port = self.service
+        scheme, namespace, name, port = self.service
         forward = f"{kubectl} --namespace {namespace} port-forward service/{name} {port}"
+        if scheme == "https":  # localhost is what its certificate can name
+            return f"{forward} & SSL_CERT_FILE=ca.crt hyperpd invoke --url https://localhost:{port} {question}"
         return f"{forward} & hyperpd invoke --url http://127.0.0.1:{port} {question}"
 
 
@@ -56,7 +58,10 @@ def way(revision: Revision) -> Way:
     of_kind = [(ref(one), one) for one in revision.objects]
     found = next((one for at, one in of_kind if (at.kind, at.name) == ("Service", "gateway")), None)
     endpoints = [one["spec"].get("endpointName") for at, one in of_kind if at.kind == "InferenceEndpointConfig"]
-    service = (found["metadata"]["namespace"], "gateway", found["spec"]["ports"][0]["port"]) if found else None
+    service = None
+    if found:
+        port = found["spec"]["ports"][0]
+        service = (port.get("appProtocol", "http"), found["metadata"]["namespace"], "gateway", port["port"])
     given = dict(setting.split("=", 1) for setting in revision.settings)
     clients = next((value for key, value in given.items() if key.strip().replace("-", "_") == "clients_namespace"), "")
     return Way(service, endpoints[0] if endpoints else None, clients)
@@ -160,10 +165,12 @@ class Wait:
             raise NotReady(f"endpoint {endpoint} answers with no text: {_start(content)}")
         self.tell(Step(f"endpoint {endpoint} has answered a request"))
 
-    def _ask_gateway(self, namespace: str, name: str, port: int) -> None:
+    def _ask_gateway(self, scheme: str, namespace: str, name: str, port: int) -> None:
         began_s = time.monotonic()
         while True:
-            status, content = self.api.ask_service(namespace, name, port, _CHATS, self.question.encode(), key=self.key)
+            status, content = self.api.ask_service(
+                scheme, namespace, name, port, _CHATS, self.question.encode(), key=self.key
+            )
             if status == 200 and _answered(content):
                 self.tell(Step("the gateway has answered a request"))
                 return

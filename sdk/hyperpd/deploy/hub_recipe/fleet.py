@@ -73,9 +73,10 @@ def asking(recipe: Recipe, options: Options) -> list[str]:
     fleet = Fleet(RecipeFile(recipe, Path(), ""), options)
     forward = f"kubectl --namespace {fleet.namespace(fleet.rooms[-1])} port-forward service/gateway"
     key = " --key-file FILE" if recipe.gateway.auth == "keys" else ""
+    believed, at = ("SSL_CERT_FILE=ca.crt ", "https://localhost") if options.tls_secret else ("", "http://127.0.0.1")
     return [
         f"{forward} {PORTS.gateway_api} &",
-        f"hyperpd invoke --url http://127.0.0.1:{PORTS.gateway_api}{key} 'Once upon a time'",
+        f"{believed}hyperpd invoke --url {at}:{PORTS.gateway_api}{key} 'Once upon a time'",
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hyperpd.deploy.kubernetes import access, lifetimes, machines, network, pods, storage, workers
+from hyperpd.deploy.kubernetes import access, certificates, lifetimes, machines, network, pods, storage, workers
 from hyperpd.deploy.kubernetes.fleet import DIGEST, PORTS, Fleet, Object, selector
 from hyperpd.deploy.target import Document
 
@@ -75,17 +75,23 @@ def sources(fleet: Fleet) -> list[Object]:
 
 def _container(fleet: Fleet) -> Object:
     security, _ = access.container_security(fleet, "gateway")
-    alive = pods.probe("/health", pods.ADMIN)
+    by = certificates.probed(fleet, "gateway")
+    alive = pods.probe("/health", pods.ADMIN, by)
     return {
         "name": "gateway",
         "image": fleet.image,
-        "env": [*pods.identity("gateway"), *sources(fleet), *pods.keys(fleet)],
+        "env": [
+            *pods.identity("gateway"),
+            *sources(fleet),
+            *pods.keys(fleet),
+            *certificates.variables(fleet, "gateway"),
+        ],
         "ports": [
             {"name": network.HTTP, "containerPort": PORTS.gateway_api},
             {"name": pods.ADMIN, "containerPort": PORTS.gateway_admin},
         ],
         "startupProbe": alive | {"periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 60},
-        "readinessProbe": pods.probe("/ping", network.HTTP)
+        "readinessProbe": pods.probe("/ping", network.HTTP, by)
         | {"periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 2},
         "livenessProbe": alive | {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(lifetimes.GATEWAY_NOTICE_S)]}}},

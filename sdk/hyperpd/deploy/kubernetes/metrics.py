@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hyperpd.deploy.kubernetes import pods, storage
-from hyperpd.deploy.kubernetes.fleet import COMPONENT, Fleet, Object, selector
+from hyperpd.deploy.kubernetes import certificates, pods, storage
+from hyperpd.deploy.kubernetes.fleet import COMPONENT, Component, Fleet, Object, selector
 from hyperpd.deploy.target import Document
 from hyperpd.recipe import Role
 
@@ -25,7 +25,7 @@ def monitors(fleet: Fleet) -> Iterator[Document]:
     of_gateway = taken + (keyed if fleet.recipe.gateway.auth == "keys" else "")
     if fleet.local:
         placed = fleet.on_one_machine().workers
-        endpoints = [_gateway_endpoint(fleet, pods.GATEWAY_ADMIN)]
+        endpoints = [_gateway_endpoint(fleet, "node", pods.GATEWAY_ADMIN)]
         for worker in placed:
             said = [
                 {"targetLabel": "role", "replacement": worker.role},
@@ -39,22 +39,24 @@ def monitors(fleet: Fleet) -> Iterator[Document]:
         return
     role = [{"sourceLabels": [_LABEL], "targetLabel": "role"}]
     ports = (pods.API, pods.ADMIN)
-    endpoints = [_endpoint(port) | {"relabelings": role} for port in ports]
+    by = certificates.scraped(fleet, next(iter(fleet.recipe.roles())))  # one certificate for all roles
+    endpoints = [_endpoint(port) | by | {"relabelings": role} for port in ports]
     comment = f"{pods.API}: the engine's metrics; {pods.ADMIN}: counters of its network devices. {taken}"
     yield _monitor(fleet, "engines", selector(), endpoints, comment)
     comment = f"The gateway's metrics. {of_gateway}"
-    yield _monitor(fleet, "gateway", selector("gateway"), [_gateway_endpoint(fleet, pods.ADMIN)], comment)
+    yield _monitor(fleet, "gateway", selector("gateway"), [_gateway_endpoint(fleet, "gateway", pods.ADMIN)], comment)
 
 
 def _endpoint(port: str) -> Object:
     return {"port": port, "path": "/metrics", "interval": "15s"}
 
 
-def _gateway_endpoint(fleet: Fleet, port: str) -> Object:
+def _gateway_endpoint(fleet: Fleet, component: Component, port: str) -> Object:
+    endpoint = _endpoint(port) | certificates.scraped(fleet, component)
     if fleet.recipe.gateway.auth != "keys":
-        return _endpoint(port)
+        return endpoint
     secret = {"name": fleet.options.keys_secret, "key": storage.METRICS_KEY}
-    return _endpoint(port) | {"authorization": {"type": "Bearer", "credentials": secret}}
+    return endpoint | {"authorization": {"type": "Bearer", "credentials": secret}}
 
 
 def _monitor(fleet: Fleet, room: str, labels: dict[str, str], endpoints: list[Object], comment: str) -> Document:

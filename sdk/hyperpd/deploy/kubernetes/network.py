@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hyperpd.deploy.kubernetes import pods
+from hyperpd.deploy.kubernetes import certificates, pods
 from hyperpd.deploy.kubernetes.fleet import PORTS, Component, Fleet, Object, Room, selector
 from hyperpd.deploy.target import Document
 from hyperpd.engine import MANAGED_TIER_PORT
@@ -110,7 +110,9 @@ def _gateway_service(fleet: Fleet, room: Room, component: Component) -> Document
         "spec": {
             "type": "ClusterIP",
             "selector": selector(component),
-            "ports": [{"name": HTTP, "port": PORTS.gateway_api, "targetPort": HTTP}],
+            "ports": [
+                {"name": HTTP, "port": PORTS.gateway_api, "targetPort": HTTP} | certificates.port(fleet, component)
+            ],
         },
     }
     return Document(FILE, "What clients call.", body)

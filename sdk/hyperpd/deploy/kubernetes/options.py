@@ -58,6 +58,18 @@ class Options(Block):
         " metrics-key, which Prometheus sends; in the gateway's namespace, and in the engines' too where the recipe is"
         " aggregated or local",
     )
+    tls_secret: Object | None = Field(
+        None,
+        description="Secret of type kubernetes.io/tls, with ca.crt, of the gateway's namespace (local: the engines'):"
+        " gateways speak TLS. Its certificate is for gateway.<namespace>.svc.cluster.local, which Prometheus verifies,"
+        " and all other names that clients use, localhost for a forwarded port",
+    )
+    workers_tls_secret: Object | None = Field(
+        None,
+        description="Secret of type kubernetes.io/tls of the engines' namespace: workers speak TLS; for"
+        " prefill.<namespace>.svc.cluster.local, and the same with decode. With its authority as ca.crt, which a Secret"
+        " of that name in the gateway's namespace has, too. What moves between workers stays as it is",
+    )
     hf_token_secret: Object | None = Field(
         None, description="Secret of the engines' namespace with a Hugging Face token as token"
     )

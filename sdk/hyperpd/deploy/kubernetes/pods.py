@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from hyperpd.deploy.kubernetes import access, lifetimes, machines, queue, sidecar, storage
+from hyperpd.deploy.kubernetes import access, certificates, lifetimes, machines, queue, sidecar, storage
 from hyperpd.deploy.kubernetes.fleet import DIGEST, PORTS, RECIPE_FOLDER, RECIPE_KEY, Component, Fleet, Object
 from hyperpd.recipe import Role
 
@@ -95,6 +95,7 @@ def _environment(fleet: Fleet, component: Component, roles: tuple[Role, ...]) ->
         yield {"name": "HYPERPD_NODE_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
     if component in ("aggregated", "node"):
         yield from keys(fleet)
+    yield from certificates.variables(fleet, component)
     if (secret := fleet.options.hf_token_secret) and fleet.from_hub:
         yield {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": storage.TOKEN_KEY}}}
 
@@ -130,8 +131,9 @@ def _ports(fleet: Fleet, component: Component, leads: bool) -> list[Object]:
 
 def _probes(fleet: Fleet, component: Component, leads: bool) -> tuple[Object, Notes]:
     everything = component == "node"
-    ready = probe("/ping", GATEWAY_API) if everything else probe("/ready", ADMIN)
-    alive = probe("/health", GATEWAY_ADMIN) if everything else probe("/health", API)
+    by = certificates.probed(fleet, component)
+    ready = probe("/ping", GATEWAY_API, by) if everything else probe("/ready", ADMIN, by)
+    alive = probe("/health", GATEWAY_ADMIN, by) if everything else probe("/health", API, by)
     tries = lifetimes.startup_tries(fleet.recipe, component, leads=leads)
     every = {"periodSeconds": lifetimes.PERIOD_S, "timeoutSeconds": 5}
     probes: Object = {
@@ -157,8 +159,9 @@ def _probes(fleet: Fleet, component: Component, leads: bool) -> tuple[Object, No
     return probes, notes
 
 
-def probe(path: str, port: str) -> Object:
-    return {"httpGet": {"path": path, "port": port}}
+def probe(path: str, port: str, by: Object) -> Object:
+    """by: as certificates.probed has it."""
+    return {"httpGet": {"path": path, "port": port, **by}}
 
 
 def below(path: str, notes: Mapping[str, str]) -> Notes:

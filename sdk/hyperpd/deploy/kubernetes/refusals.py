@@ -52,6 +52,7 @@ def _options(fleet: Fleet) -> Iterator[str]:
         yield "gateway.auth: keys needs the Secret with the key file; give --set keys_secret=…"
     if options.keys_secret and not keys:
         yield "keys_secret: the recipe says gateway.auth: none, so nobody would need a key"
+    yield from _workers_tls(fleet)
     if options.hf_token_secret and not fleet.from_hub:
         yield "hf_token_secret: nothing of this recipe comes from Hugging Face"
     if fleet.gated and not options.hf_token_secret:
@@ -66,6 +67,17 @@ def _options(fleet: Fleet) -> Iterator[str]:
         yield "prefill.kv_tiers.managed: HyperPod's nodes have that storage, plain EKS has not; try memory_gib"
     if recipe.fabric == "infiniband" and not recipe.aggregated:
         yield "kv_transfer.fabric: neither HyperPod nor EKS machines have InfiniBand; try efa"
+
+
+def _workers_tls(fleet: Fleet) -> Iterator[str]:
+    if not fleet.options.workers_tls_secret:
+        return
+    if fleet.recipe.aggregated:
+        yield "workers_tls_secret: an aggregated worker has a front of its own, and the engine behind it plain HTTP"
+    elif fleet.local:
+        yield "workers_tls_secret: with kv_transfer.fabric: local workers are in the gateway's pod; try tls_secret"
+    if fleet.options.llm_d:
+        yield "workers_tls_secret: llm-d asks workers by plain HTTP"
 
 
 def _paths(fleet: Fleet) -> Iterator[str]:

@@ -6,6 +6,7 @@ import math
 from pathlib import PurePosixPath
 
 from hyperpd import models
+from hyperpd.deploy.kubernetes import certificates
 from hyperpd.deploy.kubernetes.fleet import RECIPE_FOLDER, Component, Fleet, Object
 from hyperpd.recipe import Role
 
@@ -38,7 +39,7 @@ Mount = tuple[Object, Object]  # a volume, and where a container sees it
 
 
 def of_gateway(fleet: Fleet) -> list[Mount]:
-    return [_recipe(fleet), _own("tmp", TMP), *_keys(fleet)]
+    return [_recipe(fleet), _own("tmp", TMP), *_keys(fleet), *_certificates(fleet, "gateway")]
 
 
 def of_engines(fleet: Fleet, component: Component, roles: tuple[Role, ...], shared_memory_gib: int) -> list[Mount]:
@@ -56,7 +57,8 @@ def of_engines(fleet: Fleet, component: Component, roles: tuple[Role, ...], shar
     for index, path in enumerate(_tier_folders(fleet, roles)):
         mounts.append(_machine(f"kv-tier-{index}", path, path))
     # A worker that does both phases has a front of its own, which asks for the keys as any gateway.
-    return [*mounts, *(_keys(fleet) if component in ("aggregated", "node") else [])]
+    mounts += _keys(fleet) if component in ("aggregated", "node") else []
+    return [*mounts, *_certificates(fleet, component)]
 
 
 def downloads_gib(fleet: Fleet) -> int:
@@ -141,6 +143,14 @@ def _keys(fleet: Fleet) -> list[Mount]:
         return []
     source = {"secretName": fleet.options.keys_secret, "items": [{"key": KEYS_KEY, "path": KEYS_KEY}]}
     return [_mount("keys", {"secret": source}, {"mountPath": KEYS_FOLDER, "readOnly": True})]
+
+
+def _certificates(fleet: Fleet, component: Component) -> list[Mount]:
+    mounts = []
+    for volume, secret, keys, folder in certificates.files(fleet, component):
+        source = {"secretName": secret, "items": [{"key": key, "path": key} for key in keys]}
+        mounts.append(_mount(volume, {"secret": source}, {"mountPath": folder, "readOnly": True}))
+    return mounts
 
 
 def _own(name: str, path: str, source: Object | None = None) -> Mount:

@@ -18,6 +18,8 @@ def problems(recipe: Recipe, options: Options) -> Iterator[str]:
             "gateway.auth: llm-d asks for no key, so everybody who reaches the Gateway would be served; authenticate"
             " there, and say none"
         )
+    if options.tls_secret:
+        yield "tls_secret: the route leads to hyperpd's gateway by plain HTTP; leave it out"
     if options.envoy_image and options.route != "nginx":
         yield "envoy_image: goes with route=nginx; Istio's proxies are Istio's own"
     if options.priorities:
