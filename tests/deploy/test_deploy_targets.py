@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 
+import boto3
 import pytest
 
 from hyperpd.deploy import TARGETS, connect
@@ -40,6 +41,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
     ):
         for name, value in runtime.environment().items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # another test's, with its credentials
         yield runtime
 
 

@@ -29,7 +29,7 @@ def test_it_is_asked_and_invoked_by_tls(here: Stage) -> None:
     assert (len(here.asked), found.url) == (1, "https://gateway.hyperpd.svc.cluster.local:8080")
     assert found.invoke() == (
         "kubectl --namespace hyperpd port-forward service/gateway 8080 &"
-        " SSL_CERT_FILE=ca.crt hyperpd invoke --chat Hello --url https://localhost:8080"
+        " SSL_CERT_FILE=ca.crt hyperpd invoke --url https://localhost:8080 --chat Hello"
     )
 
 
