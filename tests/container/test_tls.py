@@ -126,10 +126,10 @@ async def test_a_certificate_that_is_replaced_is_shown(authority: Authority, tmp
     where = tmp_path / "tls.crt"
     served = Certificate(*authority.issue(HERE, where))
     first = await shown(authority, served)
-    served.look()
+    await served.look()
     assert await shown(authority, served) == first
     authority.issue(HERE, where)
-    served.look()
+    await served.look()
     second = await shown(authority, served)
     assert second != first
 
@@ -140,14 +140,14 @@ async def test_one_that_cannot_be_used_is_not_taken(authority: Authority, tmp_pa
     first, good = await shown(authority, served), where.read_bytes()
     authority.issue(HERE, tmp_path / "other.crt")
     where.write_bytes((tmp_path / "other.crt").read_bytes())  # and not its key
-    served.look()
+    await served.look()
     assert "belong together" in served.problem
     assert await shown(authority, served) == first
     where.unlink()
-    served.look()
+    await served.look()
     assert served.problem == f"{where}: No such file or directory"
     where.write_bytes(good)
-    served.look()
+    await served.look()
     assert served.problem == ""
     assert await shown(authority, served) == first
 
@@ -177,7 +177,7 @@ async def test_a_supervisor_asks_its_own_engine_and_no_other(authority: Authorit
     authority.issue("decode.pd.svc")  # over the first, which the engine still shows
     async with httpx.AsyncClient(verify=own.trusted()) as http:
         assert (await http.get(f"{engine.url}/health")).status_code == 200
-    served.look()
+    await served.look()
     async with httpx.AsyncClient(verify=own.trusted()) as http:
         assert (await http.get(f"{engine.url}/health")).status_code == 200
     async with httpx.AsyncClient(verify=tls.Itself(other[0]).trusted()) as http:
