@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,46 +27,59 @@ class Certificate:
         self.problem = ""  # why the files, as they are now, are not used
         try:
             self._seen = self._read()
-            self.context = self._load()
+            self.context = _context(self._seen)
         except (OSError, ssl.SSLError) as error:
             raise RecipeError("settings", [f"tls-cert-file, tls-key-file: {_why(error)}"]) from None
 
     def _read(self) -> list[bytes]:
         return [file.read_bytes() for file in self._files]
 
-    def _load(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
-        context.load_cert_chain(*self._files, password=_NO_PASSWORD)
-        return context
-
     async def watch(self) -> None:
         """Look at the files again and again, for ever."""
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
-            await asyncio.to_thread(self.look)
+            await self.look()
 
-    def look(self) -> None:
-        """Take what the files hold, if it changed and can be used; connections that are open stay as they are."""
-        before, seen = self.problem, self._seen
+    async def look(self) -> None:
+        """Take what the files hold, if it changed and can be used; connections that are open stay as they are.
+
+        Read in a thread, and taken in the loop: a handshake that begins meanwhile would see half of a pair.
+        """
+        before = self.problem
         try:
-            seen = self._read()
-            if seen == self._seen and not self.problem:
+            found = await asyncio.to_thread(self._read)
+            if found == self._seen and not self.problem:
                 return
-            self._load()  # a pair that does not fit would leave half of it in the context that serves
-            self.context.load_cert_chain(*self._files, password=_NO_PASSWORD)
+            _context(found)  # a pair that does not fit would leave half of it in the context that serves
+            _load(self.context, found)
         except (OSError, ssl.SSLError) as error:
             self.problem = _why(error)
             if self.problem != before:
                 log.error("event=certificate_kept file=%s why=%r", self._files[0], self.problem)
         else:
-            self._seen, self.problem = seen, ""
+            self._seen, self.problem = found, ""
             log.info("event=certificate file=%s", self._files[0])
 
     def status(self) -> dict[str, Any]:
         """What is wrong with the files, as JSON."""
         return {"problem": self.problem or None}
+
+
+def _context(pair: Sequence[bytes]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context, pair)
+    return context
+
+
+def _load(context: ssl.SSLContext, pair: Sequence[bytes]) -> None:
+    """Exactly these bytes, whatever the files hold by now; OpenSSL takes no others than a file's."""
+    with tempfile.TemporaryDirectory() as private:  # nobody else may enter
+        cert, key = Path(private) / "cert", Path(private) / "key"
+        for file, content in zip((cert, key), pair, strict=True):
+            file.write_bytes(content)
+        context.load_cert_chain(cert, key, password=_NO_PASSWORD)
 
 
 def trusting(authority: str) -> ssl.SSLContext:
@@ -86,13 +101,18 @@ class Itself:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.check_hostname = False
         self._context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        self._context.load_verify_locations(cert)
+        self._believe()
 
     def trusted(self) -> ssl.SSLContext:
         """What the file holds now, and held before: a server takes a replaced one when it comes to it."""
         with contextlib.suppress(OSError, ssl.SSLError):  # Certificate says what is wrong with the file
-            self._context.load_verify_locations(self._cert)
+            self._believe()
         return self._context
+
+    def _believe(self) -> None:
+        """The first of the file alone: those that signed it sign others, too."""
+        first, end, _ = Path(self._cert).read_text().partition("-----END CERTIFICATE-----")
+        self._context.load_verify_locations(cadata=f"{first}{end}\n")
 
 
 def _why(error: Exception) -> str:

@@ -212,7 +212,12 @@ class Limits(Block):
     )
     choices: int = Field(128, ge=1, le=1024, description="Answers of one request: its prompts times n")
     first_token_s: float = Field(600, gt=0, description="A stream's first event; above it: 504")
-    idle_s: float = Field(300, gt=0, description="Silence of decode within a stream; above it the stream ends")
+    idle_s: float = Field(
+        600,
+        gt=0,
+        description="Silence of decode within a stream; above it the stream ends. Reasoning that is not shown, and text"
+        " that a tool parser holds back, are silent",
+    )
     total_s: float = Field(
         3600, gt=0, description="From a request's arrival to its last byte; above it: 504, or the end"
     )

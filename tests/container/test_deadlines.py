@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hyperpd.errors import TimedOut
 from hyperpd.recipe import Limits
 from hyperpd.sse import Decoder
 from hyperpd_runtime.gateway import deadlines, legs
@@ -151,3 +152,27 @@ async def test_decode_is_let_go_before_the_client_has_read_that_it_is() -> None:
     assert (await anext(told), closed) == (b"data: 1", [])
     assert b"idle_timeout" in await anext(told)
     assert closed == [True]
+
+
+async def test_once_decode_works_its_first_text_may_be_held_back() -> None:
+    """The role of a chat comes with the first token; a tool parser, or reasoning that is not shown, says no more."""
+    record = Record("r")
+
+    async def answering() -> Answer:
+        record.at_work()
+        await asyncio.sleep(4 * SHORT_S)
+        return Answer(200, "text/event-stream")
+
+    limits = Limits(first_token_s=SHORT_S, total_s=LONG_S)
+    assert (await Deadlines(limits).answer(answering(), record, stream=True)).status == 200
+    limits = Limits(first_token_s=SHORT_S, total_s=2 * SHORT_S)
+    record = Record("r")
+    with pytest.raises(TimedOut, match="total_s"):
+        await Deadlines(limits).answer(answering(), record, stream=True)
+
+
+async def test_parts_of_a_request_tell_that_they_work() -> None:
+    told: list[str] = []
+    record = Record("r", at_work=lambda: told.append("work"))
+    record.for_part().at_work()
+    assert told == ["work"]

@@ -71,6 +71,8 @@ async def stack(held: Keys) -> AsyncIterator[Stack]:
         ({"x-api-key": f"Bearer {ALICE}"}, "invalid_api_key"),
         ({**bearer(ALICE), "x-api-key": BOB}, "conflicting_api_keys"),
         ({**bearer(ALICE), "x-api-key": "sk-unknown"}, "conflicting_api_keys"),
+        ([("x-api-key", ALICE), ("x-api-key", BOB)], "conflicting_api_keys"),
+        ([*bearer(ALICE).items(), *bearer(BOB).items()], "conflicting_api_keys"),
     ],
 )
 async def test_who_may_not_enter(stack: Stack, headers: Any, code: str) -> None:
@@ -309,3 +311,13 @@ def test_recipe_and_setting_go_together(file: Path) -> None:
         keys.of(tiny().recipe, str(file))
     with pytest.raises(RecipeError, match="cannot be read: No such file"):
         keys.of(RECIPE.recipe, str(file) + "x")
+
+
+async def test_where_an_invocation_goes_is_for_those_with_a_key(stack: Stack) -> None:
+    wrong = {"X-Amzn-SageMaker-Custom-Attributes": "route=/nope"}
+    answer = await stack.http.post("/invocations", json={"prompt": "x"}, headers=wrong)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "missing_api_key")
+    answer = await stack.http.post("/invocations", json={"prompt": "x"}, headers=wrong | bearer(ALICE))
+    assert answer.status_code == 400
+    assert "route '/nope' is not served" in answer.json()["error"]["message"]
+    assert answer.headers["x-hyperpd-request-id"]

@@ -176,3 +176,19 @@ def test_limits_are_checked_all_at_once() -> None:
         tiny(gateway={"limits": wrong})
     assert len(caught.value.problems) == len(wrong)
     assert "did you mean total_s?" in str(caught.value)
+
+
+async def test_what_a_page_can_send_unasked_is_not_taken() -> None:
+    """A script's request without a preflight: no Content-Type, and the page's origin."""
+    async with running(tiny()) as stack:
+        body = b'{"prompt": "hello", "max_tokens": 4}'
+        answer = await stack.http.post("/v1/completions", content=body, headers={"origin": "https://page.example"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+        assert (await stack.http.post("/v1/completions", content=body)).status_code == 200  # as boto3 may
+
+
+async def test_a_whole_number_is_an_integer_however_it_is_written() -> None:
+    async with running(tiny()) as stack:
+        assert (await stack.ask(max_tokens=4.0)).status_code == 200
+        assert isinstance(stack.decode.bodies[-1]["max_tokens"], int)
+        assert (await stack.ask(max_tokens=4.5)).status_code == 400

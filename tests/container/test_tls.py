@@ -126,10 +126,10 @@ async def test_a_certificate_that_is_replaced_is_shown(authority: Authority, tmp
     where = tmp_path / "tls.crt"
     served = Certificate(*authority.issue(HERE, where))
     first = await shown(authority, served)
-    served.look()
+    await served.look()
     assert await shown(authority, served) == first
     authority.issue(HERE, where)
-    served.look()
+    await served.look()
     second = await shown(authority, served)
     assert second != first
 
@@ -140,14 +140,14 @@ async def test_one_that_cannot_be_used_is_not_taken(authority: Authority, tmp_pa
     first, good = await shown(authority, served), where.read_bytes()
     authority.issue(HERE, tmp_path / "other.crt")
     where.write_bytes((tmp_path / "other.crt").read_bytes())  # and not its key
-    served.look()
+    await served.look()
     assert "belong together" in served.problem
     assert await shown(authority, served) == first
     where.unlink()
-    served.look()
+    await served.look()
     assert served.problem == f"{where}: No such file or directory"
     where.write_bytes(good)
-    served.look()
+    await served.look()
     assert served.problem == ""
     assert await shown(authority, served) == first
 
@@ -177,7 +177,7 @@ async def test_a_supervisor_asks_its_own_engine_and_no_other(authority: Authorit
     authority.issue("decode.pd.svc")  # over the first, which the engine still shows
     async with httpx.AsyncClient(verify=own.trusted()) as http:
         assert (await http.get(f"{engine.url}/health")).status_code == 200
-    served.look()
+    await served.look()
     async with httpx.AsyncClient(verify=own.trusted()) as http:
         assert (await http.get(f"{engine.url}/health")).status_code == 200
     async with httpx.AsyncClient(verify=tls.Itself(other[0]).trusted()) as http:
@@ -220,3 +220,47 @@ def test_the_engine_is_given_its_certificate() -> None:
     argv, at = found.argv, found.argv.index("--ssl-certfile")
     assert found.env["WATCHFILES_FORCE_POLLING"] == "1"
     assert argv[at : at + 5] == ("--ssl-certfile", "/c", "--ssl-keyfile", "/k", "--enable-ssl-refresh")
+
+
+async def test_no_handshake_sees_half_of_a_pair(authority: Authority, tmp_path: Path) -> None:
+    """Certificates replaced again and again while clients come."""
+    where = tmp_path / "tls.crt"
+    served = Certificate(*authority.issue(HERE, where))
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), HERE, 0, ssl=served.context)
+    port = server.sockets[0].getsockname()[1]
+    done = False
+
+    async def come() -> int:
+        count = 0
+        while not done:
+            _, writer = await asyncio.open_connection(HERE, port, ssl=tls.trusting(str(authority.file)))
+            writer.close()
+            count += 1
+        return count
+
+    coming = [asyncio.create_task(come()) for _ in range(4)]
+    for _ in range(50):
+        await asyncio.to_thread(authority.issue, HERE, where)
+        await served.look()
+        assert served.problem == ""
+    done = True
+    assert min(await asyncio.gather(*coming)) > 0
+    server.close()
+    await server.wait_closed()
+
+
+async def test_who_signed_its_certificate_is_not_itself(tmp_path: Path) -> None:
+    """A chain holds those that signed it: they sign others, too."""
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("decode.pd.svc")
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(Path(cert).read_bytes() + authority.file.read_bytes())
+    own, other = FakeEngine(Leases()), FakeEngine(Leases())
+    await own.start(tls=Certificate(str(chain), key).context)
+    await other.start(tls=Certificate(*authority.issue(HERE)).context)
+    async with httpx.AsyncClient(verify=tls.Itself(str(chain)).trusted()) as http:
+        assert (await http.get(f"{own.url}/health")).status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            await http.get(f"{other.url}/health")
+    await own.stop()
+    await other.stop()

@@ -82,11 +82,14 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
             return Response(answer.body, answer.status, headers, answer.content_type)
         return _Relayed(answer, headers)
 
-    async def infer(request: Request, api: Api | None, adapter: str = "") -> Response:
+    async def infer(request: Request, api: Api | None) -> Response:
+        """api: None where SageMaker's headers, or the body, say which is meant."""
         request.state.api = api
 
         async def ask(body: dict[str, Any], record: Record, caller: Caller) -> Answer:
-            chosen = api or apis.by_shape(body)
+            adapter = "" if api else sagemaker.adapter(request.headers)
+            request.state.api = api or sagemaker.route(request.headers)
+            chosen = request.state.api or apis.by_shape(body)
             threshold = 0 if caller.mode == "pd" else gateway.threshold_tokens
             bounds = (threshold, adapter, model.max_len_tokens, gateway.limits)
             admitted = guard.admit(body, chosen, names, *bounds, allow=caller.may_send(chosen))
@@ -101,7 +104,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
 
     @app.post(sagemaker.PATH)
     async def invocations(request: Request) -> Response:
-        return await infer(request, sagemaker.route(request.headers), sagemaker.adapter(request.headers))
+        return await infer(request, None)
 
     async def pass_on(request: Request, path: str) -> Response:
         async def ask(body: dict[str, Any], record: Record, caller: Caller) -> Answer:

@@ -25,11 +25,22 @@ class Deadlines:
         self._limits = limits
 
     async def answer(self, answering: Awaitable[Answer], record: Record, *, stream: bool) -> Answer:
-        """What `answering` brings: a whole answer, or a stream whose first event is there. Raises TimedOut."""
+        """What `answering` brings: a whole answer, or a stream whose first event is there. Raises TimedOut.
+
+        Once decode has begun to work only the total counts: its first text may be held back long, by a tool parser.
+        """
         total_s, first_token_s = self._limits.total_s, self._limits.first_token_s
         limit = "first_token_s" if stream and first_token_s < total_s else "total_s"
         try:
             async with asyncio.timeout(self._left_s(limit, record)) as deadline:
+
+                def begun() -> None:
+                    nonlocal limit
+                    if limit != "total_s" and not deadline.expired():
+                        limit = "total_s"
+                        deadline.reschedule(asyncio.get_running_loop().time() + self._left_s(limit, record))
+
+                record.at_work = begun
                 return await answering
         except TimeoutError:
             if not deadline.expired():

@@ -37,6 +37,7 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "background": _FLAG,
     "previous_response_id": _WORD,
 }
+_EXACT = 1 << 53  # beyond it, a double stands for several integers
 _CLASSES: Mapping[str, type] = {
     "string": str,
     "boolean": bool,
@@ -56,6 +57,16 @@ def json_type(value: Any) -> str:
 
 def _is_flag(value: Any, name: str) -> bool:
     return name == "integer" and isinstance(value, bool)
+
+
+def whole_numbers(body: dict[str, Any]) -> None:
+    """Write 100.0 as 100 where an integer belongs: JSON knows one kind of number, and some writers no other form."""
+    for key, value in body.items():
+        schema = FIELDS.get(key)
+        if schema and isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+            types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+            if "integer" in types:
+                body[key] = int(value)
 
 
 def wrong_value(key: str, value: Any) -> str:

@@ -13,7 +13,7 @@ from hyperpd.recipe import Limits
 from hyperpd_runtime.gateway import strict_json
 from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.bounds import excess, output_limit
-from hyperpd_runtime.gateway.fields import json_type, wrong_value
+from hyperpd_runtime.gateway.fields import json_type, whole_numbers, wrong_value
 from hyperpd_runtime.gateway.shapes import Ask
 from hyperpd_runtime.gateway.strict_json import NotJson
 
@@ -124,6 +124,7 @@ def read(raw: bytes, depth: int = 64) -> dict[str, Any]:
     if not isinstance(body, dict):
         found = json_type(body)
         raise Refused(f"the body must be a JSON object (found: {found})", "invalid_json", code="invalid_json")
+    whole_numbers(body)
     return body
 
 

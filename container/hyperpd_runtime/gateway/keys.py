@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints, ValidationError
+from starlette.datastructures import Headers
 
 from hyperpd.errors import RecipeError, Rejected
 from hyperpd.problems import nearest
@@ -93,14 +94,16 @@ def of(recipe: Recipe, path: str) -> Keys | None:
     return Keys(Path(path))
 
 
-def _given(headers: Mapping[str, str]) -> list[bytes]:
-    """The SHA-256 of each key that a request's headers hold; of the same key in both, once.
+def _given(headers: Headers) -> list[bytes]:
+    """The SHA-256 of each key that a request's headers hold; of the same key in several, once.
 
     x-api-key is what Anthropic's clients send, and what comes through proxies that use up Authorization (the API server
     of Kubernetes). Another scheme of Authorization is meant for such a proxy, and is no key.
     """
-    scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    tokens = (bearer if scheme.lower() == "bearer" else "", headers.get("x-api-key", ""))
+    tokens = headers.getlist("x-api-key")
+    for authorization in headers.getlist("authorization"):
+        scheme, _, bearer = authorization.partition(" ")
+        tokens.append(bearer if scheme.lower() == "bearer" else "")
     found = {token.strip().encode("latin-1") for token in tokens} - {b""}  # latin-1: as headers are decoded
     return [hashlib.sha256(token).digest() for token in found]
 
@@ -117,14 +120,14 @@ class Keys:
             raise RecipeError(str(path), [f"cannot be read: {error.strerror}"]) from None
         self._keys = parse(self._seen, str(path))
 
-    def find(self, headers: Mapping[str, str]) -> Key:
+    def find(self, headers: Headers) -> Key:
         """The key a request came with, in either header. Raises Rejected (401)."""
         given = _given(headers)
         if not given:
             what = "no API key; send Authorization: Bearer <key>, or x-api-key: <key>"
             raise Rejected(what, status=401, code="missing_api_key")
         if len(given) > 1:
-            what = "Authorization and x-api-key hold different API keys; send one of them"
+            what = "its headers hold different API keys; send one of them"
             raise Rejected(what, status=401, code="conflicting_api_keys")
         # All of them, so that the time says nothing of how near one was.
         matching = [key for key in self._keys if hmac.compare_digest(key.digest, given[0])]

@@ -115,7 +115,7 @@ class Legs:
         answer: Answer | None = None
         try:
             stream = request.stream and response.status == 200
-            first = await first_event(response, api, deadline) if stream else await whole(response)
+            first = await first_event(response, api, deadline, record.at_work) if stream else await whole(response)
             record.first_event(streamed=stream)
             if 400 <= response.status < 500:
                 refused = EngineRefused(_told(Answer(response.status, response.content_type, first), api.path))

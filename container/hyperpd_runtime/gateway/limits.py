@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from fastapi import Request
+from starlette.datastructures import Headers
 
 from hyperpd.errors import Overloaded, Rejected
 from hyperpd.recipe import Limits
@@ -37,12 +38,12 @@ class Door:
         self._keys = keys
         self._running: Counter[str] = Counter()  # by key
 
-    def check(self, headers: Mapping[str, str]) -> None:
+    def check(self, headers: Headers) -> None:
         """Raises Rejected (401) where a key is needed and not given."""
         if self._keys:
             self._keys.find(headers)
 
-    def look(self, headers: Mapping[str, str], record: Record) -> Key | None:
+    def look(self, headers: Headers, record: Record) -> Key | None:
         """The key of a request that would find a place now. Raises Rejected (401) or Overloaded (429)."""
         key = self._keys.find(headers) if self._keys else None
         record.key = key.name if key else "-"
@@ -90,7 +91,9 @@ def _check_form(headers: Mapping[str, str]) -> None:
     media, charset = kind.strip(), _CHARSET.search(parameters)
     encoding = headers.get("content-encoding", "").strip().lower()
     said = ""
-    if encoding not in ("", "identity"):
+    if not media and "origin" in headers:  # what a page's script can send unasked, with a body of any kind
+        said = "Content-Type: missing; send Content-Type: application/json"
+    elif encoding not in ("", "identity"):
         said = "Content-Encoding: compressed bodies are not taken; send it as it is"
     elif media not in _TYPES and not media.endswith("+json"):
         said = "Content-Type: only JSON is taken; send Content-Type: application/json"

@@ -83,15 +83,23 @@ async def whole(response: aiohttp.ClientResponse) -> bytes:
     return bytes(read)
 
 
-async def first_event(response: aiohttp.ClientResponse, api: Api, deadline: asyncio.Timeout | None) -> bytes:
+async def first_event(
+    response: aiohttp.ClientResponse,
+    api: Api,
+    deadline: asyncio.Timeout | None,
+    begun: Callable[[], None] = lambda: None,
+) -> bytes:
     """Bytes up to the end of the first event that says something of the engine's work, or of the stream.
 
-    deadline: is lifted as soon as that work has begun. What follows may be held back long, by a tool parser.
+    deadline: is lifted as soon as that work has begun, and `begun` called. What follows may be held back long, by a
+    tool parser.
     """
     read, decoder, events = b"", Decoder(), 0
     async for chunk in response.content.iter_any():
         read += chunk
         events += len(decoder.feed(chunk))
+        if events > api.preamble:
+            begun()
         if deadline and events > api.preamble:
             with contextlib.suppress(RuntimeError):  # it has just passed, or who waited left: that ends this leg
                 deadline.reschedule(None)

@@ -119,6 +119,7 @@ class Record:
     ended: bool = False
     _prefilled_s: float | None = None  # monotonic, while its ticket is good
     part: bool = False  # of a split request, which alone is counted
+    at_work: Callable[[], None] = lambda: None  # called when decode has begun to work
     on_end: list[Callable[[], None]] = field(default_factory=list)
 
     def decide(self, decision: str, why: str) -> None:
@@ -128,7 +129,9 @@ class Record:
 
     def for_part(self) -> Record:
         """The record of one part of this request."""
-        return Record(self.request_id, self.client_id, self.key, self.decision, self.why, part=True)
+        return Record(
+            self.request_id, self.client_id, self.key, self.decision, self.why, part=True, at_work=self.at_work
+        )
 
     def gather(self, parts: Sequence[Record]) -> None:
         """Take over what was done for the parts: the worst of it."""
