@@ -111,7 +111,8 @@ class Itself:
 
     def _believe(self) -> None:
         """The first of the file alone: those that signed it sign others, too."""
-        first, end, _ = Path(self._cert).read_text().partition("-----END CERTIFICATE-----")
+        text = Path(self._cert).read_text("ascii", "ignore")  # comments may stand before it
+        first, end, _ = text[max(0, text.find("-----BEGIN")) :].partition("-----END CERTIFICATE-----")
         self._context.load_verify_locations(cadata=f"{first}{end}\n")
 
 

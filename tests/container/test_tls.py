@@ -258,7 +258,7 @@ async def test_who_signed_its_certificate_is_not_itself(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issue("decode.pd.svc")
     chain = tmp_path / "chain.pem"
-    chain.write_bytes(Path(cert).read_bytes() + authority.file.read_bytes())
+    chain.write_bytes("# für decode\n".encode("latin-1") + Path(cert).read_bytes() + authority.file.read_bytes())
     own, other = FakeEngine(Leases()), FakeEngine(Leases())
     await own.start(tls=Certificate(str(chain), key).context)
     await other.start(tls=Certificate(*authority.issue(HERE)).context)

@@ -11,6 +11,7 @@ import asyncio
 import functools
 import http
 import json
+import math
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
@@ -29,6 +30,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 _LINE_BYTES = 8 << 10  # of the request line
 _HEADERS = 100
 _FRAMING = 16  # bytes of chunk sizes and extensions per byte of body, beyond what the head may have
+_STEP_BYTES = 16 << 10  # that a client has to take now and then
 _LINGER_S = 5.0  # a client that still sends would see a reset instead of its answer
 
 
@@ -37,9 +39,10 @@ class Bounds:
     """What one connection may cost.
 
     header_bytes: of a request line and headers together.
-    head_s:       from the first byte of a request, or the connection's begin, to the end of the headers.
-    keepalive_s:  between requests; beyond the 60 s of AWS's load balancers, which would use one that just closed.
-    stalled_s:    with more waiting for the client than `asyncio` buffers, 64 KiB.
+    head_s:       from the first byte of a request to the end of the headers.
+    keepalive_s:  before and between requests; beyond the 60 s of AWS's load balancers, which would use one that just
+                  closed.
+    stalled_s:    in which a client has to take 16 KiB of what waits for it, or all.
     """
 
     header_bytes: int = 32 << 10
@@ -67,6 +70,7 @@ class Edge(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)  # uvicorn's would take data after `connection: close`
         self.url = b""
         self._deaf = False  # what comes is dropped
+        self._leaving = False  # all is said
         self._close_after = False  # the answer that is given
         self._head_timer: asyncio.TimerHandle | None = None
         self._cut_timer: asyncio.TimerHandle | None = None
@@ -74,7 +78,7 @@ class Edge(HttpToolsProtocol):
 
     def _expect(self) -> None:
         """A request may begin."""
-        self._in_head = True
+        self._in_head, self._head_began = True, False
         self._line: bytes | None = b""  # until it is whole
         self._taken_bytes = self._body_bytes = self._header_bytes = 0
         self._headers = self._hosts = 0
@@ -84,7 +88,7 @@ class Edge(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._begin_head()
+        self._head_timer = self.loop.call_later(self._bounds.keepalive_s, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._head_timer, self._cut_timer):
@@ -105,9 +109,11 @@ class Edge(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        self._unset_keepalive_if_required()
-        if self._in_head and not self._head_timer:
-            self._begin_head()
+        began = self._line != b"" or data.strip(b"\r\n")  # else line ends between requests, which say nothing
+        if began:
+            self._unset_keepalive_if_required()
+            if self._in_head and not self._head_began:
+                self._begin_head()
         try:
             self._taken_bytes += len(data)
             self._feed(self._after_line(data))
@@ -125,16 +131,21 @@ class Edge(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._cut_after(self._bounds.stalled_s)
+        self._watch_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._cut_timer and not (self._deaf or self.transport.is_closing()):
+        if self._leaving or self.transport.is_closing():
+            self._watch_reader()
+        elif self._cut_timer:
             self._cut_timer.cancel()
 
     # What came
 
     def _begin_head(self) -> None:
+        if self._head_timer:
+            self._head_timer.cancel()
+        self._head_began = True
         self._head_timer = self.loop.call_later(self._bounds.head_s, self._head_is_late)
 
     def _after_line(self, data: bytes) -> bytes:
@@ -178,7 +189,7 @@ class Edge(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        if not self._taken_bytes:
+        if not self._head_began:
             self.transport.close()
         elif not self._deaf:
             what = f"the headers did not arrive within {self._bounds.head_s:g} s; send them at once"
@@ -268,13 +279,13 @@ class Edge(HttpToolsProtocol):
             return
         super().on_response_complete()
         if self.transport.is_closing():
-            self._cut_after(self._bounds.stalled_s)
+            self._watch_reader()
         else:
             self._expect()
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._cut_after(self._bounds.stalled_s)
+        self._watch_reader()
 
     def _refuse(self, rejected: Rejected) -> None:
         """Answer in the API's words, and close."""
@@ -303,7 +314,7 @@ class Edge(HttpToolsProtocol):
 
     def _leave(self) -> None:
         """Close; what the client still sends is dropped until it has seen that."""
-        self._deaf = True
+        self._deaf = self._leaving = True
         self.flow.resume_reading()
         if self._head_timer:
             self._head_timer.cancel()
@@ -311,12 +322,26 @@ class Edge(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
-        self._cut_after(_LINGER_S)
+        self._watch_reader()
 
-    def _cut_after(self, wait_s: float) -> None:
+    def _watch_reader(self, waited_bytes: float = math.inf) -> None:
+        """Cut a client that takes too little of what waits for it; one that has all of it, and is left, after a moment.
+
+        waited_bytes: how much did before.
+        """
+        waits_bytes = self.transport.get_write_buffer_size()
+        if waits_bytes and waits_bytes > waited_bytes - _STEP_BYTES:
+            self._cut()
+        elif waits_bytes:
+            self._cut_after(self._bounds.stalled_s, waits_bytes)
+        elif self._leaving or self.transport.is_closing():
+            self._cut_after(_LINGER_S)
+
+    def _cut_after(self, wait_s: float, waits_bytes: int = 0) -> None:
         if self._cut_timer:
             self._cut_timer.cancel()
-        self._cut_timer = self.loop.call_later(wait_s, self._cut)
+        then = functools.partial(self._watch_reader, waits_bytes) if waits_bytes else self._cut
+        self._cut_timer = self.loop.call_later(wait_s, then)
 
     def _cut(self) -> None:
         """Drop a connection with all that waits for its client."""

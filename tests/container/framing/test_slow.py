@@ -17,7 +17,7 @@ from tests.container.framing.test_incoming import error, one_answer, statuses
 from tests.container.stack import Stack, counted, running, tiny, until
 from tests.fakes.hostile import Endless
 
-SOON = edge.Bounds(head_s=0.05, keepalive_s=0, stalled_s=0.05)
+SOON = edge.Bounds(head_s=0.05, keepalive_s=1, stalled_s=0.05)
 
 
 @pytest.fixture
@@ -27,16 +27,16 @@ async def stack() -> AsyncIterator[Stack]:
         yield started
 
 
-@pytest.mark.parametrize("sent", [b"P", HEAD, HEAD + b"X-A: ", b"\r\n"])
+@pytest.mark.parametrize("sent", [b"P", HEAD, HEAD + b"X-A: ", b"\r\nP"])
 async def test_headers_that_do_not_end(stack: Stack, sent: bytes) -> None:
     said = await stack.raw(sent)
     assert (statuses(said), error(said)["code"]) == ((408,), "headers_timeout")
 
 
-@pytest.mark.parametrize("sent", [b"", PING])
+@pytest.mark.parametrize("sent", [b"", b"\r\n", PING, PING + b"\r\n"])
 async def test_a_connection_on_which_nothing_comes(stack: Stack, sent: bytes) -> None:
     """It ends without a word, at once or between two requests."""
-    assert statuses(await stack.raw(sent)) == ((200,) if sent else ())
+    assert statuses(await stack.raw(sent)) == ((200,) if PING in sent else ())
 
 
 async def test_a_next_request_that_begins_and_does_not_end(stack: Stack) -> None:
@@ -182,14 +182,22 @@ async def test_a_whole_answer_that_is_not_read() -> None:
         writer.close()
 
 
-async def test_a_reader_that_is_slow() -> None:
-    """But does read: it gets all of it."""
-    async with running(tiny(), engine=Endless) as stack:
-        reader, writer = await _stalled(stack, prompt=Endless.PROMPT)
+@pytest.mark.parametrize("more", [b"", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n"])
+@pytest.mark.parametrize("next_one", [b"", PING])
+async def test_a_reader_that_is_slow(monkeypatch: pytest.MonkeyPatch, more: bytes, next_one: bytes) -> None:
+    """But does read: it gets all of it, though that takes longer than a stalled one may, and a connection lingers."""
+    monkeypatch.setattr(edge, "_LINGER_S", 0.05)
+    async with running(tiny(), bounds=edge.Bounds(stalled_s=1), engine=Endless) as stack:
+        reader, writer = await asyncio.open_connection(stack.http.base_url.host, stack.http.base_url.port, limit=1)
+        body = json.dumps({"prompt": Endless.PROMPT}).encode()
+        writer.write(HEAD + more + b"Content-Length: %d\r\n\r\n" % len(body) + body + next_one)
         await until(lambda: any(one.flow.write_paused for one in _edges(stack)))
         read = 0
         while read < Endless.LONG_BYTES:
-            read += len(await reader.read(65536))
+            chunk = await reader.read(65536)
+            assert chunk, f"cut after {read} bytes"
+            read += len(chunk)
+            await asyncio.sleep(2.5 * len(chunk) / Endless.LONG_BYTES)  # a slow line
         writer.close()
 
 
