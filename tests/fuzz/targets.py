@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from starlette.datastructures import Headers
+
 from hyperpd.errors import HandoffFailed, RecipeError, Rejected
 from hyperpd.recipe import Limits
 from hyperpd.sse import Decoder, encode
@@ -305,7 +307,7 @@ def headers(data: bytes) -> None:
         assert route is None or route in BY_PATH.values()
     adapter = sagemaker.adapter(given)
     enter({"prompt": "x"}, COMPLETIONS, 0, adapter)
-    assert all(len(digest) == 32 for digest in keys._given(given))
+    assert all(len(digest) == 32 for digest in keys._given(Headers(given)))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -60,7 +60,14 @@ def fuzz(target: str, folder: Path, seconds: int) -> str:
             f"-artifact_prefix={folder}/found-",
             f"-max_total_time={seconds}",
         ),
-        *(f"-timeout={HANGS_S}", f"-max_len={MOST_BYTES}", f"-rss_limit_mb={MOST_MIB}", "-reload=0", str(folder)),
+        *(
+            f"-timeout={HANGS_S}",
+            f"-max_len={MOST_BYTES}",
+            "-rss_limit_mb=0",
+            f"-malloc_limit_mb={MOST_MIB}",
+            "-reload=0",
+            str(folder),
+        ),
         *(str(path) for path in [CASES / target] if path.is_dir()),
     ]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -305,6 +305,7 @@ class Edge(HttpToolsProtocol):
             f"content-length: {len(body)}",
             f"x-hyperpd-request-id: {record.request_id}",
             "connection: close",
+            *(("allow: GET, HEAD, POST",) if rejected.status == 405 else ()),
         )
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
         if running:

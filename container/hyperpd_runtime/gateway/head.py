@@ -24,7 +24,7 @@ def check_line(line: bytes) -> None:
         raise _unspoken()
     if method not in _METHODS:
         raise Rejected(
-            f"there is no method {method[:20].decode()} here; send GET or POST", status=501, code="unknown_method"
+            f"there is no method {method[:20].decode()} here; send GET or POST", status=405, code="unknown_method"
         )
     if not target.startswith(b"/") or b"#" in target:
         raise Rejected("this is no proxy: send a path that begins with /", code="bad_target")

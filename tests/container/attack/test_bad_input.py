@@ -52,13 +52,10 @@ def _refused(error: Exception) -> web.Response:
         pytest.param("coverage,fuzzing", "^(?!.*adapter)", 500, id="many", marks=pytest.mark.nightly),
     ],
 )
-async def test_no_input_makes_the_gateway_fail(
-    phases: str, paths: str, examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stack, "FakeEngine", TypedEngine)
+async def test_no_input_makes_the_gateway_fail(phases: str, paths: str, examples: int, tmp_path: Path) -> None:
     document = tmp_path / "openapi.json"
     document.write_text(json.dumps(openapi.document(stack.tiny())))
-    async with stack.running(stack.tiny()) as gateway:
+    async with stack.running(stack.tiny(), engine=TypedEngine) as gateway:
         asking = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "run", str(document)),
             *("--url", str(gateway.http.base_url), "--checks", _CHECKS, "--max-examples", str(examples)),
