@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from starlette.datastructures import Headers
 
 from hyperpd import recipe
 from hyperpd.deploy.apply import Api
@@ -164,7 +165,7 @@ def _gateway(stage: Stage, tls: ssl.SSLContext | None) -> AbstractContextManager
     def answer(request: wire.Request) -> wire.Answer:
         try:
             if stage.keys:
-                stage.keys.find(request.headers)
+                stage.keys.find(Headers(request.headers))
         except Rejected as error:
             status, body = error.status, error.body()
         else:
