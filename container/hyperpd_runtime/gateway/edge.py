@@ -100,7 +100,7 @@ class Edge(HttpToolsProtocol):
     def eof_received(self) -> None:
         """A client that closes its half is taken to have left."""
         running = self._running()
-        began = self._taken_bytes if self._in_head else running and running.more_body
+        began = self._head_began if self._in_head else running and running.more_body
         if began and not self._deaf:
             self._refuse(
                 Rejected("the connection ended in the middle of a request; send all of it", code="request_cut")
