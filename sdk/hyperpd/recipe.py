@@ -226,8 +226,10 @@ class Limits(Block):
 
 
 class CalibrationSpec(Block):
-    """What predictions start from, until requests teach better: hyperpd calibrate measures and writes it. What it leaves
-    out has a rough value."""
+    """What predictions start from, until requests teach better: hyperpd calibrate measures and writes it.
+
+    What it leaves out has a rough value.
+    """
 
     prefill_tokens_per_s: float | None = Field(None, gt=0, description="One prefill worker's, of prompts of one chunk")
     attention_s: float | None = Field(None, ge=0, description="What each prompt token costs more for each before it")
