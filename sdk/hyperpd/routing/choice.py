@@ -55,9 +55,17 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
-    """Every worker's score at the moment of a choice, lower is better; or why it was not a candidate."""
+class Candidate:
+    """A worker that could have been picked. score: the policy's, lower is better. cached_tokens: of the prompt."""
 
-    decode: Mapping[str, float | str]
-    prefill: Mapping[str, float | str]
+    score: float
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Every worker at the moment of a choice, by name: what it was worth, or why it was no candidate."""
+
+    decode: Mapping[str, Candidate | str]
+    prefill: Mapping[str, Candidate | str]
     choice: Choice

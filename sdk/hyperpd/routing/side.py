@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from hyperpd.routing import costs
-from hyperpd.routing.choice import Leg
+from hyperpd.routing.choice import Candidate, Leg
 from hyperpd.routing.estimates import Mean, Ratio
 from hyperpd.routing.fleet import Field, Fleet
 from hyperpd.routing.knowledge import Knowledge
@@ -72,10 +72,14 @@ class Side:
 
     def explain(
         self, request: Request, field: Field, avoid: Collection[str], now_s: float
-    ) -> Mapping[str, float | str]:
-        """Every worker's score, or why it is no candidate."""
-        scores = {worker.name: score for worker, score in self.policy.scores(request, field, now_s)}
-        out: dict[str, float | str] = {}
+    ) -> Mapping[str, Candidate | str]:
+        """Every worker's score and cache, or why it is no candidate."""
+        cached = {worker.name: tokens for worker, tokens in field.each()}
+        scores = {
+            worker.name: Candidate(score, cached[worker.name])
+            for worker, score in self.policy.scores(request, field, now_s)
+        }
+        out: dict[str, Candidate | str] = {}
         for name, worker in self.fleet.named.items():
             why = ", ".join(self.fleet.why_out(worker)) or ("avoided" if name in avoid else "no open pair")
             out[name] = scores.get(name, why)
