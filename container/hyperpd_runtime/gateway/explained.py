@@ -1,4 +1,4 @@
-"""The last decisions of this gateway process, by request id: which workers could have been picked, and why these were."""
+"""The last decisions of this gateway process, by request id: who could have been picked, and why these were."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ class Explained:
         request = self._requests.get(request_id)
         if not request:
             raise Rejected(
-                f"{guard.short(request_id)}: no decision is known of this request id; decisions are kept for the last {REQUESTS:,}"
-                " requests of this gateway process, in a large fleet of those alone that were sent with"
+                f"{guard.short(request_id)}: no decision is known of this request id; decisions are kept for the last"
+                f" {REQUESTS:,} requests of this gateway process, in a large fleet of those alone that were sent with"
                 " x-hyperpd-explain: 1. The id is the one in the answer's header x-hyperpd-request-id",
                 status=404,
                 code="request_unknown",
