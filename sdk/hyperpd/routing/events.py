@@ -84,6 +84,10 @@ class EventView:
     def sent(self, index: int, blocks: Sequence[int], now_s: float) -> None:
         """Nothing: its engine will say so."""
 
+    def reached(self, index: int) -> int:
+        """The number of the batch that is to come next."""
+        return self._caches[index].wanted
+
     def wanted(self, index: int) -> int | None:
         """The number of the batch to replay from, where some were missed; else None."""
         cache = self._caches[index]
