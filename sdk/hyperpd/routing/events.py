@@ -164,11 +164,11 @@ class EventView:
     def _drop(self, block: int | None, bit: int) -> None:
         if block is None:
             return
-        left = self._holders[block] & ~bit
+        left = self._holders.get(block, 0) & ~bit  # two of the engine's may be one of ours
         if left:
             self._holders[block] = left
         else:
-            del self._holders[block]
+            self._holders.pop(block, None)
 
     def _empty(self, index: int, cache: _Cache) -> None:
         for block in cache.ours.values():
