@@ -91,6 +91,10 @@ class EventView:
     def sent(self, index: int, blocks: Sequence[int], now_s: float) -> None:
         """Nothing: its engine will say so."""
 
+    def reached(self, index: int) -> int:
+        """The number of the batch that is to come next."""
+        return self._caches[index].wanted
+
     def wanted(self, index: int) -> int | None:
         """The number of the batch to replay from, where some were missed; else None."""
         cache = self._caches[index]
@@ -167,11 +171,11 @@ class EventView:
     def _drop(self, block: int | None, bit: int) -> None:
         if block is None:
             return
-        left = self._holders[block] & ~bit
+        left = self._holders.get(block, 0) & ~bit  # two of the engine's may be one of ours
         if left:
             self._holders[block] = left
         else:
-            del self._holders[block]
+            self._holders.pop(block, None)
 
     def _empty(self, index: int, cache: _Cache) -> None:
         for block in cache.ours.values():
