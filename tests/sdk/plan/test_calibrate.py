@@ -105,7 +105,7 @@ async def test_a_handoff_that_is_faster_than_none_is_not_made_up() -> None:
     rounds = [Round(0.1 + n / 1e4, 0.4, 0.05, 0.2) for n in range(7)]
     found = calibrate.fit(PLANNED, rounds, [0.02, 0.02])
     assert (found["pair_bytes_per_s"].value, found["handoff_s"].value) == (None, None)
-    assert "its first token no later, in at least a quarter of 7 rounds" in found["handoff_s"].why
+    assert "its first token no later, in at least a quarter of 7 samples" in found["handoff_s"].why
 
 
 async def test_attention_that_does_not_show_leaves_the_plain_rate() -> None:
@@ -127,7 +127,7 @@ async def test_each_round_has_each_prompt_once_and_the_first_one_warms_up() -> N
     rounds, gaps_s = await calibrate.measure(PLANNED, engine.ask, told.append, lambda: float(next(clock)))
     assert (len(rounds), len(gaps_s)) == (7, 48)
     alone = [one for one in engine.sent if one[1] == 2]
-    order = [(CHUNK, 2, "aggregated"), (4 * CHUNK, 2, "aggregated"), (CHUNK, 2, "pd"), (4 * CHUNK, 2, "pd")]
+    order = [(CHUNK, 2, "aggregated"), (CHUNK, 2, "pd"), (4 * CHUNK, 2, "aggregated"), (4 * CHUNK, 2, "pd")]
     assert alone == order * 8
     assert [one for one in engine.sent if one[1] != 2] == [(32, 64, "aggregated")] * 64
     assert engine.most_at_once == 16
@@ -170,6 +170,18 @@ def test_prompts_are_a_chunk_and_four_or_what_the_model_takes(
     assert (planned.kv_bytes_per_token, planned.vocabulary, planned.streams) == (4096, 320, 8)
 
 
+@pytest.mark.parametrize(
+    ("engine", "limits", "streams"), [({}, {}, 8), ({"max-num-seqs": 4}, {}, 4), ({}, {"concurrent_requests": 3}, 3)]
+)
+def test_streams_are_a_usual_batch_or_what_may_run(
+    folder: Path, engine: dict[str, int], limits: dict[str, int], streams: int
+) -> None:
+    document = recipe().model_dump()
+    document["decode"]["engine"] |= engine
+    document["gateway"]["limits"] |= limits
+    assert calibrate.plan(parse(document, "test"), folder).streams == streams
+
+
 async def test_one_chunk_tells_nothing_of_attention(folder: Path) -> None:
     planned = calibrate.plan(recipe(), folder)
     found = await figures(Engine(replace(TRUE, attention_s=0.0), noise=0.0), planned)
@@ -182,6 +194,14 @@ def test_a_shipped_recipe_knows_its_model() -> None:
     planned = calibrate.plan(load("llama-3.3-70b-p5en-4p2d").recipe)
     assert (planned.kv_bytes_per_token, planned.vocabulary) == (327_680, 128_256)
     assert planned.streams == 2 * 8
+
+
+async def test_without_a_prefill_role_one_path_is_measured(folder: Path) -> None:
+    planned, engine = calibrate.plan(load("tiny-cpu-aggregated-2x").recipe, folder), Engine(noise=0.0)
+    found = await figures(engine, planned)
+    assert {mode for *_, mode in engine.sent} == {"aggregated"}
+    assert (len(engine.sent), engine.most_at_once) == (planned.requests, 2 * 8)
+    assert (found["pair_bytes_per_s"].value, found["pair_bytes_per_s"].why) == (None, "there is no prefill role")
 
 
 def test_what_cannot_be_measured_is_said_at_once(tmp_path: Path) -> None:
