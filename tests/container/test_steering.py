@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
 
 from hyperpd.errors import RecipeError
-from hyperpd_runtime.gateway import flow, keys
+from hyperpd_runtime.gateway import flow, keys, steering
 from hyperpd_runtime.gateway.passed import PASSED
 from hyperpd_runtime.gateway.relay import Answer
 from hyperpd_runtime.gateway.steering import STEERING
@@ -217,6 +218,29 @@ async def test_a_mode_that_cannot_be_is_refused(stack: Stack) -> None:
     stack.pool.disaggregated = False
     answer = await stack.ask({"x-hyperpd-mode": "pd"})
     assert "there are no prefill workers here" in answer.json()["error"]["message"]
+
+
+async def test_a_session_may_come_with_any_key_and_goes_nowhere(tmp_path: Path) -> None:
+    async with keyed(tmp_path, isolate_prefix_cache=True) as stack:
+        for key in (USER, OPERATOR):
+            for path, body in {**BODIES, "/tokenize": {"prompt": "x"}}.items():
+                headers = {**bearer(key), "x-hyperpd-session": "conversation-1"}
+                assert (await stack.http.post(path, json=body, headers=headers)).status_code == 200
+        sent = (stack.prefill.headers, stack.decode.headers, stack.prefill.bodies, stack.decode.bodies)
+        assert "conversation-1" not in str(sent)
+
+
+def test_sessions_of_two_keys_never_meet(tmp_path: Path) -> None:
+    def session(name: str | None, key: str | None) -> str:
+        entry = {"name": key, "sha256": "0" * 64, "scope": "user", "concurrent_requests": None}
+        found = keys.parse(json.dumps([entry]).encode(), "keys.json")[0] if key else None
+        headers = Headers({"x-hyperpd-session": name} if name else {})
+        return steering.caller(headers, "/v1/completions", found, tiny().recipe.gateway).session
+
+    assert session(None, "a") == session(None, None) == ""
+    assert session("s", "a") == session("s", "a")
+    named = [session(name, key) for name in ("s", "/s", "a/s", "b") for key in (None, "a", "b", "a.b")]
+    assert len(set(named)) == len(named)
 
 
 async def test_keys_have_prefixes_of_their_own(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hyperpd_runtime.gateway.apis import MESSAGES, RESPONSES, Api
 _SEEDS = 1 << 62  # the engine takes 64 bits; there is room to count on from these
 _GREEDY_BELOW = 1e-5  # vLLM's own bound
 # Parts of a message that are no text, by their type, or by the field that the engine guesses it from.
-_MEDIA = {"image_pil", "document"} | {
+MEDIA = {"image_pil", "document"} | {
     form.format(kind)
     for kind in ("image", "audio", "video", "file")
     for form in ("{}", "{}_url", "{}_embeds", "input_{}")
@@ -98,7 +98,7 @@ class Ask:
             if isinstance(part, list):
                 within += part
             elif isinstance(part, dict):
-                if str(part.get("type")) in _MEDIA or part.keys() & _MEDIA:
+                if str(part.get("type")) in MEDIA or part.keys() & MEDIA:
                     return True
                 within += [part.get("content"), part.get("output")]
         return False
@@ -154,8 +154,8 @@ def _texts(values: list[Any]) -> Iterator[str]:
             yield value
         elif isinstance(value, list):
             values += value
-        elif isinstance(value, dict) and str(value.get("type")) not in _MEDIA:
-            values += [inner for key, inner in value.items() if key not in _MEDIA]
+        elif isinstance(value, dict) and str(value.get("type")) not in MEDIA:
+            values += [inner for key, inner in value.items() if key not in MEDIA]
 
 
 def _messages(messages: Any) -> Iterator[str]:
