@@ -47,18 +47,18 @@ async def stack() -> AsyncIterator[Stack]:
 
 async def calibrate(hyperpd: Hyperpd, recipe: Path, *argv: str) -> tuple[int, str, str]:
     """In a thread: the gateway answers in this one."""
-    words = ("--recipe", str(recipe), "--model-folder", str(recipe.parent), "--rounds", "3", *argv)
+    words = ("--recipe", str(recipe), "--model-folder", str(recipe.parent), "--rounds", "6", *argv)
     return await asyncio.to_thread(hyperpd, "calibrate", *words)
 
 
 async def test_the_file_is_what_a_recipe_takes(stack: Stack, hyperpd: Hyperpd, recipe: Path) -> None:
     code, out, err = await calibrate(hyperpd, recipe, "--url", str(stack.http.base_url))
     assert code == 0, err
-    assert "round 3 of 3: first token of 255 and 1,022 tokens after " in err
+    assert "round 6 of 6: first token of 255 and 1,022 tokens after " in err
     assert "expected: about " in err
     lengths = [len(body["prompt"]) for body in stack.decode.bodies]
-    assert (lengths.count(255), lengths.count(1022), lengths.count(32)) == (8, 8, 32)
-    assert len(stack.prefill.bodies) == 8
+    assert (lengths.count(255), lengths.count(1022), lengths.count(32)) == (14, 14, 32)
+    assert len(stack.prefill.bodies) == 14
     text = Path("tiny-cpu-1p1d.calibration.yaml").read_text()
     assert f"digest {load(recipe).digest}" in text
     assert "step_s: 8 streams at once" in text
@@ -84,15 +84,15 @@ async def test_json_and_no_file_is_lost(stack: Stack, hyperpd: Hyperpd, recipe: 
     said = json.loads(out)
     assert (code, said["file"], said["short_tokens"], said["long_tokens"]) == (0, "kept.yaml", 255, 1022)
     assert said["figures"].keys() == FIGURES
-    assert said["figures"]["prefill_tokens_per_s"]["samples"] == 3
+    assert said["figures"]["prefill_tokens_per_s"]["samples"] == 6
     assert Path("kept.yaml").read_text() != "mine"
 
 
 async def test_dry_run_sends_nothing(stack: Stack, hyperpd: Hyperpd, recipe: Path) -> None:
     code, out, _ = await calibrate(hyperpd, recipe, "--url", str(stack.http.base_url), "--dry-run")
     assert (code, stack.decode.bodies, list(Path().glob("*.calibration.yaml"))) == (0, [], [])
-    assert "48 requests with 11,240 prompt tokens" in out
-    assert "3 rounds of 255 and 1,022 tokens, prefilled where they decode, and elsewhere" in out
+    assert "60 requests with 18,902 prompt tokens" in out
+    assert "6 rounds of 255 and 1,022 tokens, prefilled where they decode, and elsewhere" in out
 
 
 async def test_ctrl_c_ends_what_runs_and_writes_nothing(stack: Stack, recipe: Path) -> None:

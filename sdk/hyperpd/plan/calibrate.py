@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from hyperpd.recipe import Recipe
 
 AT_ONCE = 8  # streams on each worker, a batch usually seen
 STREAM_TOKENS = 64
-ROUNDS = 7
+ROUNDS = 9
+LEAST_ROUNDS = 6
+_BEYOND = 0.025  # of each side of an interval
 _BATCHES = 3
 _STREAM_PROMPT_TOKENS = 32
 _CHUNKS = 4  # of a long prompt
@@ -71,7 +74,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A median of `samples`, half of which lie between low and high; value None: `why` there is none."""
+    """A median of `samples`, with 95 % confidence between low and high; value None: `why` there is none."""
 
     value: float | None
     low: float | None = None
@@ -132,8 +135,8 @@ async def measure(
 def fit(planned: Plan, rounds: Sequence[Round], gaps_s: Sequence[float]) -> dict[str, Figure]:
     """The figures by the names that routing.calibration.Calibration has for them.
 
-    Each round tells each figure once. A figure is there where three quarters of the rounds say that it is above 0; else
-    it is lost in the noise, and said to be so.
+    Each round tells each figure once. A figure is there where it is above 0 with 95 % confidence; else it is lost in
+    the noise, and said to be so: on a machine that does much else, more rounds find it again.
 
     With c tokens a chunk, and y(n) = TTFT(n) / n: attention_s = (y(4c) - y(c)) / 1.5c, and the rest of y(c) is
     1 / prefill_tokens_per_s: both TTFTs come out again of Calibration.prefill_s. d(n) = TTFT by pd - TTFT of the same
@@ -160,7 +163,7 @@ def text(figures: Mapping[str, Figure], about: Sequence[str]) -> str:
             continue
         said = "  # of the model's shape"
         if figure.low is not None and figure.high is not None:
-            said = f"  # median of {figure.samples}, half of them {_number(figure.low)} to {_number(figure.high)}"
+            said = f"  # median of {figure.samples}; 95 % confidence: {_number(figure.low)} to {_number(figure.high)}"
         lines.append(f"    {name}: {_number(figure.value)}{said}")
     return "\n".join(lines) + "\n"
 
@@ -201,8 +204,14 @@ def _way(planned: Plan, rounds: Sequence[Round]) -> dict[str, Figure]:
 
 
 def _median(values: Sequence[float]) -> Figure:
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Figure(middle, low, high, len(values))
+    """With its interval by order statistics, which asks nothing of how the values are spread: the true median has as
+    many above it as heads fall of `len(values)` coins. Of fewer than 6 values even the whole range is below 95 %."""
+    ordered, count, tail, left_out = sorted(values), len(values), 0.5 ** len(values), 0
+    while tail <= _BEYOND and left_out < count // 2:
+        left_out += 1
+        tail += math.comb(count, left_out) / 2**count
+    left_out = max(0, left_out - 1)
+    return Figure(statistics.median(ordered), ordered[left_out], ordered[-1 - left_out], count)
 
 
 def _positive(values: Sequence[float], why: str) -> Figure:
@@ -210,7 +219,8 @@ def _positive(values: Sequence[float], why: str) -> Figure:
     assert found.low is not None
     if found.low > 0:
         return found
-    return Figure(None, samples=found.samples, why=f"{why}, in at least a quarter of {len(values)} samples")
+    below = sum(value <= 0 for value in values)
+    return Figure(None, samples=found.samples, why=f"{why}, in {below} of {len(values)} samples")
 
 
 def _inverse(seconds: Figure, amount: float = 1.0) -> Figure:
