@@ -8,10 +8,12 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from hyperpd.cli.explain import _WITHOUT_COSTS
+from hyperpd.routing.choice import Reason
 from hyperpd_runtime.gateway import app, keys
 from hyperpd_runtime.gateway.explained import Explained
 from hyperpd_runtime.gateway.pool import Pool
@@ -94,6 +96,10 @@ async def test_a_decider_without_costs(admin: Admin, hyperpd: Hyperpd, decider: 
     admin.decide("r1", decider, tokens, avoid=("d2",))
     _, out, _ = await explain(hyperpd, "r1", "--url", admin.url)
     assert why in out.splitlines()[-1]
+
+
+def test_every_reason_has_words() -> None:
+    assert {*get_args(Reason)} == {*_WITHOUT_COSTS, "below_threshold", "cost_local"}
 
 
 async def test_each_decision_of_a_request_and_json(admin: Admin, hyperpd: Hyperpd) -> None:
