@@ -140,7 +140,7 @@ def fit(planned: Plan, rounds: Sequence[Round], gaps_s: Sequence[float]) -> dict
 
     With c tokens a chunk, and y(n) = TTFT(n) / n: attention_s = (y(4c) - y(c)) / 1.5c, and the rest of y(c) is
     1 / prefill_tokens_per_s: both TTFTs come out again of Calibration.prefill_s. d(n) = TTFT by pd - TTFT of the same
-    length where it decodes = n * kv_bytes_per_token / pair_bytes_per_s + handoff_s. The rate is that of the workers that
+    length where it decodes = n * kv_bytes_per_token / pair_bytes_per_s + handoff_s. The rate is that of workers that
     decode: where those of prefill are of another kind, what they are faster or slower is counted as the handoff's.
     """
     figures = _rate(planned, rounds)
