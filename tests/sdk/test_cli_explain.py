@@ -15,10 +15,10 @@ import pytest
 from hyperpd.cli.explain import _WITHOUT_COSTS
 from hyperpd.routing.choice import Reason
 from hyperpd_runtime.gateway import app, keys
-from hyperpd_runtime.gateway.explained import Explained
 from hyperpd_runtime.gateway.pool import Pool
+from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.listen import Listener
-from tests.container.stack import free_port, tiny
+from tests.container.stack import free_port, running, tiny
 from tests.sdk.routing.test_policies import request, router_of
 
 Hyperpd = Callable[..., tuple[int, str, str]]
@@ -28,17 +28,12 @@ OPERATOR = "sk-operator-0123456789"
 class Admin:
     """A gateway's admin port, and what it knows of its decisions."""
 
-    def __init__(self, held: keys.Keys | None = None) -> None:
-        self.explained = Explained(2.0)
-        self._port = free_port()
-        asgi = app.admin(Pool(disaggregated=True), tiny(), lambda: None, held)
-
-        @asgi.get("/explain/{request_id}")
-        async def explain(request_id: str) -> dict[str, Any]:
-            return self.explained.explain(request_id)
-
-        self.listener = Listener(asgi, "127.0.0.1", self._port)
-        self.url = f"http://127.0.0.1:{self._port}"
+    def __init__(self, held: keys.Keys | None = None, pool: Pool | None = None) -> None:
+        pool = pool or Pool(disaggregated=True, routing=Routing(tiny().recipe))
+        self.explained = pool.routing.explained
+        port = free_port()
+        self.listener = Listener(app.admin(pool, tiny(), lambda: None, held), "127.0.0.1", port)
+        self.url = f"http://127.0.0.1:{port}"
 
     def decide(self, request_id: str, decider: str, tokens: int = 9_000, mode: str = "pd", **avoid: Any) -> None:
         """A decision in a fleet of three decode workers, one of which is draining, and one prefill worker."""
@@ -82,6 +77,21 @@ async def test_candidates_scores_and_why(admin: Admin, hyperpd: Hyperpd) -> None
     local, remote = f"{decision['local_cost']:.3f}", f"{decision['remote_cost']:.3f}"
     assert why == f"local, d0 prefills itself: predicted cost {local} local, {remote} remote"
     assert "a tenth of the objective, 2,000 ms" in meaning
+
+
+async def test_a_request_that_was_served(hyperpd: Hyperpd) -> None:
+    """By the id that its answer has."""
+    async with running(tiny()) as stack:
+        answer = await stack.ask(prompt=list(range(300)))
+        admin = Admin(pool=stack.pool)
+        await admin.listener.start()
+        code, out, _ = await explain(hyperpd, answer.headers["x-hyperpd-request-id"], "--url", admin.url)
+        await admin.listener.stop()
+    title, _, decode, prefill, why = out.splitlines()
+    assert (code, title.endswith(", served pd"), "300 prompt tokens" in title) == (0, True, True)
+    assert decode.split()[:3] == ["decode", "decode-0", "0"]
+    assert prefill.split()[::4] == ["prefill", "picked"]
+    assert why == "remote, prefill-0 prefills: the decider sends prompts like this one to a prefill worker"
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,8 @@ def _facts(recipe: Recipe, folder: Path | None) -> tuple[int, int, list[str]]:
 
 def _number(value: float) -> str:
     """Four digits, as YAML reads a number."""
-    if isinstance(value, int) or value >= 1000:
-        return f"{value:.0f}"
+    if isinstance(value, int):
+        return str(value)
+    if value >= 1000:
+        return f"{float(f'{value:.4g}'):.0f}"
     return f"{value:.4g}" if value >= 0.001 else f"{value:.3e}"  # without a dot YAML would read a text

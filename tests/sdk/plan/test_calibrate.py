@@ -234,6 +234,9 @@ async def test_the_file_is_a_recipes_block() -> None:
     assert block.pop("kv_bytes_per_token") == KV
     for name, value in block.items():
         assert value == pytest.approx(found[name].value, rel=1e-3), name
+    assert "\n    pair_bytes_per_s: 2000000000  # median of 9; 95 % confidence: " in calibrate.text(
+        {"pair_bytes_per_s": Figure(1_999_999_123.4, 1.0, 2.0, 9)}, []
+    )
     read = parse({**load("tiny-cpu-1p1d").recipe.model_dump(), **yaml.safe_load(text)}, "test")
     assert read.gateway.calibration
 
