@@ -26,6 +26,7 @@ class Publisher:
         self.buffer: deque[tuple[int, bytes]] = deque(maxlen=buffer)
         self.at_once = at_once
         self.replays_asked: list[int] = []
+        self.sources_asked = 0
         self.stamp_s = 1000.0  # the engine's clock
         self._next = 0
         self._context = zmq.asyncio.Context()
@@ -45,9 +46,10 @@ class Publisher:
         }
         self.sources: dict[str, Any] = {"0": self.source}
 
-    async def heard(self) -> None:
-        """Return when somebody listens."""
-        assert await self._pub.recv() == b"\x01"
+    async def heard(self, *, any_longer: bool = True) -> None:
+        """Return when somebody listens, or no longer."""
+        async with asyncio.timeout(20):
+            assert await self._pub.recv() == bytes([any_longer])
 
     async def publish(self, *events: dict[str, Any], lose: bool = False, payload: bytes | None = None) -> int:
         """One batch, which got lost on the way or not. payload: another than the events' own. Returns its number."""
@@ -84,6 +86,7 @@ class Publisher:
         """The URL of its API."""
 
         async def sources(_: web.Request) -> web.Response:
+            self.sources_asked += 1
             return web.json_response(self.sources)
 
         app = web.Application()
