@@ -10,6 +10,7 @@ import contextlib
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -37,9 +38,9 @@ from tests.real.recipes import ADAPTER, full
 
 pytestmark = pytest.mark.real
 BLOCK = 128
-CACHE_BLOCKS = 64  # of each engine; the conversations below need half as many again
+CACHE_BLOCKS = 40  # of each engine; the conversations below need twice as many
 ROLES = ("prefill", "decode")
-CONVERSATIONS, TURNS, ANSWER = 8, 6, 40
+CONVERSATIONS, TURNS, ANSWER = 10, 5, 40
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """1P1D that tells its KV events, with small caches."""
     folder = tmp_path_factory.mktemp("views")
     recipe = full("tiny-cpu-1p1d", folder / "recipe")
-    document = yaml.safe_load(open(recipe).read())
+    document = yaml.safe_load(Path(recipe).read_text())
     document["gateway"] = {"decider": "always", "prefix_view": "exact"}
     for role in ROLES:
         document[role]["engine"] |= {"kv-cache-memory-bytes": CACHE_BLOCKS * BLOCK * 4096}
-    with open(recipe, "w") as file:
-        yaml.safe_dump(document, file)
+    Path(recipe).write_text(yaml.safe_dump(document))
     started = Fleet(recipe, folder / "state", port_offset=9000)
     try:
         yield started.wait()
@@ -126,19 +126,24 @@ def ids(draw: random.Random, tokens: int) -> list[int]:
     return [draw.randrange(97, 123) for _ in range(tokens)]
 
 
-async def test_how_well_the_views_agree_with_the_engines(watched: Watched) -> None:
-    """Conversations take turns over 1P+1D: what each view says before a turn, and what the engine then finds."""
-    draw = random.Random(7)
+@pytest.mark.parametrize("gateways", [1, 2])
+async def test_how_well_the_views_agree_with_the_engines(watched: Watched, gateways: int) -> None:
+    """Conversations take turns over 1P+1D: what each view says before a turn, and what the engine then finds.
+
+    Of two gateways each serves every second turn, and remembers what it has sent itself.
+    """
+    draw = random.Random(gateways)
     shared = ids(draw, 300)
     said: list[list[int]] = [[*shared, *ids(draw, draw.randrange(50, 400))] for _ in range(CONVERSATIONS)]
     order = [n for n in range(CONVERSATIONS) for _ in range(TURNS)]
     draw.shuffle(order)
     errors: dict[str, list[float]] = defaultdict(list)
+    evicted = 0
     async with watched.following():
-        for now_s, n in enumerate(order):
+        for turn, n in enumerate(order):
             prompt = said[n]
-            blocks = chain(prompt, BLOCK)
-            most = (len(prompt) - 1) // BLOCK
+            blocks, most = chain(prompt, BLOCK), (len(prompt) - 1) // BLOCK
+            ours = turn % gateways == 0
             expected, before = {}, {}
             for role in ROLES:
                 before[role] = await watched.hits(role)
@@ -147,13 +152,19 @@ async def test_how_well_the_views_agree_with_the_engines(watched: Watched) -> No
             asked = {"prompt": prompt, "max_tokens": ANSWER, "ignore_eos": True, "return_token_ids": True}
             told = await watched.ask(watched.fleet.url, "/v1/completions", asked)
             for role in ROLES:
-                truth = await watched.hits(role) - before[role]
-                for name in watched.routers:
-                    errors[f"{name} {role}"].append(expected[name, role] - truth)
                 await watched.seen(role, blocks)
-                watched.view("approximate", role).sent(0, blocks, float(now_s))
+                truth = await watched.hits(role) - before[role]
+                evicted += turn > order.index(n) and truth <= len(shared)
+                for name in watched.routers if ours else ():
+                    errors[f"{name} {role}"].append(expected[name, role] - truth)
+                if ours:
+                    watched.view("approximate", role).sent(0, blocks, float(turn))
             prompt += told["choices"][0]["token_ids"] + ids(draw, draw.randrange(30, 200))
-    print(f"\n{len(order)} turns of {CONVERSATIONS} conversations, caches of {CACHE_BLOCKS} blocks of {BLOCK} tokens")
+    assert evicted  # else the caches were too large to say anything
+    print(
+        f"\n{gateways} gateway(s); {len(order)} turns of {CONVERSATIONS} conversations, caches of {CACHE_BLOCKS} blocks"
+        f" of {BLOCK} tokens; {evicted} of {2 * len(order)} times a conversation had been evicted"
+    )
     print("view        role     equal within a block   mean error (tokens)   mean |error|")
     within = {}
     for which, off in sorted(errors.items()):
@@ -161,8 +172,7 @@ async def test_how_well_the_views_agree_with_the_engines(watched: Watched) -> No
         mean, size = sum(off) / len(off), sum(map(abs, off)) / len(off)
         name, role = which.split()
         print(f"{name:11} {role:8} {within[which]:>20.0%} {mean:>21.1f} {size:>14.1f}")
-    assert [off for which, off in errors.items() if which.startswith("exact") and any(off)] == []
-    assert min(within.values()) > 0.8
+    assert [which for which, off in errors.items() if which.startswith("exact") and any(off)] == []
 
 
 async def test_what_was_missed_is_replayed_by_a_real_engine(watched: Watched) -> None:
