@@ -226,15 +226,20 @@ class Limits(Block):
 
 
 class CalibrationSpec(Block):
-    """What predictions start from, until requests teach better: measured on one worker by hyperpd calibrate."""
+    """What predictions start from, until requests teach better: hyperpd calibrate measures and writes it.
 
-    prefill_tokens_per_s: float = Field(gt=0, description="What a prefill worker computes of a prompt of one chunk")
-    step_s: float = Field(gt=0, description="One decode step of a batch usually seen, in seconds")
-    kv_bytes_per_token: int = Field(gt=0, description="KV cache of one token, all layers and both K and V")
-    pair_bytes_per_s: float = Field(gt=0, description="What a prefill → decode pair moves")
-    handoff_s: float = Field(0.005, gt=0, description="What a remote prefill costs beside computing and moving")
-    mean_output_tokens: float = Field(256.0, gt=0, description="Output of the usual request")
-    attention_s: float = Field(0.0, ge=0, description="What each prompt token costs more for each one before it")
+    What it leaves out has a rough value.
+    """
+
+    prefill_tokens_per_s: float | None = Field(None, gt=0, description="One prefill worker's, of prompts of one chunk")
+    attention_s: float | None = Field(None, ge=0, description="What each prompt token costs more for each before it")
+    step_s: float | None = Field(None, gt=0, description="One decode step of a batch usually seen, in seconds")
+    pair_bytes_per_s: float | None = Field(None, gt=0, description="What a prefill → decode pair moves")
+    handoff_s: float | None = Field(
+        None, gt=0, description="What a remote prefill costs beside computing and moving, in seconds"
+    )
+    mean_output_tokens: float | None = Field(None, gt=0, description="Output of the usual request")
+    kv_bytes_per_token: int | None = Field(None, gt=0, description="KV cache of one token, of all layers")
 
 
 class GatewaySpec(Block):

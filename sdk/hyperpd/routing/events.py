@@ -77,6 +77,13 @@ class EventView:
         """A worker has gone."""
         self._empty(index, self._caches.pop(index))
 
+    def empty(self, index: int) -> None:
+        """What a worker had is of no use any more; what it says from here on is."""
+        self._empty(index, self._caches[index])
+
+    def resize(self, index: int, capacity_blocks: int) -> None:
+        """Nothing: what it holds, its engine says."""
+
     def blocks_held(self, index: int) -> int:
         """How many blocks a worker has."""
         return len(self._caches[index].ours)
