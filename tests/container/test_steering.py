@@ -13,7 +13,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from hyperpd.errors import RecipeError
-from hyperpd_runtime.gateway import flow, keys, steering
+from hyperpd_runtime.gateway import keys, steering
 from hyperpd_runtime.gateway.passed import PASSED
 from hyperpd_runtime.gateway.relay import Answer
 from hyperpd_runtime.gateway.steering import STEERING
@@ -185,7 +185,7 @@ def test_what_a_key_is_allowed_is_checked(tmp_path: Path) -> None:
 
 
 async def test_a_mode_is_for_operators(tmp_path: Path) -> None:
-    async with keyed(tmp_path, threshold_tokens=100) as stack:
+    async with keyed(tmp_path, decider="uncached_tokens", threshold_tokens=100) as stack:
         refused = await stack.ask({**bearer(USER), "x-hyperpd-mode": "aggregated"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "operators_only")
         explained = {**bearer(OPERATOR), "x-hyperpd-explain": "1"}
@@ -195,13 +195,13 @@ async def test_a_mode_is_for_operators(tmp_path: Path) -> None:
             assert answer.status_code == 200
             served.append(answer.headers["x-hyperpd-decision"])
         assert served == [
-            "decode_only; reason=short_prompt; served=decode_only",
-            "disaggregated; reason=plain; served=pd",
-            "decode_only; reason=forced; served=decode_only",
+            "disaggregated; reason=plain; routing=below_threshold; served=local",
+            "disaggregated; reason=plain; routing=forced; served=pd",
+            "decode_only; reason=forced; routing=forced; served=decode_only",
         ]
         assert len(stack.prefill.bodies) == 1
         many = await stack.ask({**explained, "x-hyperpd-mode": "pd"}, n=2)
-        assert many.headers["x-hyperpd-decision"] == "split; reason=n; served=pd"
+        assert many.headers["x-hyperpd-decision"] == "split; reason=n; routing=forced; served=pd"
 
 
 async def test_a_mode_that_cannot_be_is_refused(stack: Stack) -> None:
@@ -288,7 +288,7 @@ async def test_another_tenants_prompt_is_not_in_the_cache(tmp_path: Path) -> Non
 async def test_a_poisoned_decodes_salt_comes_on_top(tmp_path: Path) -> None:
     async with keyed(tmp_path, isolate_prefix_cache=True) as stack:
         await stack.ask(bearer(USER))
-        flow.Flow._hide_cache(next(member for member in stack.pool.members if member.role == "decode"))
+        stack.flow._hide_cache(next(member for member in stack.pool.members if member.role == "decode"))
         for key in (USER, OTHER):
             await stack.ask(bearer(key))
         before, mine, theirs = (body["cache_salt"] for body in stack.decode.bodies)

@@ -98,6 +98,7 @@ class Caller:
         """The request as this caller's key has it. Raises Refused where it cannot be served in the mode asked for."""
         if self.cache_salt:
             request = replace(request, body=request.body | {"cache_salt": self.cache_salt})
+        request = replace(request, session=self.session, forced=self.mode == "pd")
         if self.mode == "aggregated":
             return replace(request, shape=_FORCED)
         if self.mode == "pd" and not (disaggregated and request.shape.how in ("disaggregated", "split")):
