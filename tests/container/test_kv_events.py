@@ -13,23 +13,24 @@ import msgspec
 import pytest
 
 from hyperpd.routing.blocks import chain
-from hyperpd.routing.calibration import Calibration
-from hyperpd.routing.deciders import DECIDERS
 from hyperpd.routing.events import AllBlocksCleared, BlockRemoved, BlockStored, EventView
-from hyperpd.routing.knowledge import SLO, Knowledge
-from hyperpd.routing.policies import POLICIES
-from hyperpd.routing.router import Router
 from hyperpd_runtime.gateway import kv_events
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.kv_batches import Reader
 from hyperpd_runtime.gateway.kv_events import KVEvents
 from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.prompts import salt
-from tests.container.stack import counted, until
+from hyperpd_runtime.gateway.routing import Routing
+from tests.container.stack import counted, tiny, until
 from tests.fakes.kv_events import Publisher, cleared, removed, stored, theirs
 
-BLOCK = 4
-ONE, TWO, THREE = list(range(4)), list(range(8)), list(range(12))
+BLOCK = 16
+ONE, TWO, THREE = (list(range(BLOCK * blocks)) for blocks in (1, 2, 3))
+
+
+def block(token: int) -> list[int]:
+    """Another prompt, of one block."""
+    return [token] * BLOCK
 
 
 @dataclass
@@ -38,11 +39,11 @@ class Followed:
 
     publisher: Publisher
     pool: Pool
-    router: Router
+    routing: Routing
 
     def held(self, tokens: Sequence[int], seed: int = 0) -> int:
         """Blocks of a prompt that the router holds to be there."""
-        found = self.router.decode.view.match(chain(tokens, BLOCK, seed), 0.0)
+        found = self.routing.router.decode.view.match(chain(tokens, BLOCK, seed), 0.0)
         return found[0][0] if found else 0
 
     @property
@@ -52,15 +53,13 @@ class Followed:
 
 @contextlib.asynccontextmanager
 async def following(publisher: Publisher) -> AsyncIterator[Followed]:
-    knowledge = Knowledge(SLO(2.0, 0.05), Calibration(10_000, 0.02, 4096, 1e9), BLOCK)
-    router = Router(knowledge, POLICIES["least_tokens"], DECIDERS["never"], EventView)
-    router.join("decode", "decode-0", 100)
+    routing = Routing(tiny(gateway={"prefix_view": "exact"}, kv_transfer={"block_size_tokens": BLOCK}).recipe)
     async with publisher.serving() as url, aiohttp.ClientSession() as session:
-        pool = Pool([Endpoint("decode", "decode-0", url)], disaggregated=False)
+        pool = Pool([Endpoint("decode", "decode-0", url)], disaggregated=False, routing=routing)
         pool.members[0].healthy = True
-        watching = asyncio.create_task(KVEvents(router, pool, session).watch())
+        watching = asyncio.create_task(KVEvents(pool, session).watch())
         try:
-            yield Followed(publisher, pool, router)
+            yield Followed(publisher, pool, routing)
         finally:
             assert not watching.done(), watching.exception()
             watching.cancel()
@@ -86,7 +85,7 @@ async def test_what_an_engine_holds_is_known_as_it_says_so() -> None:
         await it.publisher.heard()
         await it.publisher.publish(stored(TWO))
         await until(lambda: it.held(THREE) == 2)
-        await it.publisher.publish(stored(THREE[8:], TWO))
+        await it.publisher.publish(stored(THREE[2 * BLOCK :], TWO))
         await until(lambda: it.held(THREE) == 3)
         await it.publisher.publish(removed(THREE))
         await until(lambda: it.held(THREE) == 2)
@@ -112,11 +111,11 @@ async def test_missed_batches_are_replayed(at_once: int) -> None:
         await it.publisher.publish(stored(THREE))
         await until(lambda: it.held(THREE) == 3)
         await it.publisher.publish(removed(THREE), lose=True)
-        await it.publisher.publish(stored([50, 51, 52, 53]), lose=True)
+        await it.publisher.publish(stored(block(50)), lose=True)
         await it.publisher.publish(removed(TWO), lose=True)
-        await it.publisher.publish(stored([60, 61, 62, 63]))
-        await until(lambda: it.held([60, 61, 62, 63]))
-        assert (it.held(THREE), it.held([50, 51, 52, 53]), it.blocks) == (1, 1, 3)
+        await it.publisher.publish(stored(block(60)))
+        await until(lambda: it.held(block(60)))
+        assert (it.held(THREE), it.held(block(50)), it.blocks) == (1, 1, 3)
         assert not kv_events.LOST.collect()[0].samples
 
 
@@ -142,24 +141,24 @@ async def test_what_cannot_be_replayed_is_forgotten(buffer: int, replays: bool) 
         await until(lambda: it.held(THREE) == 3)
         for _ in range(3):
             await it.publisher.publish(removed(THREE), lose=True)
-        await it.publisher.publish(stored([60, 61, 62, 63]), lose=True)
-        await it.publisher.publish(stored([50, 51, 52, 53]))
-        await until(lambda: it.held([50, 51, 52, 53]))
+        await it.publisher.publish(stored(block(60)), lose=True)
+        await it.publisher.publish(stored(block(50)))
+        await until(lambda: it.held(block(50)))
         assert (it.held(THREE), lost("not_replayed")) == (0, 1)
-        assert it.held([60, 61, 62, 63]) == replays  # from what can be replayed on, all is known
+        assert it.held(block(60)) == replays  # from what can be replayed on, all is known
 
 
 async def test_an_engine_that_began_anew_is_seen_at_its_first_batch() -> None:
     async with following(Publisher()) as it:
         await it.publisher.heard()
-        for prompt in ([*ONE], [5, 5, 5, 5], [6, 6, 6, 6]):
+        for prompt in (ONE, block(5), block(6)):
             await it.publisher.publish(stored(prompt))
         await until(lambda: it.blocks == 3)
         it.publisher.restart()
-        await it.publisher.publish(stored([7, 7, 7, 7]), lose=True)
-        await it.publisher.publish(stored([8, 8, 8, 8]))
-        await until(lambda: it.held([8, 8, 8, 8]))
-        assert (it.held(ONE), it.held([7, 7, 7, 7]), it.blocks) == (0, 1, 2)
+        await it.publisher.publish(stored(block(7)), lose=True)
+        await it.publisher.publish(stored(block(8)))
+        await until(lambda: it.held(block(8)))
+        assert (it.held(ONE), it.held(block(7)), it.blocks) == (0, 1, 2)
 
 
 async def test_an_engine_that_began_anew_and_is_silent_is_found_by_asking(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,8 +208,8 @@ async def test_a_batch_that_cannot_be_read_may_have_removed_anything(
         asked = len(it.publisher.replays_asked)
         await until(lambda: len(it.publisher.replays_asked) > asked + 1)  # it comes again, and is old by now
         assert lost("unreadable") == 1
-        await it.publisher.publish(stored([50, 51, 52, 53]))
-        await until(lambda: it.held([50, 51, 52, 53]))
+        await it.publisher.publish(stored(block(50)))
+        await until(lambda: it.held(block(50)))
 
 
 @pytest.mark.parametrize("frames", [[b"x"], [b"", b"12345678"], [b"", b"1", b"x"], [b"", b"12345678", b"x", b"y"]])
@@ -219,7 +218,7 @@ async def test_messages_that_are_no_batch_change_nothing(frames: list[bytes]) ->
         await it.publisher.heard()
         await it.publisher.publish(stored(TWO))
         await it.publisher.send(*frames)
-        await it.publisher.publish(stored(THREE[8:], TWO))
+        await it.publisher.publish(stored(THREE[2 * BLOCK :], TWO))
         await until(lambda: it.held(THREE) == 3 and batches("foreign") == 1)
 
 
@@ -252,15 +251,13 @@ async def test_of_a_worker_that_has_gone_nothing_is_left() -> None:
         await it.publisher.heard()
         await it.publisher.publish(stored(TWO))
         await until(lambda: it.blocks == 2)
-        it.router.leave("decode", "decode-0")
-        await it.publisher.publish(stored(THREE[8:], TWO))
         it.pool.update([])
         await it.publisher.heard(any_longer=False)
         kept = [
             s for metric in (kv_events.AGE_S, kv_events.LAG_S, kv_events.BLOCKS) for s in metric.collect()[0].samples
         ]
         assert kept == []
-        assert not cast(EventView, it.router.decode.view)._holders
+        assert not cast(EventView, it.routing.router.decode.view)._holders
 
 
 def read(*events: dict[str, Any], own_salt: str = "", reader: Reader | None = None) -> list[Any]:
@@ -323,5 +320,5 @@ def test_other_memory_and_other_blocks_are_not_the_caches() -> None:
     reader = Reader(BLOCK)
     assert read(stored(ONE, medium="CPU"), removed(ONE, medium="STORAGE"), reader=reader) == []
     assert reader.other_block_tokens == 0
-    assert read(stored(ONE, block_tokens=2), reader=reader) == []
-    assert reader.other_block_tokens == 2
+    assert read(stored(ONE, block_tokens=8), reader=reader) == []
+    assert reader.other_block_tokens == 8

@@ -106,7 +106,7 @@ class Publisher:
 
 
 def stored(
-    tokens: Sequence[int], after: Sequence[int] = (), *, block_tokens: int = 4, keys: Any = None, **other: Any
+    tokens: Sequence[int], after: Sequence[int] = (), *, block_tokens: int = 16, keys: Any = None, **other: Any
 ) -> dict[str, Any]:
     """BlockStored for `tokens` that follow `after`, as vLLM 0.32 writes it. keys: of every block."""
     whole = [*after, *tokens]
