@@ -18,13 +18,7 @@ import pytest
 import yaml
 
 from hyperpd.routing.blocks import chain
-from hyperpd.routing.calibration import Calibration
-from hyperpd.routing.deciders import DECIDERS
-from hyperpd.routing.events import EventView
-from hyperpd.routing.knowledge import SLO, Knowledge
-from hyperpd.routing.policies import POLICIES
-from hyperpd.routing.prefix import PrefixView
-from hyperpd.routing.router import Router
+from hyperpd.routing.router import Role
 from hyperpd_runtime.gateway.apis import CHAT, COMPLETIONS, Api
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.guard import PLAIN, Admitted
@@ -32,14 +26,15 @@ from hyperpd_runtime.gateway.kv_events import KVEvents
 from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.prompts import Exact, salt
 from hyperpd_runtime.gateway.relay import Answer
-from tests.container.stack import until
+from hyperpd_runtime.gateway.routing import Routing
+from tests.container.stack import tiny, until
 from tests.real.fleet import Fleet
 from tests.real.recipes import ADAPTER, full
 
 pytestmark = pytest.mark.real
 BLOCK = 128
 CACHE_BLOCKS = 40  # of each engine; the conversations below need twice as many
-ROLES = ("prefill", "decode")
+ROLES: tuple[Role, ...] = ("prefill", "decode")
 CONVERSATIONS, TURNS, ANSWER = 10, 5, 40
 
 
@@ -64,23 +59,20 @@ class Watched:
     """The fleet's workers as a router sees them, by both views."""
 
     def __init__(self, fleet: Fleet, session: aiohttp.ClientSession) -> None:
-        knowledge = Knowledge(SLO(2.0, 0.05), Calibration(10_000, 0.02, 4096, 1e9), BLOCK)
-        rules = POLICIES["least_tokens"], DECIDERS["always"]
-        self.routers = {
-            "exact": Router(knowledge, *rules, EventView),
-            "approximate": Router(knowledge, *rules, lambda: PrefixView(600)),
-        }
-        self.pool = Pool([Endpoint(role, f"{role}-0", fleet.worker(f"{role}-0")) for role in ROLES], disaggregated=True)
-        for member in self.pool.members:
-            member.healthy = True
-        for router in self.routers.values():
+        ends = [Endpoint(role, f"{role}-0", fleet.worker(f"{role}-0")) for role in ROLES]
+        self.pools = {}
+        for name in ("exact", "approximate"):
+            routing = Routing(tiny(gateway={"prefix_view": name}).recipe)
+            self.pools[name] = Pool(ends, disaggregated=True, routing=routing)
             for role in ROLES:
-                router.join(role, f"{role}-0", CACHE_BLOCKS - 1)  # one is vLLM's own
+                routing.router.resize(role, f"{role}-0", CACHE_BLOCKS - 1)  # one is vLLM's own
+        for member in self.pools["exact"].members:
+            member.healthy = True
         self.session = session
         self.fleet = fleet
 
     def view(self, name: str, role: str) -> Any:
-        router = self.routers[name]
+        router = self.pools[name].routing.router
         return (router.prefill if role == "prefill" else router.decode).view
 
     def held(self, name: str, role: str, blocks: Sequence[int]) -> int:
@@ -94,7 +86,7 @@ class Watched:
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        watching = asyncio.create_task(KVEvents(self.routers["exact"], self.pool, self.session).watch())
+        watching = asyncio.create_task(KVEvents(self.pools["exact"], self.session).watch())
         try:
             yield
         finally:
@@ -147,7 +139,7 @@ async def test_how_well_the_views_agree_with_the_engines(watched: Watched, gatew
             expected, before = {}, {}
             for role in ROLES:
                 before[role] = await watched.hits(role)
-                for name in watched.routers:
+                for name in watched.pools:
                     expected[name, role] = min(watched.held(name, role, blocks), most) * BLOCK
             asked = {"prompt": prompt, "max_tokens": ANSWER, "ignore_eos": True, "return_token_ids": True}
             told = await watched.ask(watched.fleet.url, "/v1/completions", asked)
@@ -155,7 +147,7 @@ async def test_how_well_the_views_agree_with_the_engines(watched: Watched, gatew
                 await watched.seen(role, blocks)
                 truth = await watched.hits(role) - before[role]
                 evicted += turn > order.index(n) and truth <= len(shared)
-                for name in watched.routers if ours else ():
+                for name in watched.pools if ours else ():
                     errors[f"{name} {role}"].append(expected[name, role] - truth)
                 if ours:
                     watched.view("approximate", role).sent(0, blocks, float(turn))
@@ -232,3 +224,22 @@ async def test_a_prompt_as_rendered_is_the_prompt_as_told(watched: Watched, api:
     async with watched.following():
         await watched.ask("decode", api.path, body)
         await watched.seen("decode", request.blocks)
+
+
+async def test_the_gateway_follows_its_workers_itself(watched: Watched) -> None:
+    fleet = watched.fleet
+    chat = {"messages": [{"role": "user", "content": "What is new? " * 50}], "max_tokens": 1}
+    await watched.ask(fleet.url, "/v1/chat/completions", chat)
+    await watched.ask(fleet.url, "/v1/completions", {"prompt": "Nothing. " * 50, "max_tokens": 1})
+    admin = fleet.state()["admin_url"]
+
+    def agree() -> bool:
+        by_the_gateway = {
+            role: fleet.metric(admin, "hyperpd_kv_events_blocks", {"worker": f"{role}-0"}) for role in ROLES
+        }
+        return by_the_gateway == {role: watched.view("exact", role).blocks_held(0) for role in ROLES}
+
+    async with watched.following():
+        await until(lambda: min(watched.view("exact", role).blocks_held(0) for role in ROLES) > 6 and agree())
+    assert fleet.metric(admin, "hyperpd_kv_events_lost_total") == 0
+    assert fleet.metric(admin, "hyperpd_unknown_prompts_total") == 0
