@@ -218,13 +218,14 @@ async def test_where_there_is_no_way_decode_computes_it_and_that_is_seen(gone: s
 
 
 async def test_a_prefill_that_failed_is_tried_at_another_worker() -> None:
+    """Also where the first one has the prompt cached."""
     async with fleet(decodes=1, prefills=2) as run:
-        first = routed(run.stack.pool)[1]
-        failing, other = ("prefill-0", "prefill-1") if first == "prefill-1" else ("prefill-1", "prefill-0")
+        failing = (await run.explained(await run.stack.ask(prompt=prompt(1, 5 * BLOCK))))["prefill"]["worker"]
+        (other,) = {"prefill-0", "prefill-1"} - {failing}
         run.engines[failing].fault = "500"
-        answer = await run.stack.ask(EXPLAIN)
+        answer = await run.stack.ask(EXPLAIN, prompt=prompt(1, 5 * BLOCK))
         assert answer.headers["x-hyperpd-decision"].endswith("; routing=remote; served=pd")
-        assert (len(run.engines[failing].bodies), len(run.engines[other].bodies)) == (1, 1)
+        assert (len(run.engines[failing].bodies), len(run.engines[other].bodies)) == (2, 1)
 
 
 async def test_the_answers_to_one_prompt_are_at_one_worker() -> None:
