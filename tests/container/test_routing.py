@@ -236,6 +236,16 @@ async def test_the_answers_to_one_prompt_are_at_one_worker() -> None:
             assert [len(set(run.served(one))), len(run.served(one))] == [1, 3]
 
 
+async def test_the_answers_to_one_prompt_go_one_way() -> None:
+    """The second one would find the prompt at decode, where nothing of it is yet."""
+    gateway = {"decider": "uncached_tokens", "threshold_tokens": 200}
+    async with fleet(decodes=2, **gateway) as run:
+        for tokens, prefills in ((2 * BLOCK, 3), (BLOCK, 0)):
+            run.stack.prefill.bodies.clear()
+            assert (await run.stack.ask(prompt=prompt(1, tokens), n=3)).status_code == 200
+            assert len(run.stack.prefill.bodies) == prefills
+
+
 async def test_what_is_booked_is_returned_whatever_becomes_of_requests() -> None:
     draw = random.Random(7)
     async with fleet(decodes=2, prefills=2, limits={"total_s": 2, "first_token_s": 1}) as run:
