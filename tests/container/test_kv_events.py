@@ -246,6 +246,13 @@ async def test_why_a_worker_cannot_be_followed_is_said(
     assert caplog.text.count("followed=False") == 1
 
 
+async def test_blocks_of_another_size_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    async with following(Publisher()) as it:
+        await it.publisher.heard()
+        await it.publisher.publish(stored(ONE, block_tokens=8))
+        await until(lambda: "blocks have 8 tokens" in caplog.text)
+
+
 async def test_of_a_worker_that_has_gone_nothing_is_left() -> None:
     async with following(Publisher()) as it:
         await it.publisher.heard()
@@ -311,7 +318,7 @@ def test_only_layers_that_attend_to_everything_are_followed() -> None:
     window = {"group_idx": 0, "kv_cache_spec_kind": "sliding_window"}
     first, second = {"group_idx": 1}, {"group_idx": 2, "kv_cache_spec_kind": "mla_attention"}
     whole = BlockStored([theirs(ONE)], None, ONE, BLOCK)
-    assert read(stored(ONE, **window), stored(ONE, **first), stored(ONE, **second), reader=reader) == [whole]
+    assert read(stored(TWO, **window), stored(ONE, **first), stored(ONE, **second), reader=reader) == [whole]
     gone = [removed(ONE, group_idx=group) for group in (0, 2, 1)]
     assert read(*gone, reader=reader) == [BlockRemoved([theirs(ONE)])]
 

@@ -241,5 +241,8 @@ async def test_the_gateway_follows_its_workers_itself(watched: Watched) -> None:
 
     async with watched.following():
         await until(lambda: min(watched.view("exact", role).blocks_held(0) for role in ROLES) > 6 and agree())
+    for role in ROLES:
+        lag_s = fleet.metric(admin, "hyperpd_kv_events_lag_seconds", {"worker": f"{role}-0"})
+        print(f"\n{role}-0's last batch was taken in {lag_s * 1000:.0f} ms after its stamp", end="")
     assert fleet.metric(admin, "hyperpd_kv_events_lost_total") == 0
     assert fleet.metric(admin, "hyperpd_unknown_prompts_total") == 0

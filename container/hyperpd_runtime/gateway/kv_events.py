@@ -38,6 +38,7 @@ _SILENT_S = 15.0  # then a worker is asked whether there is something new
 _REPLAY_TIMEOUT_S = 5.0  # without another batch
 _QUEUE_BATCHES = 10_000  # received and not yet read; what comes beyond is a gap
 _BATCH_BYTES = 16 << 20  # prompts of a million tokens fit; a larger message ends its connection
+_SOCKETS = 16_384  # one for each worker, and one while it replays; ZMQ's own bound is 1023
 _END = b"\xff" * 8  # the number after a replay's last batch
 
 BATCHES = Counter(
@@ -93,6 +94,7 @@ class KVEvents:
     async def watch(self) -> None:
         """Follow all workers, also those to come, for ever; one that hangs holds up no other."""
         context = zmq.asyncio.Context()
+        context.set(zmq.MAX_SOCKETS, _SOCKETS)
         running: dict[Member, asyncio.Task[None]] = {}
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -47,7 +47,7 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         return
     ports = [PORTS.worker_api, PORTS.worker_admin]
     gateway = [{"namespaceSelector": named(fleet.namespace("gateway")), "podSelector": _component("gateway")}]
-    asked = [*ports, PORTS.kv_events, PORTS.kv_replay] if fleet.recipe.gateway.prefix_view == "exact" else ports
+    asked = gateway_ports(fleet)
     ingress = [opened(gateway, asked), opened(monitoring(fleet), ports)]
     egress = _needs(fleet)
     why = "The gateway and monitoring reach workers; workers reach no one they do not need."
@@ -74,6 +74,12 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         " an operator's key, or comes from the pod itself."
     )
     yield _policy(fleet, "gateway", "gateway", why, spec)
+
+
+def gateway_ports(fleet: Fleet) -> list[int]:
+    """Ports of workers that a gateway reaches."""
+    exact = fleet.recipe.gateway.prefix_view == "exact"
+    return [PORTS.worker_api, PORTS.worker_admin, *([PORTS.kv_events, PORTS.kv_replay] if exact else [])]
 
 
 def services(fleet: Fleet) -> Iterator[Document]:
