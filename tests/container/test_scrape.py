@@ -17,6 +17,7 @@ from hyperpd_runtime import tls
 from hyperpd_runtime.gateway import scrape
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.pool import Member, Pool
+from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.scrape import Figures, Scrapes, Transfers, figures, samples
 from hyperpd_runtime.tls import Certificate
 from tests.container.certificates import Authority
@@ -53,7 +54,8 @@ async def watched(members: Pool, authority: str = "") -> AsyncIterator[Told]:
 
 def pool(*urls: str) -> Pool:
     """Healthy workers."""
-    members = Pool([Endpoint("decode", f"decode-{n}", url) for n, url in enumerate(urls)], disaggregated=False)
+    workers = [Endpoint("decode", f"decode-{n}", url) for n, url in enumerate(urls)]
+    members = Pool(workers, disaggregated=False, routing=Routing(tiny().recipe))
     for member in members.members:
         member.healthy = True
     return members
