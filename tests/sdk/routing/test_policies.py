@@ -14,6 +14,7 @@ from hyperpd.errors import NoWorkerAvailable, RecipeError
 from hyperpd.plan.baselines import DECIDERS, POLICIES
 from hyperpd.routing.blocks import chain
 from hyperpd.routing.calibration import Calibration
+from hyperpd.routing.choice import Candidate
 from hyperpd.routing.fleet import Field
 from hyperpd.routing.flight import Flight
 from hyperpd.routing.knowledge import SLO, Knowledge
@@ -95,10 +96,11 @@ def test_a_small_fleet_gets_the_least_cost_there_is(seed: int, workers: int, req
     flight = router.choose(one, now_s, explain=True)
     assert flight.explanation
     scores = flight.explanation.decode
-    assert min(score for score in scores.values() if isinstance(score, float)) == pytest.approx(expected)
+    assert min(one.score for one in scores.values() if isinstance(one, Candidate)) == pytest.approx(expected)
     taken = scores[flight.choice.decode.worker.name]
-    assert isinstance(taken, float)
-    assert taken <= expected + 0.01 + 1e-9
+    assert isinstance(taken, Candidate)
+    assert taken.cached_tokens == flight.choice.decode.cached_tokens
+    assert taken.score <= expected + 0.01 + 1e-9
 
 
 def test_a_large_fleet_gets_the_least_cost_too() -> None:
@@ -119,8 +121,8 @@ def test_a_large_fleet_gets_the_least_cost_too() -> None:
         if flight.explanation:
             scores = flight.explanation.decode
             taken = scores[flight.choice.decode.worker.name]
-            assert isinstance(taken, float)
-            above.append(taken - min(score for score in scores.values() if isinstance(score, float)))
+            assert isinstance(taken, Candidate)
+            above.append(taken.score - min(one.score for one in scores.values() if isinstance(one, Candidate)))
     # A rank stands still between two changes of a worker, so a few of many may be missed.
     assert sum(gap <= 0.01 + 1e-9 for gap in above) >= 295
     assert max(above) < 0.1
