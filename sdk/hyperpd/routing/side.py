@@ -132,7 +132,9 @@ class Side:
             self._take_back(worker, leg)
             # Where memory was short it may have waited for that.
             if seen and not worker.kv_tokens > costs.FULL * worker.cache_tokens:
-                worker.pace.observe(leg.prefill_s, now_s - max(worker.freed_s, sent_s))
+                # Who came to an idle worker waited for a step as well, which says nothing of its pace.
+                step_s = worker.step.value if sent_s > worker.freed_s else 0.0
+                worker.pace.observe(leg.prefill_s, max(0.0, now_s - max(worker.freed_s, sent_s) - step_s))
             worker.freed_s = now_s
             worker.clear_s = now_s + worker.prefill_s / worker.pace.value
         self._changed(worker)

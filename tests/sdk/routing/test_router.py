@@ -8,7 +8,7 @@ from hyperpd.errors import NoWorkerAvailable
 from hyperpd.plan.baselines import DECIDERS
 from hyperpd.routing import costs
 from hyperpd.routing.blocks import chain
-from hyperpd.routing.choice import Reason, Verdict
+from hyperpd.routing.choice import Leg, Reason, Verdict
 from hyperpd.routing.request import Request
 from hyperpd.routing.router import Router
 from tests.sdk.routing.test_policies import BLOCK, request, router_of
@@ -77,7 +77,7 @@ def test_prefill_load_keeps_what_would_wait_too_long() -> None:
 
 def test_a_busy_decode_worker_sends_prefill_away_and_a_slow_way_keeps_it() -> None:
     router = router_of(decider="predicted_cost", decodes=1, prefills=1)
-    for n in range(8):
+    for n in range(16):
         router.choose(request(32, n * 100), 0.0).first_token(0.1)
     assert reason(router, request(9_000), 0.2) == "remote"
     router.transferred("p0", "d0", 1e9, 20.0, 0.3)
@@ -229,8 +229,9 @@ def test_a_place_that_is_free_again_is_taken_by_the_next() -> None:
 
 
 def test_a_pair_without_bandwidth_is_never_worth_it() -> None:
-    router = router_of(decodes=1)
-    assert costs.remote(router.knowledge, router.decode.fleet.named["d0"], 0.0, 100, 0.0) == float("inf")
+    router = router_of(decodes=1, prefills=1)
+    leg = Leg(router.prefill.fleet.named["p0"], 0, 100, 0.01)
+    assert costs.remote(router.knowledge, router.decode.fleet.named["d0"], leg, 100, 0.0, 0.0) == float("inf")
 
 
 def test_waiting_for_memory_is_not_taken_for_slowness() -> None:
