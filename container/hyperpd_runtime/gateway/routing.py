@@ -164,6 +164,11 @@ class Routing:
         """Of a flight that has just been chosen."""
         return self._members[worker]
 
+    def seat(self, member: Member) -> tuple[View, int] | None:
+        """What is known of the caches of its side's workers, and its place there; None where it has left."""
+        side = self.router.prefill if member.role == "prefill" else self.router.decode
+        return (side.view, side.fleet.named[self._names[member]].index) if member in self._names else None
+
     def others(self, decode: Worker, prefill: Member) -> bool:
         """Whether another prefill worker than this one has an open way to `decode`."""
         return bool(self.router.prefill.without([self._names.get(prefill, "")]) & self.router.pairs.open_to(decode))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hyperpd.plan.calibrate import Figure, Plan
     from hyperpd.recipe import RecipeFile
 
-_LEAST_ROUNDS = 3
+_LEAST_ROUNDS = 6  # fewer tell nothing with 95 % confidence
 
 
 @click.command()
@@ -33,7 +33,7 @@ _LEAST_ROUNDS = 3
     help="With the model's config.json, where the recipe's own folder is on another machine.",
 )
 @click.option("--key-file", type=click.Path(exists=True, dir_okay=False), help="File with an operator's API key.")
-@click.option("--rounds", type=click.IntRange(_LEAST_ROUNDS, 1000), help="Samples of each prompt length; default: 7.")
+@click.option("--rounds", type=click.IntRange(_LEAST_ROUNDS, 1000), help="Samples of each prompt length; default: 9.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: NAME.calibration.yaml.")
 @click.option("--force", is_flag=True, help="Replace the file where it exists.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
@@ -83,10 +83,11 @@ def calibrate(
     if as_json:
         output.document(_document(planned, url, file, path, at, figures))
         return
-    output.table(("figure", "median", "half of them", "samples"), [_row(name, one) for name, one in figures.items()])
+    output.table(("figure", "median", "95 % confidence", "samples"), [_row(name, one) for name, one in figures.items()])
     for name, one in figures.items():
         if one.value is None:
-            output.line(f"{name}: not measurable here: {one.why}")
+            more = "; more --rounds may tell" if one.samples else ""
+            output.line(f"{name}: not measurable here: {one.why}{more}")
     output.line(f"{path}: take gateway.calibration into the recipe")
 
 

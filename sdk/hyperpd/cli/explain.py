@@ -23,6 +23,9 @@ _WITHOUT_COSTS = {
     "rule": "the decider never asks for a remote prefill",
     "no_prefill_worker": "no prefill worker might be picked",
     "pair_open": "no prefill worker had a proven way to the one that decodes",
+    "shape_guard": "what it asks for cannot be handed over; the gateway's log says why",
+    "forced": "an operator asked for it by x-hyperpd-mode",
+    "decode_failed": "the worker that was to decode it failed, and this one computes it again",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from hyperpd.recipe import Recipe
 
 AT_ONCE = 8  # streams on each worker, a batch usually seen
 STREAM_TOKENS = 64
-ROUNDS = 7
+ROUNDS = 9
+LEAST_ROUNDS = 6
+_BEYOND = 0.025  # of each side of an interval
 _BATCHES = 3
 _STREAM_PROMPT_TOKENS = 32
 _CHUNKS = 4  # of a long prompt
@@ -71,7 +74,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A median of `samples`, half of which lie between low and high; value None: `why` there is none."""
+    """A median of `samples`, with 95 % confidence between low and high; value None: `why` there is none."""
 
     value: float | None
     low: float | None = None
@@ -91,7 +94,7 @@ def plan(recipe: Recipe, folder: Path | None = None, rounds: int = ROUNDS) -> Pl
     long_chunks = _CHUNKS if _CHUNKS * chunk <= longest else 1
     short, long = (chunk, _CHUNKS * chunk) if long_chunks > 1 else (chunk // _CHUNKS, chunk)
     problems = []
-    if short < 2 * recipe.kv_transfer.block_size_tokens or longest < _STREAM_PROMPT_TOKENS + STREAM_TOKENS:
+    if short < recipe.kv_transfer.block_size_tokens or longest < _STREAM_PROMPT_TOKENS + STREAM_TOKENS:
         problems.append(f"model.max_len_tokens: prompts of {longest} tokens at most are too short to measure anything")
     kv, vocabulary, unknown = _facts(recipe, folder)
     problems += unknown
@@ -132,15 +135,16 @@ async def measure(
 def fit(planned: Plan, rounds: Sequence[Round], gaps_s: Sequence[float]) -> dict[str, Figure]:
     """The figures by the names that routing.calibration.Calibration has for them.
 
-    Each round tells each figure once. A figure is there where three quarters of the rounds say that it is above 0; else
-    it is lost in the noise, and said to be so.
+    Each round tells each figure once. A figure is there where it is above 0 with 95 % confidence; else it is lost in
+    the noise, and said to be so: on a machine that does much else, more rounds find it again.
 
     With c tokens a chunk, and y(n) = TTFT(n) / n: attention_s = (y(4c) - y(c)) / 1.5c, and the rest of y(c) is
     1 / prefill_tokens_per_s: both TTFTs come out again of Calibration.prefill_s. d(n) = TTFT by pd - TTFT of the same
-    length where it decodes = n * kv_bytes_per_token / pair_bytes_per_s + handoff_s.
+    length where it decodes = n * kv_bytes_per_token / pair_bytes_per_s + handoff_s. The rate is that of workers that
+    decode: where those of prefill are of another kind, what they are faster or slower is counted as the handoff's.
     """
     figures = _rate(planned, rounds)
-    figures["step_s"] = _median(gaps_s)
+    figures["step_s"] = _positive(gaps_s, "all tokens of a stream came at once")
     figures["kv_bytes_per_token"] = Figure(planned.kv_bytes_per_token)
     if planned.remote:
         figures |= _way(planned, rounds)
@@ -160,7 +164,7 @@ def text(figures: Mapping[str, Figure], about: Sequence[str]) -> str:
             continue
         said = "  # of the model's shape"
         if figure.low is not None and figure.high is not None:
-            said = f"  # median of {figure.samples}, half of them {_number(figure.low)} to {_number(figure.high)}"
+            said = f"  # median of {figure.samples}; 95 % confidence: {_number(figure.low)} to {_number(figure.high)}"
         lines.append(f"    {name}: {_number(figure.value)}{said}")
     return "\n".join(lines) + "\n"
 
@@ -201,8 +205,14 @@ def _way(planned: Plan, rounds: Sequence[Round]) -> dict[str, Figure]:
 
 
 def _median(values: Sequence[float]) -> Figure:
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Figure(middle, low, high, len(values))
+    """With its interval by order statistics, which asks nothing of how the values are spread: the true median has as
+    many above it as heads fall of `len(values)` coins. Of fewer than 6 values even the whole range is below 95 %."""
+    ordered, count, tail, left_out = sorted(values), len(values), 0.5 ** len(values), 0
+    while tail <= _BEYOND and left_out < count // 2:
+        left_out += 1
+        tail += math.comb(count, left_out) / 2**count
+    left_out = max(0, left_out - 1)
+    return Figure(statistics.median(ordered), ordered[left_out], ordered[-1 - left_out], count)
 
 
 def _positive(values: Sequence[float], why: str) -> Figure:
@@ -210,7 +220,8 @@ def _positive(values: Sequence[float], why: str) -> Figure:
     assert found.low is not None
     if found.low > 0:
         return found
-    return Figure(None, found.low, found.high, found.samples, f"{why}, in at least a quarter of {len(values)} rounds")
+    below = sum(value <= 0 for value in values)
+    return Figure(None, samples=found.samples, why=f"{why}, in {below} of {len(values)} samples")
 
 
 def _inverse(seconds: Figure, amount: float = 1.0) -> Figure:
@@ -223,15 +234,13 @@ def _inverse(seconds: Figure, amount: float = 1.0) -> Figure:
 
 
 async def _round(planned: Plan, ask: Ask) -> Round:
-    """Both lengths by both paths, one after the other: what drifts meets all four alike."""
+    """Each length by both paths, one right after the other: what else the machines do meets both alike."""
+    first_s: dict[Mode, list[float]] = {"aggregated": [], "pd": []}
     modes: tuple[Mode, ...] = ("aggregated", "pd") if planned.remote else ("aggregated",)
-    return Round(
-        *[
-            (await ask(tokens, _OUTPUT_TOKENS, mode)).first_s
-            for mode in modes
-            for tokens in (planned.short_tokens, planned.long_tokens)
-        ]
-    )
+    for tokens in (planned.short_tokens, planned.long_tokens):
+        for mode in modes:
+            first_s[mode].append((await ask(tokens, _OUTPUT_TOKENS, mode)).first_s)
+    return Round(*first_s["aggregated"], *first_s["pd"])
 
 
 async def _batch(planned: Plan, ask: Ask) -> list[float]:
@@ -283,6 +292,8 @@ def _facts(recipe: Recipe, folder: Path | None) -> tuple[int, int, list[str]]:
 
 def _number(value: float) -> str:
     """Four digits, as YAML reads a number."""
-    if isinstance(value, int) or value >= 1000:
-        return f"{value:.0f}"
+    if isinstance(value, int):
+        return str(value)
+    if value >= 1000:
+        return f"{float(f'{value:.4g}'):.0f}"
     return f"{value:.4g}" if value >= 0.001 else f"{value:.3e}"  # without a dot YAML would read a text

@@ -306,3 +306,18 @@ def test_a_first_token_that_was_not_seen_teaches_nothing() -> None:
     flight.end(60.0, 100)
     assert (worker.pace.value, worker.step.value) == (pace, step)
     assert router.knowledge.output_tokens.value != router.knowledge.calibration.mean_output_tokens
+
+
+def prefills(router: Router) -> set[str]:
+    """Who prefills the next two."""
+    legs = [router.choose(Request(4096), 0.0).choice.prefill for _ in range(2)]
+    return {leg.worker.name for leg in legs if leg}
+
+
+def test_who_leaves_closes_its_own_pairs_alone() -> None:
+    router = router_of(decider="always", decodes=2, prefills=2)
+    router.leave("decode", "d0")  # of the same place as p0, among the others
+    assert prefills(router) == {"p0", "p1"}
+    router.leave("prefill", "p0")
+    router.join("prefill", "p2", 100)  # at the place that is free
+    assert prefills(router) == {"p1"}

@@ -49,7 +49,7 @@ class Explained(TypedDict):
 
 
 class Figure(TypedDict):
-    """A median; half of the samples lie between low and high. `value` null: `why` it was not measurable."""
+    """A median, with 95 % confidence between low and high. `value` null: `why` it was not measurable."""
 
     value: float | None
     low: float | None

@@ -47,9 +47,12 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         return
     ports = [PORTS.worker_api, PORTS.worker_admin]
     gateway = [{"namespaceSelector": named(fleet.namespace("gateway")), "podSelector": _component("gateway")}]
-    ingress = [opened(gateway, ports), opened(monitoring(fleet), ports)]
+    asked = [*ports, PORTS.kv_events, PORTS.kv_replay] if fleet.recipe.gateway.prefix_view == "exact" else ports
+    ingress = [opened(gateway, asked), opened(monitoring(fleet), ports)]
     egress = _needs(fleet)
     why = "The gateway and monitoring reach workers; workers reach no one they do not need."
+    if asked != ports:
+        why += " KV events, which tell prompts, are for the gateway alone."
     if not fleet.recipe.aggregated or fleet.recipe.aggregated.parallel.nodes > 1:
         ingress.append({"from": [{"podSelector": workers}]})
         egress.append({"to": [{"podSelector": workers}]})
@@ -64,7 +67,7 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         "podSelector": _component("gateway"),
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [opened(_clients(fleet), [PORTS.gateway_api]), opened(monitoring(fleet), [PORTS.gateway_admin])],
-        "egress": [dns(), {"to": engines, "ports": tcp(ports)}],
+        "egress": [dns(), {"to": engines, "ports": tcp(asked)}],
     }
     why = (
         "Clients reach the API; the gateway reaches DNS and workers. Monitoring reads metrics and status; a drain takes"
