@@ -17,7 +17,8 @@ from hyperpd.recipe import load, shipped
 from hyperpd.routing.worker import Worker
 from hyperpd_runtime.gateway import calibration
 from hyperpd_runtime.gateway.discovery import Endpoint
-from hyperpd_runtime.gateway.pool import Member
+from hyperpd_runtime.gateway.pool import Member, Pool
+from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.scrape import Figures
 from tests.container.stack import Stack, counted, routed, running, tiny, until
 from tests.fakes.engine import FakeEngine
@@ -326,6 +327,18 @@ async def test_what_engines_say_is_taken_in() -> None:
         assert router.pairs.bytes_per_s(prefill, worker, worker.freed_s) < before
         routing.scraped(member, Figures(0, 0, 0.0, None, 0, 0), 0, 0)
         assert (worker.foreign_running, worker.cache_tokens) == (0, 2 * BLOCK)
+
+
+def test_aggregated_workers_need_no_pair() -> None:
+    workers = [Endpoint("aggregated", f"aggregated-{n}", f"http://127.0.0.1:{n}") for n in range(2)]
+    members = Pool(workers, disaggregated=False, routing=Routing(load("tiny-cpu-aggregated-2x").recipe))
+    for member in members.members:
+        member.healthy = True
+    assert {routed(members) for _ in range(2)} == {("aggregated-0", None), ("aggregated-1", None)}
+    members.members[0].why, members.members[0].healthy = "draining", False
+    assert {routed(members) for _ in range(2)} == {("aggregated-1", None)}
+    router = members.routing.router
+    assert router.decode.fleet.why_out(router.decode.fleet.named["aggregated-0"]) == ["draining"]
 
 
 async def test_two_workers_of_one_name_are_two() -> None:
