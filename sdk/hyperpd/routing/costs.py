@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from math import inf, log
 
-from hyperpd.routing.choice import Leg
 from hyperpd.routing.knowledge import Knowledge
 from hyperpd.routing.worker import Worker
 
@@ -74,21 +73,23 @@ def taken(known: Knowledge, worker: Worker, prefill_s: float) -> float:
 def remote(
     known: Knowledge,
     worker: Worker,
-    leg: Leg,
+    prefill: Worker,
+    prefill_s: float,
     moved_tokens: int,
     bytes_per_s: float,
     now_s: float,
     memory_s: float = 0.0,
 ) -> float:
-    """Prefill by `leg`, and move `moved_tokens` of KV to the worker that decodes. memory_s: to wait for memory there.
+    """Prefill on `prefill`, and move `moved_tokens` of KV to `worker`, which decodes. prefill_s: by the calibration;
+    memory_s: to wait for memory where it decodes.
 
     TTFT = max(backlog + prefill, memory) + moved * kv_bytes / bandwidth + handoff + step; and what it takes from those
     who come after on the prefill worker. A pair that is not proven has no bandwidth.
     """
     if not bytes_per_s:
         return inf
-    start, prefill = known.calibration, leg.worker
+    start = known.calibration
     moved_s = moved_tokens * start.kv_bytes_per_token / bytes_per_s
-    waits_s, own_s = prefill.backlog_s(now_s), leg.prefill_s / prefill.pace.value
+    waits_s, own_s = prefill.backlog_s(now_s), prefill_s / prefill.pace.value
     first_s = max(waits_s + own_s, memory_s) + moved_s + start.handoff_s + worker.step.value
     return ttft(known, first_s) + after(known, waits_s, own_s)

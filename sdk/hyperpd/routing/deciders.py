@@ -81,9 +81,11 @@ class PredictedCost(Decider):
         known = self.knowledge
         memory_s = costs.memory_s(known, decode.worker, request.tokens)
         local = costs.local(known, decode.worker, decode.prefill_s, now_s, memory_s)
-        best = offer()
-        moved_tokens = decode.uncached_tokens
-        remote = costs.remote(known, decode.worker, best.leg, moved_tokens, best.bytes_per_s, now_s, memory_s)
+        best, moved_tokens = offer(), decode.uncached_tokens
+        leg, speed = best.leg, best.bytes_per_s
+        remote = costs.remote(
+            known, decode.worker, leg.worker, leg.prefill_s, moved_tokens, speed, now_s, memory_s=memory_s
+        )
         pays = remote <= local
         return Verdict(pays, "remote" if pays else "cost_local", local, remote)
 

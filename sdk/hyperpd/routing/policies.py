@@ -110,7 +110,8 @@ class MarginalSLOCost(Ordered):
     def rank(self, worker: Worker) -> float:
         """About the score of a usual request: its backlog as a whole, since a rank stands still while time goes on."""
         known = self.knowledge
-        waits_s = max(worker.prefill_s / worker.pace.value, costs.memory_s(known, worker, 0))
+        prefill_s = worker.prefill_s + worker.foreign_waiting * known.prefill_s.value
+        waits_s = max(prefill_s / worker.pace.value, costs.memory_s(known, worker, 0))
         taken = costs.taken(known, worker, known.prefill_s.value)
         return waits_s / known.slo.ttft_s + taken + costs.spread(worker)
 

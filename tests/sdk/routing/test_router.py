@@ -8,7 +8,7 @@ from hyperpd.errors import NoWorkerAvailable
 from hyperpd.plan.baselines import DECIDERS
 from hyperpd.routing import costs
 from hyperpd.routing.blocks import chain
-from hyperpd.routing.choice import Leg, Reason, Verdict
+from hyperpd.routing.choice import Reason, Verdict
 from hyperpd.routing.request import Request
 from hyperpd.routing.router import Router
 from tests.sdk.routing.test_policies import BLOCK, request, router_of
@@ -194,8 +194,12 @@ def test_what_others_sent_counts_once() -> None:
     router.choose(request(1_000), 0.0).first_token(0.1)
     router.scraped("decode", "d0", running=2, waiting=0, kv_usage=0.5, now_s=0.2)  # both are ours: one prefills still
     assert (worker.decodes, worker.in_flight) == (1, 2)
+    own_s = worker.backlog_s(0.3)
     router.scraped("decode", "d0", running=5, waiting=2, kv_usage=0.5, now_s=0.3)
     assert (worker.foreign_running, worker.foreign_waiting, worker.in_flight) == (4, 1, 7)
+    usual_s = router.knowledge.prefill_s.value / worker.pace.value
+    assert worker.backlog_s(0.3) == pytest.approx(own_s + usual_s)
+    assert worker.backlog_s(60.0) == 60.0 - worker.clear_s  # others' are thought to be done; its own is overdue
     router.scraped("decode", "d0", running=1, waiting=0, kv_usage=0.1, now_s=0.4)
     assert worker.in_flight == 2
 
@@ -230,8 +234,8 @@ def test_a_place_that_is_free_again_is_taken_by_the_next() -> None:
 
 def test_a_pair_without_bandwidth_is_never_worth_it() -> None:
     router = router_of(decodes=1, prefills=1)
-    leg = Leg(router.prefill.fleet.named["p0"], 0, 100, 0.01)
-    assert costs.remote(router.knowledge, router.decode.fleet.named["d0"], leg, 100, 0.0, 0.0) == float("inf")
+    decode, prefill = router.decode.fleet.named["d0"], router.prefill.fleet.named["p0"]
+    assert costs.remote(router.knowledge, decode, prefill, 0.01, 100, 0.0, 0.0) == float("inf")
 
 
 def test_waiting_for_memory_is_not_taken_for_slowness() -> None:
