@@ -17,7 +17,8 @@ from hyperpd.recipe import load, shipped
 from hyperpd.routing.worker import Worker
 from hyperpd_runtime.gateway import calibration
 from hyperpd_runtime.gateway.discovery import Endpoint
-from hyperpd_runtime.gateway.pool import Member, Pool
+from hyperpd_runtime.gateway.member import Member
+from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.scrape import Figures
 from tests.container.stack import Stack, counted, routed, running, tiny, until

@@ -19,7 +19,8 @@ from hyperpd.placement import Placement
 from hyperpd_runtime import tls
 from hyperpd_runtime.gateway import scrape
 from hyperpd_runtime.gateway.discovery import Endpoint, Sources
-from hyperpd_runtime.gateway.pool import Member, Pool
+from hyperpd_runtime.gateway.member import Member
+from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.scrape import Figures, Scrapes, Transfers, figures, samples
 from hyperpd_runtime.gateway.server import Gateway

@@ -21,7 +21,8 @@ from hyperpd_runtime.gateway.deadlines import Deadlines
 from hyperpd_runtime.gateway.guard import PLAIN, Admitted
 from hyperpd_runtime.gateway.handoff import Ticket
 from hyperpd_runtime.gateway.legs import Legs, Sent
-from hyperpd_runtime.gateway.pool import Member, Pair, Pool
+from hyperpd_runtime.gateway.member import Member, Pair
+from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.prompts import Approximate, Exact, Prompts
 from hyperpd_runtime.gateway.relay import NETWORK, UNREADABLE, Answer, EngineRefused, close_answer, joined
 from hyperpd_runtime.gateway.routing import Passage

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hyperpd.errors import NoWorkerAvailable
 from hyperpd.recipe import Recipe
@@ -31,11 +31,9 @@ from hyperpd.routing.side import Side
 from hyperpd.routing.worker import Worker
 from hyperpd_runtime.gateway import calibration, telemetry
 from hyperpd_runtime.gateway.explained import Explained
+from hyperpd_runtime.gateway.member import Member, Pair
+from hyperpd_runtime.gateway.scrape import Figures
 from hyperpd_runtime.gateway.telemetry import Record
-
-if TYPE_CHECKING:
-    from hyperpd_runtime.gateway.pool import Member, Pair
-    from hyperpd_runtime.gateway.scrape import Figures
 
 log = logging.getLogger("hyperpd.gateway")
 _TTFT_MS, _ITL_MS = 2000.0, 50.0  # where the recipe has no objective
