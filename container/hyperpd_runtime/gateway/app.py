@@ -50,6 +50,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     async def answered(request: Request, ask: _Ask) -> Response:
         record = Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:_CLIENT_ID_LENGTH])
         request.state.record = record
+        record.on_end.append(lambda: pool.routing.explained.serve(record.request_id, record.mode))
         caller = Caller()
         try:
             key = door.look(request.headers, record)
@@ -94,7 +95,6 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
             admitted = guard.admit(body, chosen, names, *bounds, allow=caller.may_send(chosen))
             admitted = caller.steer(admitted, disaggregated=pool.disaggregated)
             record.decide(admitted.shape.how, admitted.shape.why)
-            record.on_end.append(lambda: pool.routing.explained.serve(record.request_id, record.mode))
             return await flow.run(admitted, record)
 
         return await answered(request, ask)
