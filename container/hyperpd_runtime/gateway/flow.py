@@ -197,7 +197,6 @@ class Flow:
         for again in (True, False) if room else ():
             why = "prefill_failed"
             pair = self._pool.pair(way.prefill, way.decode)
-            pair = pair or Pair(way.prefill, way.decode, self._pool.lease_s)  # one has left since it was chosen
             record.prefill = pair.prefill.name
             try:
                 async with asyncio.timeout(_TICKET_AGE * pair.lease_s):

@@ -49,7 +49,7 @@ class Pool:
         self.disaggregated = disaggregated
         self.routing = routing
         self._sequences = sequences
-        self.lease_s = lease_s
+        self._lease_s = lease_s
         self.members: list[Member] = []
         self.pairs: list[Pair] = []
         self.unresolved: Mapping[str, str] = {}  # sources of workers → why what they have is not known
@@ -100,7 +100,7 @@ class Pool:
             log.info("event=worker_joined worker=%s url=%s", member.name, member.url)
 
     def _new(self, prefill: Member, decode: Member) -> Pair:
-        pair = Pair(prefill, decode, self.lease_s)
+        pair = Pair(prefill, decode, self._lease_s)
         pair.changed = self._judged
         return pair
 
@@ -109,9 +109,9 @@ class Pool:
         if self._pair.get((pair.prefill, pair.decode)) is pair:
             self.routing.judge(pair)
 
-    def pair(self, prefill: Member, decode: Member) -> Pair | None:
-        """The way between these two, where both are members."""
-        return self._pair.get((prefill, decode))
+    def pair(self, prefill: Member, decode: Member) -> Pair:
+        """The way between these two; nobody else's where one has left."""
+        return self._pair.get((prefill, decode)) or Pair(prefill, decode, self._lease_s)
 
     def identify(self, member: Member, fingerprint: Fingerprint | None) -> None:
         """Note what a worker says of itself; its pairs are judged anew."""
