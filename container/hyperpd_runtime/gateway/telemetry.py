@@ -67,6 +67,9 @@ STRIPPED = Counter(
     ["where", "what"],
     registry=registry,
 )
+STALLED = Counter(
+    "hyperpd_stalled_readers", "Clients that were cut because they did not read what waited for them", registry=registry
+)
 CERTIFICATE = Gauge(
     "hyperpd_certificate_not_taken",
     "1 while the certificate's files, as they are now, cannot be used; it stays as it was",
