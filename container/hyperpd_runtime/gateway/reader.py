@@ -87,7 +87,8 @@ class _Counting(sslproto.SSLProtocol):
 def count_all(transport: asyncio.Transport) -> None:
     """Make a TLS transport count what it has handed to the socket below it, too, and say stop for that.
 
-    asyncio's counts what it holds itself alone, and hands over the whole of an answer at once.
+    asyncio's, on whose own loop every node runs, counts what it holds itself alone, and hands over the whole of an
+    answer at once. It has no other way to be asked, so what is not its class as we know it is said in the log.
     """
     if not transport.get_extra_info("ssl_object"):
         return

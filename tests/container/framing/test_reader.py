@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from hyperpd_runtime.gateway.reader import LINGER_S, STEP_BYTES, Reader
+from hyperpd_runtime.gateway.reader import LINGER_S, STEP_BYTES, Reader, count_all
 from tests.container.framing.clock import Clock
 
 MIB = 1 << 20
@@ -104,3 +104,15 @@ async def test_what_is_added_begins_anew() -> None:
     one.reader.watch()
     one.clock.pass_(59)
     assert one.cut == []
+
+
+async def test_a_tls_transport_that_is_not_known_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    class Another:
+        def get_extra_info(self, name: str) -> object:
+            return object() if name == "ssl_object" else None
+
+    for _ in range(2):
+        count_all(cast(Any, Another()))
+    (said,) = caplog.messages
+    assert said.startswith("event=defect")
+    assert "Another" in said
