@@ -10,6 +10,7 @@ import math
 import ssl
 from asyncio import sslproto
 from collections.abc import Callable
+from typing import cast
 
 log = logging.getLogger("hyperpd.gateway")
 STEP_BYTES = 64 << 10
@@ -79,8 +80,8 @@ class Reader:
 
 class _Counting(sslproto.SSLProtocol):
     def _get_write_buffer_size(self) -> int:
-        below: asyncio.WriteTransport | None = self._transport  # none when the connection is lost
-        own: int = super()._get_write_buffer_size()
+        below = cast(asyncio.Transport | None, self._transport)  # none when the connection is lost
+        own: int = super()._get_write_buffer_size()  # type: ignore[misc]  # which typeshed does not have
         return own + (below.get_write_buffer_size() if below else 0)
 
 
@@ -97,9 +98,9 @@ def count_all(transport: asyncio.Transport) -> None:
         secured.__class__ = _Counting  # a wrapped method would make a cycle, and keep its 256 KiB after its end
         transport.set_write_buffer_limits(_TLS_BYTES)
     else:
-        _say_blind(type(transport))
+        _say_blind(type(transport).__name__)
 
 
 @functools.cache
-def _say_blind(kind: type) -> None:
-    log.error("event=defect what='readers that stall are not seen over TLS: %s is not the one we know'", kind)
+def _say_blind(kind: str) -> None:
+    log.error("event=defect what='readers that stall are not seen over TLS: %s is not a transport we know'", kind)
