@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -62,6 +63,7 @@ class Gateway:
         self._keys = keys.of(file.recipe, keys_file)
         self._certificate = certificate
         telemetry.CERTIFICATE.set_function(lambda: bool(certificate and certificate.problem))
+        telemetry.CERTIFICATE_EXPIRES.set_function(lambda: certificate.left_s if certificate else math.nan)
         self._workers_tls = tls.trusting(workers_ca_file) if workers_ca_file else None
         self.pool = pool.Pool(
             disaggregated="prefill" in sources.roles,

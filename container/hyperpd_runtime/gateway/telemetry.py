@@ -78,10 +78,16 @@ STRIPPED = Counter(
     ["where", "what"],
     registry=registry,
 )
+STALLED = Counter(
+    "hyperpd_stalled_readers", "Clients that were cut because they did not read what waited for them", registry=registry
+)
 CERTIFICATE = Gauge(
     "hyperpd_certificate_not_taken",
     "1 while the certificate's files, as they are now, cannot be used; it stays as it was",
     registry=registry,
+)
+CERTIFICATE_EXPIRES = Gauge(
+    "hyperpd_certificate_expires_seconds", "Until the certificate expires; no number without one", registry=registry
 )
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 PREFILL_S = Histogram("hyperpd_prefill_seconds", "Prefill leg, sent to answered", buckets=_SECONDS, registry=registry)
