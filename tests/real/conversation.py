@@ -24,12 +24,12 @@ from hyperpd.sse import Decoder
 MOST_TOKENS = 6144  # of a prompt and its answer
 _TALKS = 6  # conversations that go on at a time
 _SYSTEMS = (2, 1, 0)  # blocks of the system prompts; each conversation has one of them, or its own beginning
-_NEW_BLOCKS = (1, 1, 2, 3)  # of a turn: what the last answer added, and what is said
-_OUTPUT_TOKENS = (120, 200)
+_NEW_BLOCKS = (1, 1, 2, 2)  # of a turn: what the last answer added, and what is said
+_OUTPUT_TOKENS = (140, 220)
 # Waves of turns, each over before the next: the first ones find idle workers, the others come while those are being
 # answered. Nothing that is decided hangs on milliseconds that two runs, or a run and a model, do not share.
 WAVE_S = 5.0
-_FOLLOWING_S = 0.3
+_FOLLOWING_S = 0.35
 _APART_S = 0.08
 _JITTER_S = 0.03
 
