@@ -11,10 +11,14 @@ from typing import Any
 
 import httpx
 
+from hyperpd.errors import NoWorkerAvailable
 from hyperpd.recipe import RecipeFile, load, parse
+from hyperpd.routing.request import Request
 from hyperpd_runtime.gateway import app, edge, flow, pool, telemetry
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.keys import Keys
+from hyperpd_runtime.gateway.routing import Passage, Routing
+from hyperpd_runtime.gateway.telemetry import Record
 from hyperpd_runtime.listen import Listener
 from tests.fakes.engine import FakeEngine
 from tests.fakes.leases import Leases
@@ -67,6 +71,18 @@ def tiny(**blocks: dict[str, Any]) -> RecipeFile:
     return replace(file, recipe=parse(document, "test"))
 
 
+def routed(members: pool.Pool) -> tuple[str, str | None]:
+    """Who would decode and prefill a request of now. Raises NoWorkerAvailable."""
+    members.check_warm()
+    record = Record("r")
+    try:
+        way = Passage(members.routing, Request(1), record)
+    except NoWorkerAvailable:
+        raise members.none_available() from None
+    record.end("ok")
+    return way.decode.name, way.prefill.name if way.prefill else None
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -99,7 +115,7 @@ async def running(
     await prefill.start()
     await decode.start()
     workers = [Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)]
-    members = pool.Pool(workers, disaggregated=True, sequences=sequences)
+    members = pool.Pool(workers, disaggregated=True, routing=Routing(file.recipe), sequences=sequences)
     port = free_port()
     async with pool.session() as session, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         way = flow.Flow(session, members, file.recipe)

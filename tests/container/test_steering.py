@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
 
 from hyperpd.errors import RecipeError
-from hyperpd_runtime.gateway import flow, keys
+from hyperpd_runtime.gateway import keys, steering
 from hyperpd_runtime.gateway.passed import PASSED
 from hyperpd_runtime.gateway.relay import Answer
 from hyperpd_runtime.gateway.steering import STEERING
@@ -184,7 +185,7 @@ def test_what_a_key_is_allowed_is_checked(tmp_path: Path) -> None:
 
 
 async def test_a_mode_is_for_operators(tmp_path: Path) -> None:
-    async with keyed(tmp_path, threshold_tokens=100) as stack:
+    async with keyed(tmp_path, decider="uncached_tokens", threshold_tokens=100) as stack:
         refused = await stack.ask({**bearer(USER), "x-hyperpd-mode": "aggregated"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "operators_only")
         explained = {**bearer(OPERATOR), "x-hyperpd-explain": "1"}
@@ -194,13 +195,13 @@ async def test_a_mode_is_for_operators(tmp_path: Path) -> None:
             assert answer.status_code == 200
             served.append(answer.headers["x-hyperpd-decision"])
         assert served == [
-            "decode_only; reason=short_prompt; served=decode_only",
-            "disaggregated; reason=plain; served=pd",
-            "decode_only; reason=forced; served=decode_only",
+            "disaggregated; reason=plain; routing=below_threshold; served=local",
+            "disaggregated; reason=plain; routing=forced; served=pd",
+            "decode_only; reason=forced; routing=forced; served=decode_only",
         ]
         assert len(stack.prefill.bodies) == 1
         many = await stack.ask({**explained, "x-hyperpd-mode": "pd"}, n=2)
-        assert many.headers["x-hyperpd-decision"] == "split; reason=n; served=pd"
+        assert many.headers["x-hyperpd-decision"] == "split; reason=n; routing=forced; served=pd"
 
 
 async def test_a_mode_that_cannot_be_is_refused(stack: Stack) -> None:
@@ -217,6 +218,29 @@ async def test_a_mode_that_cannot_be_is_refused(stack: Stack) -> None:
     stack.pool.disaggregated = False
     answer = await stack.ask({"x-hyperpd-mode": "pd"})
     assert "there are no prefill workers here" in answer.json()["error"]["message"]
+
+
+async def test_a_session_may_come_with_any_key_and_goes_nowhere(tmp_path: Path) -> None:
+    async with keyed(tmp_path, isolate_prefix_cache=True) as stack:
+        for key in (USER, OPERATOR):
+            for path, body in {**BODIES, "/tokenize": {"prompt": "x"}}.items():
+                headers = {**bearer(key), "x-hyperpd-session": "conversation-1"}
+                assert (await stack.http.post(path, json=body, headers=headers)).status_code == 200
+        sent = (stack.prefill.headers, stack.decode.headers, stack.prefill.bodies, stack.decode.bodies)
+        assert "conversation-1" not in str(sent)
+
+
+def test_sessions_of_two_keys_never_meet(tmp_path: Path) -> None:
+    def session(name: str | None, key: str | None) -> str:
+        entry = {"name": key, "sha256": "0" * 64, "scope": "user", "concurrent_requests": None}
+        found = keys.parse(json.dumps([entry]).encode(), "keys.json")[0] if key else None
+        headers = Headers({"x-hyperpd-session": name} if name else {})
+        return steering.caller(headers, "/v1/completions", found, tiny().recipe.gateway).session
+
+    assert session(None, "a") == session(None, None) == ""
+    assert session("s", "a") == session("s", "a")
+    named = [session(name, key) for name in ("s", "/s", "a/s", "b") for key in (None, "a", "b", "a.b")]
+    assert len(set(named)) == len(named)
 
 
 async def test_keys_have_prefixes_of_their_own(tmp_path: Path) -> None:
@@ -264,7 +288,7 @@ async def test_another_tenants_prompt_is_not_in_the_cache(tmp_path: Path) -> Non
 async def test_a_poisoned_decodes_salt_comes_on_top(tmp_path: Path) -> None:
     async with keyed(tmp_path, isolate_prefix_cache=True) as stack:
         await stack.ask(bearer(USER))
-        flow.Flow._hide_cache(next(member for member in stack.pool.members if member.role == "decode"))
+        stack.flow._hide_cache(next(member for member in stack.pool.members if member.role == "decode"))
         for key in (USER, OTHER):
             await stack.ask(bearer(key))
         before, mine, theirs = (body["cache_salt"] for body in stack.decode.bodies)

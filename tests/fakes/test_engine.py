@@ -48,7 +48,7 @@ class Workers:
         """What prefill counts once it has stepped."""
         await self.http.post(f"{self.prefill.url}/v1/completions", json={"model": "tiny-llama", "prompt": [1]})
         lines = (await self.http.get(f"{self.prefill.url}/metrics")).text.splitlines()
-        return next(float(line.rsplit(" ", 1)[1]) for line in lines if "expired" in line)
+        return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:nixl_num_kv_expired"))
 
 
 @pytest.fixture

@@ -64,22 +64,20 @@ def shape(data: bytes) -> None:
     """The same, of bytes that mean fields and values, whatever they are."""
     source = Source(data)
     api = source.pick(APIS)
-    threshold, adapter = source.pick((0, 1, 9)), source.pick(("", "", "law", "nobody's"))
+    adapter = source.pick(("", "", "law", "nobody's"))
     limits = source.pick((LOOSE, TIGHT))
     try:
         found = guard.read(json.dumps(source.body(api)).encode())
     except Refused as refused:  # half a surrogate pair, nested too deep
         told(refused, None)
         return
-    enter(found, api, threshold, adapter, limits)
+    enter(found, api, adapter, limits)
 
 
-def enter(
-    found: Mapping[str, Any], api: Api, threshold_tokens: int = 0, adapter: str = "", limits: Limits = LOOSE
-) -> None:
+def enter(found: Mapping[str, Any], api: Api, adapter: str = "", limits: Limits = LOOSE) -> None:
     """Admit a body, and look at all that would be sent because of it."""
     try:
-        admitted = guard.admit(dict(found), api, MODELS, threshold_tokens, adapter, LENGTH_TOKENS, limits)
+        admitted = guard.admit(dict(found), api, MODELS, adapter, LENGTH_TOKENS, limits)
     except Refused as refused:
         told(refused, api)
         return

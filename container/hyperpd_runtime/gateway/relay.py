@@ -135,9 +135,11 @@ async def relay(
             whole = first.rfind(b"\n\n") + 2
             first, held = correct_events(first[:whole], told), first[whole:]
         watch.see(first)
+        record.events += first.count(b"\n\n")
         yield first
         async for chunk in _corrected(response, held, told) if told else response.content.iter_any():
             watch.see(chunk)
+            record.events += chunk.count(b"\n\n")
             yield chunk
     except NETWORK as error:
         cut = described(error)

@@ -16,6 +16,9 @@ Reason = Literal[
     "cost_local",  # prefilling where it decodes is predicted to be cheaper
     "no_prefill_worker",  # none may be picked
     "pair_open",  # prefill workers are there, but no proven pair leads to this decode worker
+    "shape_guard",  # a request of this shape is never handed off
+    "forced",  # an operator asked for it
+    "decode_failed",  # another decode worker takes it over, and computes the prompt as well
 ]
 
 

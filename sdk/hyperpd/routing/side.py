@@ -48,9 +48,24 @@ class Side:
         self.policy.left(worker)
         return worker
 
-    def without(self, avoid: Collection[str]) -> int:
-        """Mask of the workers that may be picked."""
+    def empty(self, name: str) -> None:
+        """What a worker has cached is of no use any more."""
+        self.view.empty(self.fleet.named[name].index)
+
+    def resize(self, name: str, cache_blocks: int) -> None:
+        """A worker's cache is of this size."""
+        worker = self.fleet.named[name]
+        cache_tokens = cache_blocks * self.knowledge.block_tokens
+        if cache_tokens != worker.cache_tokens:
+            worker.cache_tokens = cache_tokens
+            self.view.resize(worker.index, cache_blocks)
+            self.policy.changed(worker)
+
+    def without(self, avoid: Collection[str], at: str | None = None) -> int:
+        """Mask of the workers that may be picked. at: the only one, by name."""
         mask = self.fleet.allowed
+        if at is not None:
+            mask &= self.fleet.named[at].bit if at in self.fleet.named else 0
         for name in avoid:
             if name in self.fleet.named:
                 mask &= ~self.fleet.named[name].bit
@@ -107,12 +122,16 @@ class Side:
             worker.clear_s = max(worker.clear_s, now_s) + leg.prefill_s / worker.pace.value
         self._changed(worker)
 
-    def done(self, worker: Worker, leg: Leg | None, sent_s: float, now_s: float) -> None:
-        """Its prefill is done; engines take prompts in the order of arrival, so all sent before are done as well."""
+    def done(self, worker: Worker, leg: Leg | None, sent_s: float, now_s: float, *, seen: bool = True) -> None:
+        """Its prefill is done; engines take prompts in the order of arrival, so all sent before are done as well.
+
+        seen: it was observed, and so teaches the worker's pace.
+        """
         worker.waiting -= 1
         if leg:
             self._take_back(worker, leg)
-            if not worker.kv_tokens > costs.FULL * worker.cache_tokens:  # else it may have waited for memory
+            # Where memory was short it may have waited for that.
+            if seen and not worker.kv_tokens > costs.FULL * worker.cache_tokens:
                 worker.pace.observe(leg.prefill_s, now_s - max(worker.freed_s, sent_s))
             worker.freed_s = now_s
             worker.clear_s = now_s + worker.prefill_s / worker.pace.value

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from hyperpd.errors import NoWorkerAvailable
 from hyperpd.plan.baselines import DECIDERS
 from hyperpd.routing import costs
 from hyperpd.routing.blocks import chain
-from hyperpd.routing.choice import Reason
+from hyperpd.routing.choice import Reason, Verdict
 from hyperpd.routing.request import Request
 from hyperpd.routing.router import Router
 from tests.sdk.routing.test_policies import BLOCK, request, router_of
@@ -250,3 +251,58 @@ def test_memory_on_decode_is_taken_when_prefill_has_answered() -> None:
     assert worker.kv_tokens == 0
     flight.prefilled(1.0)
     assert worker.kv_tokens == 1_256
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_is_settled_is_not_decided(remote: bool) -> None:
+    router = router_of(decider="never" if remote else "always", prefills=1)
+    flight = router.choose(Request(4096), 0.0, settled=Verdict(remote, "forced"))
+    assert (bool(flight.choice.prefill), flight.choice.reason) == (remote, "forced")
+
+
+def test_nothing_settled_opens_a_closed_pair() -> None:
+    router = router_of(prefills=1)
+    router.doubt("p0", "d0")
+    flight = router.choose(Request(4096), 0.0, at="d0", settled=Verdict(True, "forced"))
+    assert (flight.choice.prefill, flight.choice.reason) == (None, "pair_open")
+
+
+def test_a_settled_decode_worker_is_the_one() -> None:
+    router = router_of(decodes=3)
+    assert {router.choose(Request(4096), 0.0, at="d1").choice.decode.worker.name for _ in range(3)} == {"d1"}
+    for role_out in ("d1", "nobody"):
+        router.keep_out("decode", "d1", "unhealthy")
+        with pytest.raises(NoWorkerAvailable):
+            router.choose(Request(4096), 0.0, at=role_out)
+
+
+def test_without_prefill_workers_a_fleet_that_had_some_is_not_aggregated() -> None:
+    router = router_of(prefills=1)
+    router.leave("prefill", "p0")
+    assert router.choose(Request(4096), 0.0).choice.reason == "no_prefill_worker"
+
+
+def test_an_emptied_cache_holds_nothing_and_a_resized_one_as_much_as_it_can() -> None:
+    router = router_of()
+    asked = Request(4 * BLOCK + 1, range(1, 5))
+
+    def cached_tokens() -> int:
+        return router.choose(asked, 0.0, at="d0").choice.decode.cached_tokens
+
+    cached_tokens()
+    router.resize("decode", "d0", 2)
+    assert (cached_tokens(), router.decode.fleet.named["d0"].cache_tokens) == (2 * BLOCK, 2 * BLOCK)
+    router.empty("decode", "d0")
+    assert cached_tokens() == 0
+
+
+def test_a_first_token_that_was_not_seen_teaches_nothing() -> None:
+    router = router_of(prefills=0)
+    worker = router.decode.fleet.named["d0"]
+    pace, step = worker.pace.value, worker.step.value
+    flight = router.choose(Request(4096), 0.0)
+    flight.first_token(50.0, seen=False)
+    assert (worker.waiting, worker.running, worker.prefill_tokens) == (0, 1, 0)
+    flight.end(60.0, 100)
+    assert (worker.pace.value, worker.step.value) == (pace, step)
+    assert router.knowledge.output_tokens.value != router.knowledge.calibration.mean_output_tokens
