@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from hyperpd import model
+from hyperpd.environment import model_path
 from hyperpd.model import Model
-from hyperpd.plan.simulate import Fleet, worker_names
+from hyperpd.plan.simulate import Fleet, Outcome, Window, simulate, worker_names
 from hyperpd.plan.simulate.fleet import Role
 from hyperpd.plan.simulate.sequence import Limits
 from hyperpd.plan.steptime import StepTime
@@ -21,9 +25,11 @@ from hyperpd.routing.deciders import DECIDERS, Decider, Offer, UncachedTokens
 from hyperpd.routing.flight import Flight
 from hyperpd.routing.knowledge import SLO, Knowledge
 from hyperpd.routing.policies import POLICIES
-from hyperpd.routing.request import Request as Asked
+from hyperpd.routing.request import Request
 from hyperpd.routing.router import Router
+from tests.real.conversation import Answered, request
 
+_ALL = Window(0.0, 1e9)
 _NEAR = 0.1  # costs that are closer than this share of the larger are as good as equal
 _NEAR_SCORE = 0.01  # of an objective: what a policy does not tell apart
 
@@ -107,13 +113,102 @@ def _close(one: float, other: float) -> bool:
     return abs(one - other) <= _NEAR * max(abs(one), abs(other))
 
 
-def cause(model: Decided, real: Decided) -> str:
-    """Why two decisions of one request differ."""
-    if model.cached_tokens != real.cached_tokens:
-        return "the caches differ, by an earlier difference"
-    if model.near(real) or real.near(model):
-        return "near tie: costs within 10 %"
-    return "the loads differ: what ran at that moment"
+@dataclass(frozen=True, slots=True)
+class Modelled:
+    """A run of the model, beside what was really decided and when its requests were under way."""
+
+    outcome: Outcome
+    decided: Sequence[Decided]
+    real: Sequence[Decided]
+    answers: Sequence[Answered]
+
+    @property
+    def hit_rate(self) -> float:
+        """Of all prompts' tokens, those that whoever prefilled had."""
+        served = self.outcome.served
+        return sum(one.cached_tokens for one in served) / sum(one.request.input_tokens for one in served)
+
+    @property
+    def differing(self) -> list[int]:
+        """Requests that not the same workers served in the same way."""
+        pairs = enumerate(zip(self.decided, self.real, strict=True))
+        return [number for number, (ours, theirs) in pairs if not ours.same(theirs)]
+
+    @property
+    def same(self) -> float:
+        """The share of the others."""
+        return 1 - len(self.differing) / len(self.real)
+
+    @property
+    def alike(self) -> list[int]:
+        """Requests that met the same in the model as really: the same ones under way, as far on."""
+        modelled, real = zip(*map(self.under_way, range(len(self.real))), strict=True)
+        return [number for number, (ours, theirs) in enumerate(zip(modelled, real, strict=True)) if ours == theirs]
+
+    @property
+    def same_of_alike(self) -> float:
+        """The share of those whose decisions are the same: what the machine's pace has no part in."""
+        return 1 - len({*self.differing} & {*self.alike}) / len(self.alike)
+
+    def cause(self, number: int) -> str:
+        """Why the decisions of one request differ."""
+        ours, theirs = self.decided[number], self.real[number]
+        if ours.cached_tokens != theirs.cached_tokens:
+            return "caches differ"  # by an earlier difference
+        if ours.near(theirs) or theirs.near(ours):
+            return "near tie"
+        if self.under_way(number)[0] != self.under_way(number)[1]:
+            return "timing"
+        return "what was learnt differs"
+
+    def under_way(self, number: int) -> tuple[dict[int, str], dict[int, str]]:
+        """The requests before one that had not ended when it came, and how far they were: in the model, and really."""
+        modelled = [(one.request.arrival_s, one.first_s, one.end_s) for one in self.outcome.served]
+        real = [(one.sent_s, one.first_s, one.end_s) for one in self.answers]
+        return _under_way(modelled, number), _under_way(real, number)
+
+    def report(self) -> str:
+        """In words."""
+        remote = sum(one.remote for one in self.decided) / len(self.decided)
+        causes = dict(Counter(map(self.cause, self.differing)))
+        lines = [
+            f"hit rate {self.hit_rate:.1%}, remote {remote:.0%}, {self.same:.1%} of decisions the same {causes or ''}",
+            f"  {len(self.alike)} met the same, {self.same_of_alike:.1%} of them decided the same",
+        ]
+        for number in self.differing:
+            modelled, real = self.under_way(number)
+            at_s = self.outcome.served[number].request.arrival_s
+            lines += [
+                f"  request {number} at {at_s:.2f} s: {self.cause(number)}",
+                f"      model {self.decided[number]}; under way {modelled}",
+                f"      real  {self.real[number]}; under way {real}",
+            ]
+        return "\n".join(lines)
+
+
+def _under_way(times: Sequence[tuple[float, float, float]], number: int) -> dict[int, str]:
+    now_s = times[number][0]
+    return {
+        other: "decode" if first_s <= now_s else "prefill"
+        for other, (_, first_s, end_s) in enumerate(times[:number])
+        if end_s > now_s
+    }
+
+
+def model_of(
+    served: Recipe, measured: Calibration, answers: Sequence[Answered], real: Sequence[Decided]
+) -> tuple[Modelled, Modelled]:
+    """The model on its own, and led by what was decided. measured: the speeds of the real fleet."""
+    began_s = answers[0].sent_s
+    requests = [request(one.sent_s - began_s, one.prompt, len(one.output)) for one in answers]
+    fleet = fleet_of(served, measured, model.load(Path(model_path(served)), served.model.dtype))
+
+    def run(watch: type[Noted]) -> Modelled:
+        decided: list[Decided] = []
+        router = router_of(fleet, served, functools.partial(watch, decided, real))
+        return Modelled(simulate(fleet, requests, router, _ALL), decided, real, answers)
+
+    return run(Noted), run(Led)
 
 
 def fleet_of(recipe: Recipe, calibration: Calibration, kv: Model) -> Fleet:
@@ -169,7 +264,7 @@ class Noted(Router):
         self._note = noted.append
         self._done = iter(done)
 
-    def choose(self, request: Asked, now_s: float, *, avoid: Collection[str] = (), explain: bool = False) -> Flight:
+    def choose(self, request: Request, now_s: float, *, avoid: Collection[str] = (), explain: bool = False) -> Flight:
         """As any Router."""
         flight = super().choose(request, now_s, avoid=avoid, explain=True)
         self._note(Decided.of_flight(flight))
@@ -179,7 +274,7 @@ class Noted(Router):
 class Led(Noted):
     """Notes what it would decide, and then does what was really done: no difference is an earlier one's child."""
 
-    def choose(self, request: Asked, now_s: float, *, avoid: Collection[str] = (), explain: bool = False) -> Flight:
+    def choose(self, request: Request, now_s: float, *, avoid: Collection[str] = (), explain: bool = False) -> Flight:
         """As was decided."""
         done = next(self._done)
         free = copy.deepcopy(self)  # what it notes, it notes here
@@ -197,6 +292,6 @@ class _As(Decider):
         super().__init__(knowledge)
         self._verdict = Verdict(remote, "remote" if remote else "rule")
 
-    def decide(self, request: Asked, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
+    def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
         """That."""
         return self._verdict
