@@ -15,7 +15,8 @@ from hyperpd.placement import Placement
 from hyperpd.recipe import load
 from hyperpd_runtime.gateway import pool
 from hyperpd_runtime.gateway.discovery import Endpoint, Sources
-from hyperpd_runtime.gateway.pool import Member, Pair, Pool
+from hyperpd_runtime.gateway.member import Member, Pair
+from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.server import Gateway
 from tests.container.stack import Stack, routed, running, tiny, until

@@ -17,7 +17,9 @@ from hyperpd.recipe import load, shipped
 from hyperpd.routing.worker import Worker
 from hyperpd_runtime.gateway import calibration
 from hyperpd_runtime.gateway.discovery import Endpoint
-from hyperpd_runtime.gateway.pool import Member
+from hyperpd_runtime.gateway.member import Member
+from hyperpd_runtime.gateway.pool import Pool
+from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.scrape import Figures
 from tests.container.stack import Stack, counted, routed, running, tiny, until
 from tests.fakes.engine import FakeEngine
@@ -218,13 +220,14 @@ async def test_where_there_is_no_way_decode_computes_it_and_that_is_seen(gone: s
 
 
 async def test_a_prefill_that_failed_is_tried_at_another_worker() -> None:
+    """Also where the first one has the prompt cached."""
     async with fleet(decodes=1, prefills=2) as run:
-        first = routed(run.stack.pool)[1]
-        failing, other = ("prefill-0", "prefill-1") if first == "prefill-1" else ("prefill-1", "prefill-0")
+        failing = (await run.explained(await run.stack.ask(prompt=prompt(1, 5 * BLOCK))))["prefill"]["worker"]
+        (other,) = {"prefill-0", "prefill-1"} - {failing}
         run.engines[failing].fault = "500"
-        answer = await run.stack.ask(EXPLAIN)
+        answer = await run.stack.ask(EXPLAIN, prompt=prompt(1, 5 * BLOCK))
         assert answer.headers["x-hyperpd-decision"].endswith("; routing=remote; served=pd")
-        assert (len(run.engines[failing].bodies), len(run.engines[other].bodies)) == (1, 1)
+        assert (len(run.engines[failing].bodies), len(run.engines[other].bodies)) == (2, 1)
 
 
 async def test_the_answers_to_one_prompt_are_at_one_worker() -> None:
@@ -233,6 +236,16 @@ async def test_the_answers_to_one_prompt_are_at_one_worker() -> None:
         assert (await run.stack.ask(prompt=prompts, n=3)).status_code == 200
         for one in prompts:
             assert [len(set(run.served(one))), len(run.served(one))] == [1, 3]
+
+
+async def test_the_answers_to_one_prompt_go_one_way() -> None:
+    """The second one would find the prompt at decode, where nothing of it is yet."""
+    gateway = {"decider": "uncached_tokens", "threshold_tokens": 200}
+    async with fleet(decodes=2, **gateway) as run:
+        for tokens, prefills in ((2 * BLOCK, 3), (BLOCK, 0)):
+            run.stack.prefill.bodies.clear()
+            assert (await run.stack.ask(prompt=prompt(1, tokens), n=3)).status_code == 200
+            assert len(run.stack.prefill.bodies) == prefills
 
 
 async def test_what_is_booked_is_returned_whatever_becomes_of_requests() -> None:
@@ -315,6 +328,18 @@ async def test_what_engines_say_is_taken_in() -> None:
         assert router.pairs.bytes_per_s(prefill, worker, worker.freed_s) < before
         routing.scraped(member, Figures(0, 0, 0.0, None, 0, 0), 0, 0)
         assert (worker.foreign_running, worker.cache_tokens) == (0, 2 * BLOCK)
+
+
+def test_aggregated_workers_need_no_pair() -> None:
+    workers = [Endpoint("aggregated", f"aggregated-{n}", f"http://127.0.0.1:{n}") for n in range(2)]
+    members = Pool(workers, disaggregated=False, routing=Routing(load("tiny-cpu-aggregated-2x").recipe))
+    for member in members.members:
+        member.healthy = True
+    assert {routed(members) for _ in range(2)} == {("aggregated-0", None), ("aggregated-1", None)}
+    members.members[0].why, members.members[0].healthy = "draining", False
+    assert {routed(members) for _ in range(2)} == {("aggregated-1", None)}
+    router = members.routing.router
+    assert router.decode.fleet.why_out(router.decode.fleet.named["aggregated-0"]) == ["draining"]
 
 
 async def test_two_workers_of_one_name_are_two() -> None:

@@ -5,24 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from hyperpd.recipe import load
+from hyperpd.placement import Placement
 from hyperpd_runtime import tls
 from hyperpd_runtime.gateway import scrape
-from hyperpd_runtime.gateway.discovery import Endpoint
-from hyperpd_runtime.gateway.pool import Member, Pool
+from hyperpd_runtime.gateway.discovery import Endpoint, Sources
+from hyperpd_runtime.gateway.member import Member
+from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.scrape import Figures, Scrapes, Transfers, figures, samples
+from hyperpd_runtime.gateway.server import Gateway
 from hyperpd_runtime.tls import Certificate
 from tests.container.certificates import Authority
-from tests.container.stack import counted, running, tiny, until
+from tests.container.stack import counted, free_port, running, tiny, until
 from tests.fakes.engine import BLOCK_BYTES, BLOCK_MOVES_S, BLOCK_TOKENS, BLOCKS, FakeEngine
 from tests.fakes.leases import Leases
 
@@ -56,7 +60,7 @@ async def watched(members: Pool, authority: str = "") -> AsyncIterator[Told]:
 def pool(*urls: str) -> Pool:
     """Healthy workers."""
     workers = [Endpoint("decode", f"decode-{n}", url) for n, url in enumerate(urls)]
-    members = Pool(workers, disaggregated=False, routing=Routing(load("tiny-cpu-1p1d").recipe))
+    members = Pool(workers, disaggregated=False, routing=Routing(tiny().recipe))
     for member in members.members:
         member.healthy = True
     return members
@@ -136,6 +140,38 @@ async def test_what_an_engine_does_is_told() -> None:
         await until(lambda: ("decode-0", busy) in told)
         stack.decode.proceed.set()
         assert (await going).status_code == 200
+
+
+async def test_a_gateways_router_learns_of_it() -> None:
+    leases = Leases()
+    prefill, decode = FakeEngine(leases), FakeEngine(leases)
+    await prefill.start()
+    await decode.start()
+    workers = [Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)]
+    ports = Placement((), free_port(), free_port())
+    gateway = Gateway(tiny(), Sources(tuple(workers)), "127.0.0.1", ports, lambda: None)
+    await gateway.start()
+    await gateway.until_ready(20)
+    router = gateway.pool.routing.router
+    ends = router.prefill.fleet.named["prefill-0"], router.decode.fleet.named["decode-0"]
+    await until(lambda: {worker.cache_tokens for worker in ends} == {BLOCKS * BLOCK_TOKENS})
+
+    def speed() -> float:
+        return router.pairs.bytes_per_s(*ends, time.monotonic())
+
+    before, body = speed(), {"model": "tiny-llama", "prompt": "hello", "max_tokens": 4}
+    async with httpx.AsyncClient(headers={"x-request-id": "theirs"}) as http:
+        await http.post(f"http://127.0.0.1:{ports.api_port}/v1/completions", json=body)
+        await until(lambda: speed() != before)
+        decode.fault = "hang"
+        theirs = asyncio.create_task(http.post(f"{decode.url}/v1/completions", json=body))  # past this gateway
+        await until(lambda: ends[1].foreign_waiting == 1)
+        decode.proceed.set()
+        assert (await theirs).status_code == 200
+        await until(lambda: ends[1].foreign_waiting == 0)
+    await gateway.stop()
+    await prefill.stop()
+    await decode.stop()
 
 
 async def test_a_page_is_the_same_wherever_it_is_cut() -> None:

@@ -303,7 +303,7 @@ def headers(data: bytes) -> None:
     else:
         assert route is None or route in BY_PATH.values()
     adapter = sagemaker.adapter(given)
-    enter({"prompt": "x"}, COMPLETIONS, 0, adapter)
+    enter({"prompt": "x"}, COMPLETIONS, adapter)
     assert all(len(digest) == 32 for digest in keys._given(Headers(given)))
 
 

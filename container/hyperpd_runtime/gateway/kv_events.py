@@ -26,7 +26,8 @@ from prometheus_client import Counter, Gauge
 from hyperpd.routing.events import EventView, Outcome
 from hyperpd_runtime.gateway import telemetry
 from hyperpd_runtime.gateway.kv_batches import Reader
-from hyperpd_runtime.gateway.pool import Member, Pool
+from hyperpd_runtime.gateway.member import Member
+from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.telemetry import described
 

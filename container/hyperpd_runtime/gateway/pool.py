@@ -19,111 +19,18 @@ from hyperpd.errors import HyperpdError, NoWorkerAvailable
 from hyperpd.pairing import Fingerprint
 from hyperpd_runtime.gateway import upstream
 from hyperpd_runtime.gateway.discovery import Endpoint
-from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES, Room
+from hyperpd_runtime.gateway.member import ENGINE_LEASE_S, Member, Pair, nobody
+from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES
 from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.telemetry import described
 
 log = logging.getLogger("hyperpd.gateway")
 _PROBE_EVERY_S = 0.5
 _PROBE_TIMEOUT_S = 3.0
-ENGINE_LEASE_S = 30  # vLLM's default, for a plain engine that says nothing of itself
 _RETRY_PAIR_S = 5.0  # an unproven pair is tried again after this long
 _SHOWN = 8  # reasons in one sentence; the status has all
 
-Canary = Callable[["Pair"], Awaitable[None]]
-
-
-def _nobody(_: Any) -> None:
-    """Is told of changes where no pool is."""
-
-
-class Member:
-    """One worker as the gateway sees it. changed: is told when it may be picked, or no longer."""
-
-    def __init__(self, endpoint: Endpoint, sequences: int = ENGINE_SEQUENCES) -> None:
-        self.endpoint = endpoint
-        self.name = endpoint.name
-        self.role = endpoint.role
-        self.url = endpoint.url
-        self.admin_url = endpoint.admin_url
-        self.certified = endpoint.certified or None
-        self.fingerprint: Fingerprint | None = None  # what the worker says of itself; a plain engine says nothing
-        self.recipe_digest = ""
-        self.salt = ""  # set for good once its prefix cache may hold wrong blocks: no request finds those again
-        self.changed: Callable[[Member], None] = _nobody
-        self.why = "not probed yet"
-        self._healthy = False
-        self._belongs = True
-        self.room = Room(sequences)  # for handoffs
-        self.prefill_s = 0.0  # what a prefill took lately, on average
-
-    @property
-    def healthy(self) -> bool:
-        """By the last probe; `why` says why not."""
-        return self._healthy
-
-    @healthy.setter
-    def healthy(self, healthy: bool) -> None:
-        if healthy != self._healthy:
-            self._healthy = healthy
-            self.changed(self)
-
-    @property
-    def belongs(self) -> bool:
-        """False where it can pair with no prefill worker we know: it may serve another model."""
-        return self._belongs
-
-    @belongs.setter
-    def belongs(self, belongs: bool) -> None:
-        if belongs != self._belongs:
-            self._belongs = belongs
-            self.changed(self)
-
-
-class Pair:
-    """One way for KV: a prefill and a decode worker. Serves only after a canary came through.
-
-    changed: is told when it is proven, or no longer.
-    """
-
-    def __init__(self, prefill: Member, decode: Member, lease_s: float = ENGINE_LEASE_S) -> None:
-        """lease_s: of a prefill worker that says nothing of itself."""
-        self.prefill = prefill
-        self.decode = decode
-        self._lease_s = lease_s
-        self.changed: Callable[[Pair], None] = _nobody
-        self._proven = False
-        self.doubts = 0
-        self.broken: list[str] | None = None  # rules that forbid it; None until both have said what they are
-        self.try_after_s = 0.0
-        self.judge("not tried yet")
-
-    @property
-    def proven(self) -> bool:
-        """Whether a canary came through, and nothing has been doubted since."""
-        return self._proven
-
-    @proven.setter
-    def proven(self, proven: bool) -> None:
-        if proven != self._proven:
-            self._proven = proven
-            self.changed(self)
-
-    @property
-    def lease_s(self) -> float:
-        """How long prefill keeps a ticket's blocks, by its own word where it has said it."""
-        return self.prefill.fingerprint.lease_s if self.prefill.fingerprint else self._lease_s
-
-    def doubt(self, why: str) -> None:
-        """Take the pair out until the next canary."""
-        self.why, self.proven = why, False
-        self.doubts += 1
-
-    def judge(self, why: str) -> None:
-        """Doubt the pair, and look at what its workers now say of themselves."""
-        left, right = self.prefill.fingerprint, self.decode.fingerprint
-        self.broken = pairing.compatible(left, right) if left and right else None
-        self.doubt("; ".join(self.broken) if self.broken else why)
+Canary = Callable[[Pair], Awaitable[None]]
 
 
 class Pool:
@@ -184,7 +91,7 @@ class Pool:
         """Say who joined and who left. One of a name may follow another at once, so those that left go first."""
         was, is_now = dict.fromkeys(before), dict.fromkeys(self.members)
         for member in [member for member in was if member not in is_now]:
-            member.changed = _nobody
+            member.changed = nobody
             self.routing.leave(member)
             log.info("event=worker_left worker=%s url=%s", member.name, member.url)
         for member in [member for member in is_now if member not in was]:

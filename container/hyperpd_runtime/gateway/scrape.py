@@ -26,7 +26,8 @@ from hyperpd_runtime.gateway.relay import NETWORK
 from hyperpd_runtime.gateway.telemetry import described, registry
 
 if TYPE_CHECKING:
-    from hyperpd_runtime.gateway.pool import Member, Pool
+    from hyperpd_runtime.gateway.member import Member
+    from hyperpd_runtime.gateway.pool import Pool
 
 log = logging.getLogger("hyperpd.gateway")
 FAILURES = Counter(

@@ -15,7 +15,7 @@ from hyperpd_runtime import tls
 from hyperpd_runtime.gateway import app, discovery, edge, keys, pool, telemetry
 from hyperpd_runtime.gateway.discovery import Discovery, Resolve, Sources
 from hyperpd_runtime.gateway.flow import Flow
-from hyperpd_runtime.gateway.pool import Member
+from hyperpd_runtime.gateway.member import ENGINE_LEASE_S, Member
 from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES
 from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.scrape import Figures, Scrapes, Transfers
@@ -67,7 +67,7 @@ class Gateway:
             disaggregated="prefill" in sources.roles,
             routing=Routing(file.recipe),
             sequences=_sequences(file.recipe),
-            lease_s=min(file.recipe.kv_transfer.lease_s, pool.ENGINE_LEASE_S),
+            lease_s=min(file.recipe.kv_transfer.lease_s, ENGINE_LEASE_S),
         )
         self._transfers = Transfers(_ranks(file.recipe))
         self._discovery = Discovery(sources, self.pool.update, resolve)

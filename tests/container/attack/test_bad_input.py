@@ -48,7 +48,7 @@ def _refused(error: Exception) -> web.Response:
 @pytest.mark.parametrize(
     ("phases", "paths", "examples", "limit_s"),
     [
-        pytest.param("coverage", "^/v1/(chat/)?completions$|^/tokenize$", 1, 120, id="each field of the main paths"),
+        pytest.param("coverage", "^/v1/(chat/)?completions$|^/tokenize$", 1, 300, id="each field of the main paths"),
         pytest.param("coverage,fuzzing", "^(?!.*adapter)", 500, 3600, id="many", marks=pytest.mark.nightly),
     ],
 )
