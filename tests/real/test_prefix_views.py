@@ -228,9 +228,9 @@ async def test_a_prompt_as_rendered_is_the_prompt_as_told(watched: Watched, api:
 
 async def test_the_gateway_follows_its_workers_itself(watched: Watched) -> None:
     fleet = watched.fleet
-    chat = {"messages": [{"role": "user", "content": "What is new? " * 50}], "max_tokens": 1}
+    chat = {"messages": [{"role": "user", "content": "What is new? " * 50}], "max_tokens": 4}
     await watched.ask(fleet.url, "/v1/chat/completions", chat)
-    await watched.ask(fleet.url, "/v1/completions", {"prompt": "Nothing. " * 50, "max_tokens": 1})
+    await watched.ask(fleet.url, "/v1/completions", {"prompt": "Nothing. " * 50, "max_tokens": 4})
     admin = fleet.state()["admin_url"]
 
     def agree() -> bool:
