@@ -95,6 +95,18 @@ def test_a_prefill_worker_that_has_not_said_its_lease(planned_s: int, taken_s: i
     assert members.pairs[0].lease_s == 7
 
 
+def test_who_is_asked_what_all_know() -> None:
+    members = Pool([P0, D0, P1, D1], disaggregated=True, routing=Routing(RECIPE))
+    for member in members.members[:3]:
+        member.healthy = True
+    assert {members.any_decode().name for _ in range(4)} == {"decode-0"}
+    members.members[3].healthy = True
+    assert {members.any_decode().name for _ in range(4)} == {"decode-0", "decode-1"}
+    members.update([])
+    with pytest.raises(NoWorkerAvailable):
+        members.any_decode()
+
+
 def test_nobody_is_there() -> None:
     members = Pool(disaggregated=True, routing=Routing(RECIPE))
     assert members.unavailable() == "no worker can decode: there is none"

@@ -120,12 +120,17 @@ async def test_no_body_is_too_odd(api: Api, body: dict[str, Any], prompt: Any) -
 
 async def test_what_engines_do_not_see_changes_nothing() -> None:
     """Clients move their cache marks with each turn, and write a message as a text or a list of it."""
-    plain = {"system": "Be brief, and kind to all.", "messages": [{"role": "user", "content": "Who are you today?"}]}
+    plain: dict[str, Any] = {
+        "system": "Be brief, and kind to all.",
+        "messages": [{"role": "user", "content": "Who are you today?"}],
+    }
     marked = copy.deepcopy(plain)
     mark = {"cache_control": {"type": "ephemeral"}}
     billing = {"type": "text", "text": "x-anthropic-billing-header: cch=1234;"}
     marked["system"] = [billing, {"type": "text", "text": plain["system"], **mark}]
     marked["messages"] = [{"role": "user", "content": [{"type": "text", "text": "Who are you today?", **mark}]}]
+    plain["tools"] = [{"name": "look", "input_schema": {}}]
+    marked["tools"] = [plain["tools"][0] | mark]
     assert await seen(plain, MESSAGES) == await seen(marked, MESSAGES)
     one = await seen({"input": "Who are you today?"}, RESPONSES)
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Who are you today?"}]}
@@ -158,6 +163,10 @@ async def test_token_ids_are_taken_as_they_are() -> None:
     ids = list(range(100, 121))
     request = await seen({"prompt": ids}, COMPLETIONS, session="a/s")
     assert (request.tokens, list(request.blocks), request.session) == (21, list(chain(ids, BLOCK)), "a/s")
+
+
+async def test_what_is_no_token_id_is_no_block() -> None:
+    assert await seen({"prompt": [[["a"], ["b"], ["c"]]]}, COMPLETIONS) == Request(3)
 
 
 async def test_of_several_prompts_all_count_and_the_first_stands_for_them() -> None:

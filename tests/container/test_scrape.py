@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from hyperpd.placement import Placement
 from hyperpd_runtime import tls
 from hyperpd_runtime.gateway import scrape
-from hyperpd_runtime.gateway.discovery import Endpoint
+from hyperpd_runtime.gateway.discovery import Endpoint, Sources
 from hyperpd_runtime.gateway.pool import Member, Pool
+from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.scrape import Figures, Scrapes, Transfers, figures, samples
+from hyperpd_runtime.gateway.server import Gateway
 from hyperpd_runtime.tls import Certificate
 from tests.container.certificates import Authority
-from tests.container.stack import counted, running, tiny, until
+from tests.container.stack import counted, free_port, running, tiny, until
 from tests.fakes.engine import BLOCK_BYTES, BLOCK_MOVES_S, BLOCK_TOKENS, BLOCKS, FakeEngine
 from tests.fakes.leases import Leases
 
@@ -53,7 +58,8 @@ async def watched(members: Pool, authority: str = "") -> AsyncIterator[Told]:
 
 def pool(*urls: str) -> Pool:
     """Healthy workers."""
-    members = Pool([Endpoint("decode", f"decode-{n}", url) for n, url in enumerate(urls)], disaggregated=False)
+    workers = [Endpoint("decode", f"decode-{n}", url) for n, url in enumerate(urls)]
+    members = Pool(workers, disaggregated=False, routing=Routing(tiny().recipe))
     for member in members.members:
         member.healthy = True
     return members
@@ -135,6 +141,38 @@ async def test_what_an_engine_does_is_told() -> None:
         assert (await going).status_code == 200
 
 
+async def test_a_gateways_router_learns_of_it() -> None:
+    leases = Leases()
+    prefill, decode = FakeEngine(leases), FakeEngine(leases)
+    await prefill.start()
+    await decode.start()
+    workers = [Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)]
+    ports = Placement((), free_port(), free_port())
+    gateway = Gateway(tiny(), Sources(tuple(workers)), "127.0.0.1", ports, lambda: None)
+    await gateway.start()
+    await gateway.until_ready(20)
+    router = gateway.pool.routing.router
+    ends = router.prefill.fleet.named["prefill-0"], router.decode.fleet.named["decode-0"]
+    await until(lambda: {worker.cache_tokens for worker in ends} == {BLOCKS * BLOCK_TOKENS})
+
+    def speed() -> float:
+        return router.pairs.bytes_per_s(*ends, time.monotonic())
+
+    before, body = speed(), {"model": "tiny-llama", "prompt": "hello", "max_tokens": 4}
+    async with httpx.AsyncClient(headers={"x-request-id": "theirs"}) as http:
+        await http.post(f"http://127.0.0.1:{ports.api_port}/v1/completions", json=body)
+        await until(lambda: speed() != before)
+        decode.fault = "hang"
+        theirs = asyncio.create_task(http.post(f"{decode.url}/v1/completions", json=body))  # past this gateway
+        await until(lambda: ends[1].foreign_waiting == 1)
+        decode.proceed.set()
+        assert (await theirs).status_code == 200
+        await until(lambda: ends[1].foreign_waiting == 0)
+    await gateway.stop()
+    await prefill.stop()
+    await decode.stop()
+
+
 async def test_a_page_is_the_same_wherever_it_is_cut() -> None:
     async def in_pieces(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -147,6 +185,10 @@ async def test_a_page_is_the_same_wherever_it_is_cut() -> None:
     async with engine(in_pieces) as url, watched(pool(url)) as told:
         await until(lambda: told)
     assert told[0] == ("decode-0", figures(samples(PAGE)))
+
+
+async def _well(_: web.Request) -> web.StreamResponse:
+    return web.Response(body=IDLE)
 
 
 async def _hangs(_: web.Request) -> web.StreamResponse:
@@ -200,7 +242,9 @@ async def _never_ends(request: web.Request) -> web.StreamResponse:
 async def test_one_that_cannot_be_read_is_said_once_and_counted(
     broken: Answer, why: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(scrape, "_TIMEOUT_S", 0.2 if broken is _hangs else 20)
+    if broken is _hangs:
+        monkeypatch.setattr(scrape, "_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(scrape, "_EVERY_S", 0.2)  # as in earnest: it is asked again when it has failed
     monkeypatch.setattr(scrape, "_MOST_BYTES", 1 << 16)
     caplog.set_level(logging.INFO, "hyperpd.gateway")
     answer = broken
@@ -208,18 +252,22 @@ async def test_one_that_cannot_be_read_is_said_once_and_counted(
     async def changes(request: web.Request) -> web.StreamResponse:
         return await answer(request)
 
-    async def well(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=IDLE)
-
     before = counted("hyperpd_scrape_failures_total")
-    async with engine(changes) as url, engine(well) as other, watched(pool(url, other)) as told:
+    async with engine(changes) as url, engine(_well) as other, watched(pool(url, other)) as told:
         await until(lambda: counted("hyperpd_scrape_failures_total") >= before + 3)
-        assert {name for name, _ in told} == {"decode-1"}  # whom it did not hold up
+        assert {name for name, _ in told} == {"decode-1"}
         (said,) = (record.getMessage() for record in caplog.records if "event=metrics" in record.getMessage())
         assert f"event=metrics_unread worker=decode-0 why='{why}" in said
-        answer = well
-        await until(lambda: any(name == "decode-0" for name, _ in told))
-        assert "event=metrics_read worker=decode-0" in caplog.text
+        answer = _well
+        await until(lambda: [name for name, _ in told].count("decode-0") > 2)
+        assert caplog.text.count("event=metrics_read worker=decode-0") == 1
+
+
+async def test_one_that_hangs_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrape, "_TIMEOUT_S", 600)
+    async with engine(_hangs) as url, engine(_well) as other, watched(pool(url, other)) as told:
+        await until(lambda: len(told) > 2)
+    assert {name for name, _ in told} == {"decode-1"}
 
 
 async def test_only_members_that_are_healthy_are_read() -> None:
@@ -248,10 +296,7 @@ async def test_one_that_left_while_it_was_asked_is_not_told() -> None:
         await go_on.wait()
         return web.Response(body=IDLE)
 
-    async def well(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=IDLE)
-
-    async with engine(slow) as url, engine(well) as other:
+    async with engine(slow) as url, engine(_well) as other:
         members = pool(url)
         async with watched(members) as told:
             await asked.wait()

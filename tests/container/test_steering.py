@@ -13,6 +13,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from hyperpd.errors import RecipeError
+from hyperpd.routing.flight import Flight
 from hyperpd_runtime.gateway import keys, steering
 from hyperpd_runtime.gateway.passed import PASSED
 from hyperpd_runtime.gateway.relay import Answer
@@ -39,7 +40,9 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def keyed(folder: Path, allow: tuple[str, ...] = (), **gateway: Any) -> AsyncIterator[Stack]:
+async def keyed(
+    folder: Path, allow: tuple[str, ...] = (), recipe: dict[str, dict[str, Any]] | None = None, **gateway: Any
+) -> AsyncIterator[Stack]:
     """A stack with two users, of which the first may send `allow`, and an operator."""
     entries: list[dict[str, Any]] = [
         {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "scope": scope, "concurrent_requests": None}
@@ -48,8 +51,8 @@ async def keyed(folder: Path, allow: tuple[str, ...] = (), **gateway: Any) -> As
     entries[0]["allow"] = allow
     path = folder / "keys.json"
     path.write_text(json.dumps(entries))
-    recipe = tiny(gateway={"auth": "keys", **gateway})
-    async with running(recipe, keys.of(recipe.recipe, str(path))) as started:
+    file = tiny(gateway={"auth": "keys", **gateway}, **(recipe or {}))
+    async with running(file, keys.of(file.recipe, str(path))) as started:
         yield started
 
 
@@ -228,6 +231,33 @@ async def test_a_session_may_come_with_any_key_and_goes_nowhere(tmp_path: Path) 
                 assert (await stack.http.post(path, json=body, headers=headers)).status_code == 200
         sent = (stack.prefill.headers, stack.decode.headers, stack.prefill.bodies, stack.decode.bodies)
         assert "conversation-1" not in str(sent)
+
+
+async def test_routing_hears_of_a_session_and_believes_it_for_the_same_prompt(tmp_path: Path) -> None:
+    blocks = {"kv_transfer": {"block_size_tokens": 16}}
+    async with keyed(tmp_path, recipe=blocks) as stack:
+        router = stack.pool.routing.router
+        choose, flights = router.choose, []
+
+        def heard(*args: Any, **more: Any) -> Flight:
+            flights.append(choose(*args, **more))
+            return flights[-1]
+
+        router.choose = heard  # type: ignore[method-assign]
+        # By their bytes 111 tokens; with the first of the two that the fake says, 7 blocks of 16 instead of 6.
+        first, more = "a" * 444, "b" * 600
+
+        async def cached(prompt: str, key: str, session: str) -> int:
+            headers = {**bearer(key), "x-hyperpd-session": session}
+            assert (await stack.ask(headers, prompt=prompt)).status_code == 200
+            return flights[-1].choice.decode.cached_tokens
+
+        assert await cached(first, USER, "s") == 0
+        assert flights[0].request.session == "user/s"
+        assert await cached(first + more, OTHER, "s") == 96  # another key's of that name
+        assert await cached("c" * 444 + more, USER, "s") == 0  # it does not go on there
+        assert await cached(first, USER, "s") == 96
+        assert await cached(first + "d" * 600, USER, "s") == 112
 
 
 def test_sessions_of_two_keys_never_meet(tmp_path: Path) -> None:

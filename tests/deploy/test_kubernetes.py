@@ -483,7 +483,18 @@ def test_a_tier_on_the_machine_of_its_own_daemon(objects):
     ],
 )
 def test_who_reaches_whom(source, destination, port, passes, objects):
-    found = objects(PAIR, "clients_namespace=shop")
+    assert _reaches(source, destination, port, objects(PAIR, "clients_namespace=shop")) is passes
+
+
+@pytest.mark.parametrize("port", [Ports().kv_events, Ports().kv_replay])
+def test_kv_events_are_for_the_gateway_alone(port, objects):
+    exact = objects(PAIR + "gateway: {prefix_view: exact}", "clients_namespace=shop")
+    assert _reaches("gateway", "worker", port, exact)
+    assert not any(_reaches(source, "worker", port, exact) for source in ("client", "monitoring", "internet"))
+    assert not _reaches("gateway", "worker", port, objects(PAIR, "clients_namespace=shop"))
+
+
+def _reaches(source, destination, port, found):
     policies = [body for body in found.values() if body["kind"] == "NetworkPolicy"]
 
     def pod(name, namespace, labels):
@@ -500,4 +511,4 @@ def test_who_reaches_whom(source, destination, port, passes, objects):
         "internet": flows.Actor("internet", "203.0.113.9"),
         "API server": flows.Actor("API server", "10.100.0.1"),
     }
-    assert flows.allowed(policies, actors[source], actors[destination], "TCP", port) is passes
+    return flows.allowed(policies, actors[source], actors[destination], "TCP", port)

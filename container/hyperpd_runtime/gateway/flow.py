@@ -7,8 +7,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import aiohttp
 
@@ -70,7 +69,7 @@ class Flow:
             if request.shape.how == "split" and self._pool.disaggregated:
                 return await self._split(request, record)
             asked = await self._asked(request)
-            way = self._choose(lambda: Passage(self._pool.routing, asked, record, settled=_settled(request)))
+            way = self._choose(asked, record, _settled(request))
             if way.prefill:
                 await self._take(way.decode, [record])
             return await self._run(request, way, record)
@@ -79,8 +78,7 @@ class Flow:
 
     async def pass_on(self, path: str, body: dict[str, object], record: Record) -> Answer:
         """Answer what has no second leg, by a worker that decodes."""
-        settled = Verdict(False, "shape_guard")
-        way = self._choose(lambda: Passage(self._pool.routing, _PASSED, record, settled=settled))
+        way = self._choose(_PASSED, record, Verdict(False, "shape_guard"))
         record.decode, record.mode = way.decode.name, "passed"
         return await self._deadlines.answer(self.legs.pass_on(path, body, way.decode), record, stream=False)
 
@@ -90,16 +88,15 @@ class Flow:
 
     async def _asked(self, request: Admitted) -> Request:
         """The request as routing sees it."""
-        self._pool.check_warm()
         model = str(request.body["model"])
         adapter = model if model != self._model else ""
         return await self._prompts.request(request, adapter=adapter, session=request.session)
 
-    def _choose(self, choose: Callable[[], Passage]) -> Passage:
-        """Booked as soon as it is chosen. Raises NoWorkerAvailable."""
+    def _choose(self, asked: Request, record: Record, settled: Verdict | None, at: Member | None = None) -> Passage:
+        """Where it goes, booked at once. Raises NoWorkerAvailable."""
         self._pool.check_warm()
         try:
-            return choose()
+            return Passage(self._pool.routing, asked, record, at=at, settled=settled)
         except NoWorkerAvailable:
             raise self._pool.none_available() from None
 
@@ -132,8 +129,12 @@ class Flow:
         try:
             ways: list[Passage] = []
             for number, (part, its) in enumerate(zip(parts, records, strict=True)):
-                first = ways[number - number % per_prompt].decode if number % per_prompt else None
-                ways.append(self._choose(partial(self._part, part, prompts[number // per_prompt], its, first)))
+                asked, settled = prompts[number // per_prompt], _settled(part)
+                if of_prompt := number % per_prompt:  # as the first one: what that has brought about is not there yet
+                    first = ways[number - of_prompt]
+                    ways.append(self._choose(asked, its, settled or first.verdict, first.decode))
+                else:
+                    ways.append(self._choose(asked, its, settled))
             moved: dict[Member, list[Record]] = {}
             for way, its in zip(ways, records, strict=True):
                 if way.prefill:
@@ -175,9 +176,6 @@ class Flow:
 
         return Answer(200, answers[0].content_type, b"", joined(answers, per_prompt, request.api, record), close)
 
-    def _part(self, part: Admitted, asked: Request, record: Record, at: Member | None) -> Passage:
-        return Passage(self._pool.routing, asked, record, at=at, settled=_settled(part))
-
     async def _prefill(
         self, request: Admitted, way: Passage, record: Record, room: bool
     ) -> tuple[Pair | None, Ticket | None]:
@@ -195,7 +193,7 @@ class Flow:
             record.recompute("no_proven_pair")
             return None, None
         why = "no_room"
-        for _ in range(2 if room else 0):
+        for again in (True, False) if room else ():
             why = "prefill_failed"
             pair = self._pool.pair(way.prefill, way.decode) or Pair(way.prefill, way.decode, self._pool.lease_s)
             record.prefill = pair.prefill.name
@@ -204,9 +202,9 @@ class Flow:
                     ticket = await self.legs.prefill_or_let_go(request.api, request.body, pair.prefill, pair.decode)
             except (PrefillFailed, HandoffFailed, aiohttp.ClientError, ConnectionError) as error:
                 record.fault(getattr(error, "code", "prefill_unreachable"), telemetry.described(error))
-                if not way.another_prefill():
-                    break
-                continue
+                if again and way.another_prefill():
+                    continue
+                break
             except TimeoutError:  # an old ticket is not used, so there is no point in waiting for one
                 why = "ticket_old"
                 record.fault(why, f"no prefill answer within {_TICKET_AGE * pair.lease_s:.0f} s")

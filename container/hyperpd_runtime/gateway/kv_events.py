@@ -24,10 +24,10 @@ import zmq.asyncio
 from prometheus_client import Counter, Gauge
 
 from hyperpd.routing.events import EventView, Outcome
-from hyperpd.routing.router import Router
 from hyperpd_runtime.gateway import telemetry
 from hyperpd_runtime.gateway.kv_batches import Reader
 from hyperpd_runtime.gateway.pool import Member, Pool
+from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.telemetry import described
 
 log = logging.getLogger("hyperpd.gateway")
@@ -38,6 +38,7 @@ _SILENT_S = 15.0  # then a worker is asked whether there is something new
 _REPLAY_TIMEOUT_S = 5.0  # without another batch
 _QUEUE_BATCHES = 10_000  # received and not yet read; what comes beyond is a gap
 _BATCH_BYTES = 16 << 20  # prompts of a million tokens fit; a larger message ends its connection
+_SOCKETS = 16_384  # one for each worker, and one while it replays; ZMQ's own bound is 1023
 _END = b"\xff" * 8  # the number after a replay's last batch
 
 BATCHES = Counter(
@@ -82,11 +83,10 @@ class Source:
 
 
 class KVEvents:
-    """Follows the engines of a pool's healthy workers, and keeps a router's event views in step."""
+    """Follows the engines of a pool's healthy workers, and keeps its routing's event views in step."""
 
-    def __init__(self, router: Router, pool: Pool, session: aiohttp.ClientSession) -> None:
-        """router: made with `view=EventView`. session: to ask workers where they publish."""
-        self._router = router
+    def __init__(self, pool: Pool, session: aiohttp.ClientSession) -> None:
+        """pool: of a recipe with an exact prefix view. session: to ask workers where they publish."""
         self._pool = pool
         self._session = session
         self._known: dict[Member, Follower] = {}
@@ -94,6 +94,7 @@ class KVEvents:
     async def watch(self) -> None:
         """Follow all workers, also those to come, for ever; one that hangs holds up no other."""
         context = zmq.asyncio.Context()
+        context.set(zmq.MAX_SOCKETS, _SOCKETS)
         running: dict[Member, asyncio.Task[None]] = {}
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -104,7 +105,7 @@ class KVEvents:
                     for gone in running.keys() - healthy:
                         running.pop(gone).cancel()
                     for new in healthy - running.keys():
-                        follower = self._known.setdefault(new, Follower(new, self._router, self._session))
+                        follower = self._known.setdefault(new, Follower(new, self._pool.routing, self._session))
                         running[new] = tasks.create_task(follower.follow(context))
                     await asyncio.sleep(_LOOK_EVERY_S)
         finally:
@@ -114,11 +115,11 @@ class KVEvents:
 class Follower:
     """One worker's events. What is known of it outlives its being unhealthy, and is checked when it is back."""
 
-    def __init__(self, member: Member, router: Router, session: aiohttp.ClientSession) -> None:
+    def __init__(self, member: Member, routing: Routing, session: aiohttp.ClientSession) -> None:
         self._member = member
-        self._side = router.prefill if member.role == "prefill" else router.decode
+        self._routing = routing
         self._session = session
-        self._reader = Reader(router.knowledge.block_tokens)
+        self._reader = Reader(routing.router.knowledge.block_tokens)
         self._why = ""  # it cannot be followed
         self._certain_s = time.monotonic()
         AGE_S.labels(member.name).set_function(lambda: time.monotonic() - self._certain_s)
@@ -199,9 +200,8 @@ class Follower:
             self._take(number, payload)
 
     def _seat(self) -> tuple[EventView, int] | None:
-        """The view, and the worker's index in it; None while the router does not know it."""
-        worker = self._side.fleet.named.get(self._member.name)
-        return (cast(EventView, self._side.view), worker.index) if worker else None
+        """The view, and the worker's index in it; None while routing does not know it."""
+        return cast("tuple[EventView, int] | None", self._routing.seat(self._member))
 
     def _held(self) -> int:
         seat = self._seat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import ssl
 import time
@@ -151,6 +152,7 @@ class Pool:
         self._pair: dict[tuple[Member, Member], Pair] = {}
         self._pairs_of: dict[Member, list[Pair]] = {}
         self._was_ready = not disaggregated
+        self._turn = itertools.count()
         self._changed = asyncio.Event()
         self.update(endpoints)
 
@@ -226,11 +228,13 @@ class Pool:
         return NoWorkerAvailable(f"{self.not_ready() or 'all are kept out'}; see hyperpd status", retry_after_s=5)
 
     def any_decode(self) -> Member:
-        """One to ask what all of them know. Raises NoWorkerAvailable."""
-        found = next((m for m in self.members if m.role != "prefill" and m.healthy and m.belongs), None)
-        if not found:
-            raise self.none_available()
-        return found
+        """One to ask what all of them know, each in turn. Raises NoWorkerAvailable."""
+        start = next(self._turn)
+        for place in range(len(self.members)):
+            member = self.members[(start + place) % len(self.members)]
+            if member.role != "prefill" and member.healthy and member.belongs:
+                return member
+        raise self.none_available()
 
     def another(self, decode: Member) -> Member:
         """Another that would take a ticket back; itself where there is none."""

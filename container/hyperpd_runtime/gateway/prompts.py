@@ -2,7 +2,8 @@
 
 `Approximate` reads the body and asks nobody: 4 bytes of the prompt's text are held to be a token, and its blocks are
 stretches of that text. They stand for what was sent, so they go with the view that remembers what was sent. `Exact` has
-an engine render the prompt to its token ids, for the view that knows engines' blocks by their KV events.
+an engine render the prompt to its token ids, for the view that knows engines' blocks by their KV events. Of 32k tokens
+the first takes 0.1 ms (0.26 in messages of 1 KiB), the second 700 times as long: tests/bench/tokenising.py.
 
 Two prompts share a block where they and all before it are equal, for the same adapter and tenant. A prompt that goes
 on a conversation shares all blocks of the one before.
@@ -36,7 +37,7 @@ UNKNOWN = Counter(
     registry=telemetry.registry,
 )
 _TOKEN_BYTES = 4
-_RENDER_TIMEOUT_S = 2.0  # 32k tokens take some 50 ms
+_RENDER_TIMEOUT_S = 2.0  # 32k tokens take 76 ms of an engine that does nothing else
 # What stands before the messages in what engines render, whatever its place in the body.
 _FIRST = ("chat_template_kwargs", "reasoning_effort", "reasoning", "documents", "tools")
 _MARK = "\x1e"  # begins what is no text; nothing ends it, since the next turn may go on there

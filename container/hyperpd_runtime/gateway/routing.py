@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hyperpd.errors import NoWorkerAvailable
 from hyperpd.recipe import Recipe
 from hyperpd.routing.choice import Verdict
-from hyperpd.routing.deciders import DECIDERS, UncachedTokens
+from hyperpd.routing.deciders import DECIDERS, Decider, UncachedTokens
 from hyperpd.routing.events import EventView
 from hyperpd.routing.fleet import members
 from hyperpd.routing.flight import Flight
@@ -27,6 +27,7 @@ from hyperpd.routing.policies import POLICIES
 from hyperpd.routing.prefix import PrefixView, View
 from hyperpd.routing.request import Request
 from hyperpd.routing.router import Role, Router
+from hyperpd.routing.side import Side
 from hyperpd.routing.worker import Worker
 from hyperpd_runtime.gateway import calibration, telemetry
 from hyperpd_runtime.gateway.explained import Explained
@@ -52,9 +53,9 @@ class Routing:
         self._kv_bytes_said = bool(gateway.calibration and gateway.calibration.kv_bytes_per_token)
         objectives = SLO((slo.ttft_ms or _TTFT_MS) / 1000, (slo.itl_ms or _ITL_MS) / 1000)
         view: Callable[[], View] = EventView if gateway.prefix_view == "exact" else partial(PrefixView, _TTL_S)
-        decider = DECIDERS[gateway.decider]
+        decider: Callable[[Knowledge], Decider] = DECIDERS[gateway.decider]
         if decider is UncachedTokens:
-            decider = partial(UncachedTokens, threshold_tokens=gateway.threshold_tokens)  # type: ignore[assignment]
+            decider = partial(UncachedTokens, threshold_tokens=gateway.threshold_tokens)
         knowledge = Knowledge(objectives, start, recipe.kv_transfer.block_size_tokens)
         self.router = Router(knowledge, POLICIES[gateway.policy], decider, view)
         self.explained = Explained(objectives.ttft_s)
@@ -74,7 +75,7 @@ class Routing:
 
     def join(self, member: Member) -> None:
         """A member of the pool, until it leaves."""
-        side = self.router.prefill if member.role == "prefill" else self.router.decode
+        side = self._side(member)
         name = member.name if member.name not in side.fleet.named else f"{member.name} {member.url}"
         self._names[member] = name
         blocks = _CACHE_TOKENS // self.router.knowledge.block_tokens
@@ -83,22 +84,18 @@ class Routing:
 
     def leave(self, member: Member) -> None:
         """It is no member any more; its flights may still end."""
-        role, name = _role(member), self._names.pop(member)
-        side = self.router.prefill if role == "prefill" else self.router.decode
-        del self._members[side.fleet.named[name]]
-        self.router.leave(role, name)
+        name = self._names.pop(member)
+        del self._members[self._side(member).fleet.named[name]]
+        self.router.leave(_role(member), name)
         self._moved.pop(member, None)
         self._changed = True
 
     def sift(self, member: Member) -> None:
         """Whether it may be picked has changed."""
-        draining = member.why == "draining"
-        for why, out in (
-            ("unhealthy", not member.healthy and not draining),
-            ("draining", not member.healthy and draining),
-            ("fingerprint", not member.belongs),
-        ):
-            self.router.keep_out(_role(member), self._names[member], why, out)  # type: ignore[arg-type]
+        role, name, draining = _role(member), self._names[member], member.why == "draining"
+        self.router.keep_out(role, name, "unhealthy", not member.healthy and not draining)
+        self.router.keep_out(role, name, "draining", not member.healthy and draining)
+        self.router.keep_out(role, name, "fingerprint", not member.belongs)
         self._changed = True
 
     def judge(self, pair: Pair) -> None:
@@ -164,6 +161,11 @@ class Routing:
         """Of a flight that has just been chosen."""
         return self._members[worker]
 
+    def seat(self, member: Member) -> tuple[View, int] | None:
+        """What is known of the caches of its side's workers, and its place there; None where it has left."""
+        side = self._side(member)
+        return (side.view, side.fleet.named[self._names[member]].index) if member in self._names else None
+
     def others(self, decode: Worker, prefill: Member) -> bool:
         """Whether another prefill worker than this one has an open way to `decode`."""
         return bool(self.router.prefill.without([self._names.get(prefill, "")]) & self.router.pairs.open_to(decode))
@@ -176,6 +178,9 @@ class Routing:
     def status(self) -> dict[str, Any]:
         """The rules, and whether what they start from was measured, as JSON."""
         return {**self._rules, "calibrated": not self._rough, "rough": self._rough}
+
+    def _side(self, member: Member) -> Side:
+        return self.router.prefill if member.role == "prefill" else self.router.decode
 
     def _prefer_proven(self) -> None:
         """A decode worker that has just joined is tried before it is used; where none is proven, all answer alone."""
@@ -212,6 +217,11 @@ class Passage:
         self._take(routing.choose(request, record, at=at, settled=settled))
         record.on_first.append(self._first)
         record.on_end.append(self._end)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The decider's word."""
+        return self._flight.choice.verdict
 
     def prefilled(self, pair: Pair) -> None:
         """The ticket is there."""

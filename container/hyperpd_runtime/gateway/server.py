@@ -91,7 +91,7 @@ class Gateway:
         if self._file.recipe.gateway.prefix_view == "exact":
             from hyperpd_runtime.gateway.kv_events import KVEvents  # which loads ZMQ
 
-            watching.append(KVEvents(self.pool.routing.router, self.pool, session).watch())
+            watching.append(KVEvents(self.pool, session).watch())
         watching += [followed.watch() for followed in (self._keys, self._certificate) if followed]
         self._watches = [asyncio.create_task(watch) for watch in watching]
         for watch in self._watches:

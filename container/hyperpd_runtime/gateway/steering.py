@@ -28,12 +28,8 @@ Mode = Literal["pd", "aggregated"]
 EXPLAIN, MODE, SESSION, OPERATORS_ONLY = "x-hyperpd-explain", "x-hyperpd-mode", "x-hyperpd-session", "operators_only"
 SESSION_NAME = "[!-~]{1,128}"
 _OURS = "x-hyperpd-"
-_KNOWN = (
-    EXPLAIN,
-    MODE,
-    SESSION,
-    "x-hyperpd-front",
-)  # the last chooses between two fronts (target llm_d), before the gateway
+_FRONT = "x-hyperpd-front"  # chooses between two fronts (target llm_d), before the gateway
+_KNOWN = (EXPLAIN, MODE, SESSION, _FRONT)
 
 # What headers begin with, or are, → what they would choose where somebody reads them.
 STEERING = {

@@ -107,7 +107,7 @@ TOTAL_S = Histogram("hyperpd_request_seconds", "Request read to last byte", buck
 
 _TAIL_BYTES = 4096  # of an answer; usage stands in its last event but one, or near the end of a document
 _WHOLE = ("ok", "split")  # outcomes of requests, and of parts of one, that were answered to the end
-_NO_TOKEN_EVENTS = 2  # of a stream, about: how it ended, and that it did
+_NO_TOKEN_EVENTS = 1  # of a stream, at least: that it has ended
 _MODES = ("-", "pd", "aggregated", "local", "decode_only", "recomputed")
 
 

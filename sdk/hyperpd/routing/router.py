@@ -54,7 +54,8 @@ class Router:
 
     def leave(self, role: Role, name: str) -> None:
         """A worker has gone; its flights may still end."""
-        self.pairs.forget(self._side(role).leave(name))
+        forget = self.pairs.forget_prefill if role == "prefill" else self.pairs.forget_decode
+        forget(self._side(role).leave(name))
 
     def keep_out(self, role: Role, name: str, why: Filter, out: bool = True) -> None:
         """Filter a worker, or no longer."""

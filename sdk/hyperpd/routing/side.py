@@ -130,9 +130,12 @@ class Side:
         worker.waiting -= 1
         if leg:
             self._take_back(worker, leg)
-            # Where memory was short it may have waited for that.
-            if seen and not worker.kv_tokens > costs.FULL * worker.cache_tokens:
-                worker.pace.observe(leg.prefill_s, now_s - max(worker.freed_s, sent_s))
+            # Where memory was short, or other routers' prompts waited, it may have waited for that.
+            short = worker.kv_tokens > costs.FULL * worker.cache_tokens
+            if seen and not short and not worker.foreign_waiting:
+                # Who came to an idle worker waited for a step as well, which says nothing of its pace.
+                step_s = worker.step.value if sent_s > worker.freed_s else 0.0
+                worker.pace.observe(leg.prefill_s, max(0.0, now_s - max(worker.freed_s, sent_s) - step_s))
             worker.freed_s = now_s
             worker.clear_s = now_s + worker.prefill_s / worker.pace.value
         self._changed(worker)
@@ -153,12 +156,15 @@ class Side:
     def scraped(self, name: str, running: int, waiting: int, kv_usage: float, now_s: float) -> None:
         """What of an engine's requests is not of this router is other routers'.
 
-        Engines count as running what is before its first token too, so only the sums can be compared.
+        Engines count as running what is before its first token too, so only the sums can be compared. Of those that
+        wait, each is taken to need as long as a usual prompt of this router.
         """
         worker = self.fleet.named[name]
         foreign = max(0, running + waiting - worker.running - worker.waiting)
         worker.foreign_waiting = min(foreign, max(0, waiting - worker.waiting))
         worker.foreign_running = foreign - worker.foreign_waiting
+        foreign_s = worker.foreign_waiting * self.knowledge.prefill_s.value / worker.pace.value
+        worker.foreign_clear_s = now_s + foreign_s
         worker.kv_usage = kv_usage
         self._changed(worker)
 

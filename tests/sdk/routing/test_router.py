@@ -77,7 +77,7 @@ def test_prefill_load_keeps_what_would_wait_too_long() -> None:
 
 def test_a_busy_decode_worker_sends_prefill_away_and_a_slow_way_keeps_it() -> None:
     router = router_of(decider="predicted_cost", decodes=1, prefills=1)
-    for n in range(8):
+    for n in range(16):
         router.choose(request(32, n * 100), 0.0).first_token(0.1)
     assert reason(router, request(9_000), 0.2) == "remote"
     router.transferred("p0", "d0", 1e9, 20.0, 0.3)
@@ -194,8 +194,12 @@ def test_what_others_sent_counts_once() -> None:
     router.choose(request(1_000), 0.0).first_token(0.1)
     router.scraped("decode", "d0", running=2, waiting=0, kv_usage=0.5, now_s=0.2)  # both are ours: one prefills still
     assert (worker.decodes, worker.in_flight) == (1, 2)
+    own_s = worker.backlog_s(0.3)
     router.scraped("decode", "d0", running=5, waiting=2, kv_usage=0.5, now_s=0.3)
     assert (worker.foreign_running, worker.foreign_waiting, worker.in_flight) == (4, 1, 7)
+    usual_s = router.knowledge.prefill_s.value / worker.pace.value
+    assert worker.backlog_s(0.3) == pytest.approx(own_s + usual_s)
+    assert worker.backlog_s(60.0) == 60.0 - worker.clear_s  # others' are thought to be done; its own is overdue
     router.scraped("decode", "d0", running=1, waiting=0, kv_usage=0.1, now_s=0.4)
     assert worker.in_flight == 2
 
@@ -229,8 +233,9 @@ def test_a_place_that_is_free_again_is_taken_by_the_next() -> None:
 
 
 def test_a_pair_without_bandwidth_is_never_worth_it() -> None:
-    router = router_of(decodes=1)
-    assert costs.remote(router.knowledge, router.decode.fleet.named["d0"], 0.0, 100, 0.0) == float("inf")
+    router = router_of(decodes=1, prefills=1)
+    decode, prefill = router.decode.fleet.named["d0"], router.prefill.fleet.named["p0"]
+    assert costs.remote(router.knowledge, decode, prefill, 0.01, 100, 0.0, 0.0) == float("inf")
 
 
 def test_waiting_for_memory_is_not_taken_for_slowness() -> None:
@@ -306,3 +311,18 @@ def test_a_first_token_that_was_not_seen_teaches_nothing() -> None:
     flight.end(60.0, 100)
     assert (worker.pace.value, worker.step.value) == (pace, step)
     assert router.knowledge.output_tokens.value != router.knowledge.calibration.mean_output_tokens
+
+
+def prefills(router: Router) -> set[str]:
+    """Who prefills the next two."""
+    legs = [router.choose(Request(4096), 0.0).choice.prefill for _ in range(2)]
+    return {leg.worker.name for leg in legs if leg}
+
+
+def test_who_leaves_closes_its_own_pairs_alone() -> None:
+    router = router_of(decider="always", decodes=2, prefills=2)
+    router.leave("decode", "d0")  # of the same place as p0, among the others
+    assert prefills(router) == {"p0", "p1"}
+    router.leave("prefill", "p0")
+    router.join("prefill", "p2", 100)  # at the place that is free
+    assert prefills(router) == {"p1"}

@@ -41,9 +41,8 @@ FIELDS = {
     "kv_transfer.lease_s": _is("Part of terminationGracePeriodSeconds of prefill"),
     "gateway.policy": _is(_READ),
     "gateway.replicas": _is("Pods of the gateway's Deployment; refused with fabric: local, which has one"),
-    **dict.fromkeys(
-        (f"gateway.{name}" for name in ("decider", "threshold_tokens", "prefix_view", "calibration")), _is(_READ)
-    ),
+    **dict.fromkeys((f"gateway.{name}" for name in ("decider", "threshold_tokens", "calibration")), _is(_READ)),
+    "gateway.prefix_view": _is("exact: the ports of workers' KV events are open to the gateway alone"),
     "gateway.auth": _is("keys: the Secret of the option keys_secret, mounted; PodMonitors send an operator's key"),
     "gateway.steering": _is(_READ),
     "gateway.isolate_prefix_cache": _is(_READ),
