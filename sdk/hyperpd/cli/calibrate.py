@@ -24,7 +24,7 @@ _LEAST_ROUNDS = 6  # fewer tell nothing with 95 % confidence
 
 
 @click.command()
-@click.argument("fleet", required=False)
+@click.argument("fleet", required=False, shell_complete=completion.fleet)
 @click.option("--url", help="A gateway in place of a fleet of this machine, with its --recipe.")
 @click.option("--recipe", shell_complete=completion.recipe, help="What runs there; default: the fleet's, if shipped.")
 @click.option(

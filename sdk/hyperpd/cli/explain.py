@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperpd.cli import output
+from hyperpd.cli import completion, output
 from hyperpd.cli.fleet import fleets
 from hyperpd.errors import RecipeError, Rejected, RequestError
 
@@ -31,7 +31,9 @@ _WITHOUT_COSTS = {
 
 @click.command()
 @click.argument("request_id")
-@click.option("--fleet", metavar="NAME", help="A fleet on this machine; default: each that runs.")
+@click.option(
+    "--fleet", metavar="NAME", shell_complete=completion.fleet, help="A fleet on this machine; default: each that runs."
+)
 @click.option(
     "--url", "urls", multiple=True, help="A gateway's admin port, as in http://127.0.0.1:8081; repeat it for several."
 )
