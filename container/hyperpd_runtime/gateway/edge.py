@@ -71,6 +71,7 @@ class Edge(HttpToolsProtocol):
         self._deaf = False  # what comes is dropped
         self._leaving = False  # all is said
         self._close_after = False  # the answer that is given
+        self._linger_s = LINGER_S
         self._head_timer: asyncio.TimerHandle | None = None
         self._expect()
 
@@ -142,10 +143,11 @@ class Edge(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The gateway ends: no request after the one that runs."""
+        self._linger_s = 0.0  # many a pooled connection is not looked at until it is used again
         if self._running():
             self._close_after = True
         else:
-            self._leave(linger_s=0)  # many a pooled connection is not looked at until it is used again
+            self._leave()
 
     # What came
 
@@ -311,13 +313,13 @@ class Edge(HttpToolsProtocol):
             running.message_event.set()
         self._leave()
 
-    def _leave(self, linger_s: float = LINGER_S) -> None:
-        """Close; what the client still sends is dropped until it has seen that, or as long as it lingers."""
+    def _leave(self) -> None:
+        """Close; what the client still sends is dropped until it has seen that."""
         self._deaf = self._leaving = True
         self.flow.resume_reading()
         if self._head_timer:
             self._head_timer.cancel()
-        self._reader.leave(linger_s)
+        self._reader.leave(self._linger_s)
 
     def _cut(self, waits_bytes: int) -> None:
         """Drop a connection with all that waits for its client."""

@@ -44,7 +44,7 @@ class Reader:
         """Look from now on at what waits, until all is taken; nothing may be added meanwhile."""
         self._look(math.inf)
 
-    def leave(self, linger_s: float = LINGER_S) -> None:
+    def leave(self, linger_s: float) -> None:
         """End what is said to the client, which has `linger_s` to go when it has taken all of it."""
         self._linger_s = linger_s
         if self._transport.can_write_eof():

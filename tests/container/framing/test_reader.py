@@ -87,7 +87,7 @@ async def test_who_is_not_watched_any_more() -> None:
 @pytest.mark.parametrize("waits_bytes", [0, MIB])
 async def test_who_has_all_has_a_moment_to_go(waits_bytes: int) -> None:
     one = _Watched(waits_bytes)
-    one.reader.leave()
+    one.reader.leave(LINGER_S)
     assert one.transport.ended
     one.take(STEP_BYTES)
     one.clock.pass_(LINGER_S - 1)

@@ -60,6 +60,25 @@ async def test_idle_connections_do_not_hold_up_the_end(
         opened[1].transport.pause_reading()
     assert "graceful shutdown" not in capsys.readouterr().err  # uvicorn's
     opened[1].transport.abort()
+    await opened[1].wait_closed()
+
+
+async def test_the_end_waits_for_the_answer_that_is_given_and_no_longer(
+    authority: Authority | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)  # by which nobody's time to go is ever over
+    async with running(tiny(), authority=authority) as stack:
+        stack.decode.waits_for = "hello"
+        reader_, writer = await stack.connect()
+        writer.write(GOOD)
+        await until(lambda: stack.decode.running)
+        (one,) = _edges(stack)
+        one.shutdown()
+        stack.decode.proceed.set()
+        assert statuses(said := await one_answer(reader_)) == (200,)
+        assert b"connection: close\r\n" in said
+        await until(lambda: not _edges(stack))
+        writer.transport.abort()
 
 
 async def test_a_next_request_that_begins_and_does_not_end(stack: Stack) -> None:
