@@ -10,11 +10,12 @@ from hyperpd.routing.worker import Worker
 SAFE = 0.7  # of an objective: predicted to take no longer, a first token will be in time
 MISSED = 2.0  # what a first token costs that is predicted just at the objective
 LATE = 0.2  # what each further factor of e costs
-NEXT = 0.5  # of a prefill's time, what it costs those who come after it
+NEXT = 0.5  # what a usual prefill costs who comes after it
 GIVEN_UP = 6.0  # objectives of backlog beyond which who comes next is late in any case
 FULL = 0.9  # of a KV cache: beyond it sequences wait, or are preempted
 _TURNS = 2.0  # stays that a whole cache of waiting requests takes
-SPREAD = 64  # requests in flight that weigh half an objective; any number weighs less than a whole one
+SPREAD = 64  # requests on a worker that weigh half an objective; any number weighs less than a whole one
+QUEUE = 32  # of those that wait, how many weigh so
 
 
 def ttft(known: Knowledge, seconds: float) -> float:
@@ -39,15 +40,19 @@ def memory_s(known: Knowledge, worker: Worker, tokens: int) -> float:
     return _TURNS * over * output * worker.step.value if over > 0 else 0.0
 
 
-def after(known: Knowledge, waits_s: float, prefill_s: float) -> float:
-    """What a prefill of so many seconds takes from those who come after it, on a worker with this backlog."""
-    objective_s = known.slo.ttft_s
-    return NEXT * min(prefill_s, max(0.0, GIVEN_UP * objective_s - waits_s)) / objective_s
+def after(known: Knowledge, backlog_s: float, prefill_s: float) -> float:
+    """What a prefill takes from those who come after it, by how many usual ones its seconds would have been enough for.
+
+    Both by the calibration. Nothing on a worker whose backlog is GIVEN_UP: there they are late in any case.
+    """
+    lost_s = min(prefill_s, max(0.0, GIVEN_UP * known.slo.ttft_s - backlog_s))
+    return NEXT * lost_s / known.prefill_s.value
 
 
 def spread(worker: Worker) -> float:
-    """A weak term that spreads requests: it counts little how many more are where there are many."""
-    return worker.in_flight / (worker.in_flight + SPREAD)
+    """A weak term that spreads requests; where there are many, or many wait, it counts little how many more."""
+    requests = worker.decodes + min(worker.queued, QUEUE)
+    return requests / (requests + SPREAD)
 
 
 def local(known: Knowledge, worker: Worker, prefill_s: float, now_s: float, memory_s: float = 0.0) -> float:
@@ -59,8 +64,9 @@ def local(known: Knowledge, worker: Worker, prefill_s: float, now_s: float, memo
     """
     step_s = worker.step.value
     own_s = prefill_s / worker.pace.value
-    waits_s = max(worker.backlog_s(now_s), memory_s)
-    return ttft(known, waits_s + own_s + step_s) + taken(known, worker, own_s) + after(known, waits_s, own_s)
+    backlog_s = worker.backlog_s(now_s)
+    first_s = max(backlog_s, memory_s) + own_s + step_s
+    return ttft(known, first_s) + taken(known, worker, own_s) + after(known, backlog_s, prefill_s)
 
 
 def taken(known: Knowledge, worker: Worker, prefill_s: float) -> float:
@@ -90,6 +96,6 @@ def remote(
         return inf
     start = known.calibration
     moved_s = moved_tokens * start.kv_bytes_per_token / bytes_per_s
-    waits_s, own_s = prefill.backlog_s(now_s), prefill_s / prefill.pace.value
-    first_s = max(waits_s + own_s, memory_s) + moved_s + start.handoff_s + worker.step.value
-    return ttft(known, first_s) + after(known, waits_s, own_s)
+    backlog_s = prefill.backlog_s(now_s)
+    first_s = max(backlog_s + prefill_s / prefill.pace.value, memory_s) + moved_s + start.handoff_s + worker.step.value
+    return ttft(known, first_s) + after(known, backlog_s, prefill_s)

@@ -133,9 +133,7 @@ class Side:
             # Where memory was short, or other routers' prompts waited, it may have waited for that.
             short = worker.kv_tokens > costs.FULL * worker.cache_tokens
             if seen and not short and not worker.foreign_waiting:
-                # Who came to an idle worker waited for a step as well, which says nothing of its pace.
-                step_s = worker.step.value if sent_s > worker.freed_s else 0.0
-                worker.pace.observe(leg.prefill_s, max(0.0, now_s - max(worker.freed_s, sent_s) - step_s))
+                worker.pace.observe(leg.prefill_s, now_s - max(worker.freed_s, sent_s))
             worker.freed_s = now_s
             worker.clear_s = now_s + worker.prefill_s / worker.pace.value
         self._changed(worker)

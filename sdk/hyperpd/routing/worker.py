@@ -64,9 +64,14 @@ class Worker:
         return self.running + self.foreign_running
 
     @property
+    def queued(self) -> int:
+        """Requests before their first token on it, other routers' included."""
+        return self.waiting + self.foreign_waiting
+
+    @property
     def in_flight(self) -> int:
         """Requests on it, other routers' included."""
-        return self.waiting + self.running + self.foreign_waiting + self.foreign_running
+        return self.queued + self.decodes
 
     def backlog_s(self, now_s: float) -> float:
         """Seconds until a prefill that is sent now would begin. What is overdue is expected to take as long again."""

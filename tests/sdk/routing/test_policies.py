@@ -63,7 +63,8 @@ def naive_cost(router: Router, one: Request, worker: Worker, cached: int, now_s:
     """As local, after and spread in routing/costs.py."""
     slo, start = router.knowledge.slo, router.knowledge.calibration
     u = one.tokens - cached
-    prefill_s = (u / start.prefill_tokens_per_s + start.attention_s * u * (cached + u / 2)) / worker.pace.value
+    calibrated_s = u / start.prefill_tokens_per_s + start.attention_s * u * (cached + u / 2)
+    prefill_s = calibrated_s / worker.pace.value
     backlog_s = abs(worker.clear_s - now_s) if worker.prefill_tokens or worker.clear_s > now_s else 0.0
     output = router.knowledge.output_tokens.value
     over = (worker.kv_tokens + one.tokens + output) / worker.cache_tokens - 0.9
@@ -77,8 +78,9 @@ def naive_cost(router: Router, one: Request, worker: Worker, cached: int, now_s:
         first = 2 + 0.2 * math.log(late)
     near = min(1, worker.step.value / slo.itl_s)
     taken = near**3 * prefill_s * worker.decodes / (router.knowledge.output_tokens.value * slo.itl_s)
-    after = 0.5 * min(prefill_s, max(0, 6 * slo.ttft_s - waits_s)) / slo.ttft_s
-    return first + taken + after + worker.in_flight / (worker.in_flight + 64)
+    after = 0.5 * min(calibrated_s, max(0, 6 * slo.ttft_s - backlog_s)) / router.knowledge.prefill_s.value
+    there = worker.running + min(worker.waiting, 32)
+    return first + taken + after + there / (there + 64)
 
 
 @settings(max_examples=100, deadline=None)
@@ -165,7 +167,7 @@ def test_equal_workers_share_equally(policy: str) -> None:
     if policy in ("power_of_two", "bounded_prefix_hash", "llm_d_blend"):  # drawn by lot, or by the prompt
         assert max(picked.values()) <= 25
     else:
-        assert max(picked.values()) - min(picked.get(f"d{n}", 0) for n in range(8)) <= 1
+        assert max(picked.values()) - min(picked.get(f"d{n}", 0) for n in range(8)) <= 2  # what is as good is rounded
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))

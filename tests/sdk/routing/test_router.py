@@ -78,7 +78,7 @@ def test_prefill_load_keeps_what_would_wait_too_long() -> None:
 def test_a_busy_decode_worker_sends_prefill_away_and_a_slow_way_keeps_it() -> None:
     router = router_of(decider="predicted_cost", decodes=1, prefills=1)
     for n in range(16):
-        router.choose(request(32, n * 100), 0.0).first_token(0.1)
+        router.choose(request(32, n * 100), n * 0.01).first_token(n * 0.01 + 0.005)
     assert reason(router, request(9_000), 0.2) == "remote"
     router.transferred("p0", "d0", 1e9, 20.0, 0.3)
     assert reason(router, request(9_000, 50_000), 0.4) == "cost_local"
