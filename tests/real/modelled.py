@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from hyperpd.plan.steptime import StepTime
 from hyperpd.plan.trace import BLOCK_TOKENS
 from hyperpd.recipe import Recipe
 from hyperpd.routing.calibration import Calibration
-from hyperpd.routing.choice import Leg, Verdict
-from hyperpd.routing.deciders import DECIDERS, Decider, Offer, UncachedTokens
+from hyperpd.routing.choice import Verdict
+from hyperpd.routing.deciders import DECIDERS, Decider, UncachedTokens
 from hyperpd.routing.flight import Flight
 from hyperpd.routing.knowledge import SLO, Knowledge
 from hyperpd.routing.policies import POLICIES
@@ -31,6 +31,7 @@ from tests.real.conversation import Answered, request
 
 _ALL = Window(0.0, 1e9)
 _NEAR = 0.1  # costs that are closer than this share of the larger are as good as equal
+_LIMITS = ("max-num-batched-tokens", "max-num-seqs", "kv-cache-memory-bytes")
 _NEAR_SCORE = 0.01  # of an objective: what a policy does not tell apart
 
 
@@ -206,7 +207,7 @@ def model_of(
     def run(watch: type[Noted]) -> Modelled:
         decided: list[Decided] = []
         router = router_of(fleet, served, functools.partial(watch, decided, real))
-        return Modelled(simulate(fleet, requests, router, _ALL), decided, real, answers)
+        return Modelled(simulate(fleet, requests, [router], _ALL), decided, real, answers)
 
     return run(Noted), run(Led)
 
@@ -216,11 +217,10 @@ def fleet_of(recipe: Recipe, calibration: Calibration, kv: Model) -> Fleet:
     roles = []
     for name in ("prefill", "decode"):
         spec = recipe.role(name)
-        chunk_tokens, sequences = (int(spec.engine[key]) for key in ("max-num-batched-tokens", "max-num-seqs"))
-        cache_tokens = int(spec.engine["kv-cache-memory-bytes"]) // kv.kv_bytes_per_token
+        chunk_tokens, sequences, cache_bytes = (int(str(spec.engine[key])) for key in _LIMITS)
         token_s = 1 / calibration.prefill_tokens_per_s - calibration.step_s / chunk_tokens
         step = StepTime(calibration.step_s, 0.0, 0.0, 0.0, token_s, 0.0, calibration.attention_s, 0.0)
-        limits = Limits(chunk_tokens, sequences, cache_tokens)
+        limits = Limits(chunk_tokens, sequences, cache_bytes // kv.kv_bytes_per_token)
         roles.append(Role(name, spec.replicas, step, limits, calibration.pair_bytes_per_s))
     return Fleet(
         recipe.name,
@@ -264,9 +264,9 @@ class Noted(Router):
         self._note = noted.append
         self._done = iter(done)
 
-    def choose(self, request: Request, now_s: float, *, avoid: Collection[str] = (), explain: bool = False) -> Flight:
+    def choose(self, request: Request, now_s: float, **told: Any) -> Flight:
         """As any Router."""
-        flight = super().choose(request, now_s, avoid=avoid, explain=True)
+        flight = super().choose(request, now_s, **{**told, "explain": True})
         self._note(Decided.of_flight(flight))
         return flight
 
@@ -274,24 +274,10 @@ class Noted(Router):
 class Led(Noted):
     """Notes what it would decide, and then does what was really done: no difference is an earlier one's child."""
 
-    def choose(self, request: Request, now_s: float, *, avoid: Collection[str] = (), explain: bool = False) -> Flight:
+    def choose(self, request: Request, now_s: float, **told: Any) -> Flight:
         """As was decided."""
         done = next(self._done)
         free = copy.deepcopy(self)  # what it notes, it notes here
         Noted.choose(free, request, now_s)
-        rule, self.decider = self.decider, _As(self.knowledge, done.remote)
-        flight = Router.choose(self, request, now_s, avoid=self.decode.fleet.named.keys() - {done.decode})
-        self.decider = rule
-        return flight
-
-
-class _As(Decider):
-    """What was decided."""
-
-    def __init__(self, knowledge: Knowledge, remote: bool) -> None:
-        super().__init__(knowledge)
-        self._verdict = Verdict(remote, "remote" if remote else "rule")
-
-    def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
-        """That."""
-        return self._verdict
+        verdict = Verdict(done.remote, "remote" if done.remote else "rule")
+        return Router.choose(self, request, now_s, at=done.decode, settled=verdict)
