@@ -223,10 +223,11 @@ class Node:
     def _listens(self) -> dict[str, tuple[str, int]]:
         """Every address and port this process and its engines are about to take, by what it is for."""
         ports: dict[str, int] = {}
+        recipe = self.file.recipe
         if self._has_gateway:
             ports |= {"gateway API": self.placement.api_port, "gateway admin": self.placement.admin_port}
         for worker in self.placement.workers:
-            parallel = self.file.recipe.role(worker.role).parallel
+            parallel = recipe.role(worker.role).parallel
             ports[f"{worker.name} admin"] = worker.admin_port
             if not worker.rank:
                 ports[f"{worker.name} API"] = worker.api_port
@@ -235,6 +236,9 @@ class Node:
                 ports[f"{worker.name} NIXL side channel" + f" {rank}" * (rank > 0)] = (
                     worker.side_channel_port + first + rank
                 )
+            if recipe.gateway.prefix_view == "exact":
+                ports[f"{worker.name} KV events"] = worker.kv_events_port
+                ports[f"{worker.name} KV events' replay"] = worker.kv_replay_port
         at = {meaning: (self.settings.address, port) for meaning, port in ports.items()}
         shown = "gateway API" if self._has_gateway else f"{self.placement.workers[0].name} API"
         if self.settings.api_address and shown in at:

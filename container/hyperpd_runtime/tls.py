@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import logging
+import math
 import ssl
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +18,26 @@ from hyperpd.errors import RecipeError
 
 log = logging.getLogger("hyperpd.gateway")
 _LOOK_EVERY_S = 2.0
+_DAY_S = 86400
+_SOON_S = 14 * _DAY_S  # before a certificate ends, this is said once a day
+_VERSION, _UTC_TIME = 0xA0, 0x17  # tags of a certificate's DER, RFC 5280
 _NO_PASSWORD = ""  # else OpenSSL would ask the terminal for that of an encrypted key
 
 
 class Certificate:
     """What a port shows. Files that cannot be used leave the certificate as it was."""
 
-    def __init__(self, cert: str, key: str) -> None:
+    def __init__(self, cert: str, key: str, now_s: Callable[[], float] = time.time) -> None:
         """cert: PEM file, the certificate first, then its chain. Raises RecipeError where the two cannot be used."""
         self._files = Path(cert), Path(key)
+        self._now_s = now_s
+        self._said_s = -math.inf  # when it was last said that it ends
         self.problem = ""  # why the files, as they are now, are not used
         try:
             self._seen = self._read()
             self.context = _context(self._seen)
-        except (OSError, ssl.SSLError) as error:
+            self._ends_s = _ends_s(self._seen[0])
+        except (OSError, ValueError) as error:
             raise RecipeError("settings", [f"tls-cert-file, tls-key-file: {_why(error)}"]) from None
 
     def _read(self) -> list[bytes]:
@@ -46,19 +55,32 @@ class Certificate:
         Read in a thread, and taken in the loop: a handshake that begins meanwhile would see half of a pair.
         """
         before = self.problem
+        self._say_when_it_ends()
         try:
             found = await asyncio.to_thread(self._read)
             if found == self._seen and not self.problem:
                 return
             _context(found)  # a pair that does not fit would leave half of it in the context that serves
+            ends_s = _ends_s(found[0])
             _load(self.context, found)
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:
             self.problem = _why(error)
             if self.problem != before:
                 log.error("event=certificate_kept file=%s why=%r", self._files[0], self.problem)
         else:
-            self._seen, self.problem = found, ""
+            self._seen, self.problem, self._ends_s, self._said_s = found, "", ends_s, -math.inf
             log.info("event=certificate file=%s", self._files[0])
+
+    @property
+    def left_s(self) -> float:
+        """Until the one that is shown expires; negative after that."""
+        return self._ends_s - self._now_s()
+
+    def _say_when_it_ends(self) -> None:
+        now_s = self._now_s()
+        if self.left_s < _SOON_S and now_s - self._said_s >= _DAY_S:
+            self._said_s = now_s
+            log.warning("event=certificate_expires file=%s days=%.1f", self._files[0], self.left_s / _DAY_S)
 
     def status(self) -> dict[str, Any]:
         """What is wrong with the files, as JSON."""
@@ -111,9 +133,35 @@ class Itself:
 
     def _believe(self) -> None:
         """The first of the file alone: those that signed it sign others, too."""
-        text = Path(self._cert).read_text("ascii", "ignore")  # comments may stand before it
-        first, end, _ = text[max(0, text.find("-----BEGIN")) :].partition("-----END CERTIFICATE-----")
-        self._context.load_verify_locations(cadata=f"{first}{end}\n")
+        self._context.load_verify_locations(cadata=_first(Path(self._cert).read_bytes()))
+
+
+def _first(pem: bytes) -> str:
+    """The first certificate of several."""
+    text = pem.decode("ascii", "ignore")  # comments may stand before it
+    first, end, _ = text[max(0, text.find("-----BEGIN CERTIFICATE")) :].partition("-----END CERTIFICATE-----")
+    return f"{first}{end}\n"
+
+
+def _ends_s(pem: bytes) -> float:
+    """When the first certificate expires, in seconds since 1970; Python's ssl does not say it of one's own."""
+    (certificate,) = _values(ssl.PEM_cert_to_DER_cert(_first(pem)))
+    signed = next(_values(certificate[1]))
+    fields = [content for tag, content in _values(signed[1]) if tag != _VERSION]  # serial, algorithm, issuer, validity
+    _, (tag, until) = _values(fields[3])
+    form = "%y%m%d%H%M%SZ" if tag == _UTC_TIME else "%Y%m%d%H%M%SZ"
+    return datetime.datetime.strptime(until.decode(), form).replace(tzinfo=datetime.UTC).timestamp()
+
+
+def _values(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tags and contents of DER values, one after the other."""
+    while der:
+        tag, size, at = der[0], der[1], 2
+        if size > 0x7F:  # of the size itself, then
+            at += size & 0x7F
+            size = int.from_bytes(der[2:at])
+        yield tag, der[at : at + size]
+        der = der[at + size :]
 
 
 def _why(error: Exception) -> str:

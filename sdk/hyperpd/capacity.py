@@ -175,7 +175,7 @@ def _examine(recipe: Recipe, known: KnownModel | None) -> tuple[Capacity, list[s
     if known and recipe.model.max_len_tokens > known.context_tokens:
         need = f"needs a context of {recipe.model.max_len_tokens} tokens, {known.context_tokens} available"
         problems.append(f"model.max_len_tokens: {need} in {known.name}")
-    shape = _served(recipe, known, next(iter(recipe.roles().values()))) if known else None
+    shape = served(recipe, known.kv, next(iter(recipe.roles().values()))) if known else None
     return (
         Capacity(
             roles=tuple(parts),
@@ -215,10 +215,10 @@ def _role(recipe: Recipe, role: Role, spec: RoleSpec, instance: InstanceType, kn
     )
 
 
-def _served(recipe: Recipe, known: KnownModel, spec: RoleSpec) -> Model:
-    """The model's KV cache in the dtype of the recipe; one whose width is not known counts as full width."""
+def served(recipe: Recipe, kv: Model, spec: RoleSpec) -> Model:
+    """A model's KV cache in the dtype of the recipe; one whose width is not known counts as full width."""
     dtype = _KV_DTYPES.get(str(spec.engine.get("kv-cache-dtype", "auto")), recipe.model.dtype)
-    return replace(known.kv, dtype=dtype)
+    return replace(kv, dtype=dtype)
 
 
 def _memory(recipe: Recipe, role: Role, instance: InstanceType, known: KnownModel) -> Memory:
@@ -235,7 +235,7 @@ def _memory(recipe: Recipe, role: Role, instance: InstanceType, known: KnownMode
         kv, budget = given / GIB, instance.gpu_gib * _LEFT_BY_DRIVER  # vLLM ignores the utilization then
     else:
         kv = budget - weights - reserve
-    shape = _served(recipe, known, spec)
+    shape = served(recipe, known.kv, spec)
     rank = replace(
         shape,
         layers=-(-shape.layers // parallel.pipeline),

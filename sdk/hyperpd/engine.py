@@ -6,6 +6,7 @@ so what is printed is what runs.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import shlex
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hyperpd import fabric
+from hyperpd.errors import RecipeError
 from hyperpd.options import EngineOption
 from hyperpd.placement import Worker
 from hyperpd.recipe import KVTiers, Parallel, Recipe
@@ -33,6 +35,10 @@ KEEP_ALIVE_S = 120
 _HUB_ID = re.compile(r"([\w.-]+=)?[\w-][\w.-]*/[\w.-]+")  # also name=org/adapter
 MANAGED_TIER_PORT = 9200  # HyperPod's tiered storage, a daemon on every machine
 CPU_KV_CACHE_BYTES = 256 << 20
+KV_EVENTS = "kv-events-config"
+# Batches that can be asked for again, one for each step that stored or removed blocks: minutes of a busy engine, in
+# some tens of MB of it.
+REPLAY_BATCHES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,8 @@ def launch(
     node_address: where HyperPod's tiered storage of this node listens; only kv_tiers.managed needs it.
     api_address: where the API alone listens, if not at the worker's address.
     certificate: PEM files of certificate and key, for an API that speaks TLS.
+
+    Raises RecipeError where gateway.prefix_view: exact asks for KV events that this worker cannot tell.
     """
     decision = decision or fabric.plan(recipe.fabric, recipe.accelerator)
     model, transfer, spec = recipe.model, recipe.kv_transfer, recipe.role(worker.role)
@@ -108,6 +116,8 @@ def launch(
         "VLLM_API_KEY": "",  # one found in the container would shut the gateway out
         "PYTHONHASHSEED": "0",
     }
+    if recipe.gateway.prefix_view == "exact":
+        argv += _exact_prefix_view(recipe, worker, api_address or worker.address)
     if certificate:
         argv += ["--ssl-certfile", certificate[0], "--ssl-keyfile", certificate[1], "--enable-ssl-refresh"]
         env["WATCHFILES_FORCE_POLLING"] = "1"  # of a Secret's links inotify sees the first change, and no other
@@ -158,6 +168,41 @@ def _parallel(parallel: Parallel, worker: Worker) -> list[str]:
         argv += ["--nnodes", str(parallel.nodes), "--node-rank", str(worker.rank), "--master-addr", leader]
         argv += ["--master-port", str(worker.data_parallel_port)]
     return [*argv, "--headless"] if worker.rank else argv
+
+
+def _exact_prefix_view(recipe: Recipe, worker: Worker, address: str) -> list[str]:
+    """Tell the gateway what the prefix cache holds, and how prompts become tokens.
+
+    The sockets have no key and no TLS, and tell the tokens of prompts and the tenants' cache salts: whoever reaches
+    their ports reads along. They listen where the API does, and nowhere else.
+    """
+    problems = []
+    spec = recipe.role(worker.role)
+    if spec.parallel.data > 1:
+        problems.append(
+            f"gateway.prefix_view: exact; {worker.role}.parallel.data is {spec.parallel.data}, and which rank's cache a"
+            " request meets is the engine's own choice: use approximate"
+        )
+    if ipaddress.ip_address(address).version != 4:
+        problems.append(
+            f"gateway.prefix_view: exact; {worker.name} listens at {address}, and vLLM's KV events know IPv4 alone:"
+            " use approximate"
+        )
+    if problems:
+        raise RecipeError(recipe.name, problems)
+    # /render, which tells a prompt's tokens; of what else this opens the gateway passes nothing on.
+    argv = ["--enable-scale-out"]
+    if KV_EVENTS in spec.engine:  # as llm-d's endpoint picker needs them; the gateway asks the engine where they are
+        return argv
+    at = f"tcp://[::ffff:{address}]"  # vLLM connects, and does not listen, where it sees neither * nor ::
+    config = {
+        "enable_kv_cache_events": True,
+        "publisher": "zmq",
+        "endpoint": f"{at}:{worker.kv_events_port}",
+        "replay_endpoint": f"{at}:{worker.kv_replay_port}",
+        "buffer_steps": REPLAY_BATCHES,
+    }
+    return [*argv, f"--{KV_EVENTS}", json.dumps(config)]
 
 
 def hub_names(recipe: Recipe) -> list[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hyperpd.errors import RecipeError
 
@@ -60,9 +63,7 @@ def load(folder: Path, dtype: str) -> Model:
 
     Raises RecipeError when the folder is not a model.
     """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
+    with _config(folder) as config:
         heads = config["num_attention_heads"]
         # vLLM caches the compressed keys and values and, beside them, the part of the key that carries the position.
         latent = config["kv_lora_rank"] + config["qk_rope_head_dim"] if config.get("kv_lora_rank") else 0
@@ -75,6 +76,20 @@ def load(folder: Path, dtype: str) -> Model:
             window_tokens=config.get("sliding_window") or 0,
             latent=bool(latent),
         )
+
+
+def vocabulary(folder: Path) -> int:
+    """How many tokens the model in `folder` knows. Raises RecipeError when the folder is not a model."""
+    with _config(folder) as config:
+        return int(config["vocab_size"])
+
+
+@contextmanager
+def _config(folder: Path) -> Iterator[dict[str, Any]]:
+    """config.json; what it lacks is the author's to know."""
+    path = folder / "config.json"
+    try:
+        yield json.loads(path.read_text())
     except FileNotFoundError:
         raise RecipeError(str(folder), ["no config.json here; give the folder of a Hugging Face model"]) from None
     except KeyError as error:

@@ -20,7 +20,8 @@ class Ports:
     worker_admin: int = 8300
     routing_sidecar: int = 8000  # llm-d's own default, beside a decode worker
     side_channel: int = 5600  # vLLM's own default for NIXL; it adds the data-parallel index
-    kv_events: int = 5557  # vLLM's own default
+    kv_events: int = 5557  # vLLM's own default; it adds the data-parallel index
+    kv_replay: int = 5577  # where events that were missed are asked for
     data_parallel: int = 29550  # vLLM's own default; on the machine with a worker's API
 
     def shifted(self, by: int) -> Ports:
@@ -57,6 +58,8 @@ class Worker:
     admin_port: int
     side_channel_port: int  # of its first data-parallel rank; the others follow
     data_parallel_port: int
+    kv_events_port: int
+    kv_replay_port: int
     rank: int = 0  # which machine of the worker this is; 0 has the API
     leader: str = ""  # where rank 0 is; empty: here
 
@@ -140,6 +143,8 @@ def place_one(
         side_channel_port=worker.side_channel_port
         + local_index * max(spec.parallel.data for spec in recipe.roles().values()),
         data_parallel_port=worker.data_parallel_port + local_index,
+        kv_events_port=worker.kv_events_port + local_index,
+        kv_replay_port=worker.kv_replay_port + local_index,
     )
     return replace(placed, workers=(worker,))
 
@@ -190,6 +195,8 @@ def _place(
                 admin_port=ports.worker_admin + workers_on[node],
                 side_channel_port=ports.side_channel + ranks_on[node],
                 data_parallel_port=ports.data_parallel + workers_on[node],
+                kv_events_port=ports.kv_events + workers_on[node],
+                kv_replay_port=ports.kv_replay + workers_on[node],
                 rank=rank,
                 leader=leader if rank else "",
             )

@@ -225,14 +225,50 @@ class Limits(Block):
     stalled_s: float = Field(60, gt=0, description="How long a client may leave a stream unread before it is cut")
 
 
+class CalibrationSpec(Block):
+    """What predictions start from, until requests teach better: hyperpd calibrate measures and writes it.
+
+    What it leaves out has a rough value.
+    """
+
+    prefill_tokens_per_s: float | None = Field(None, gt=0, description="One prefill worker's, of prompts of one chunk")
+    attention_s: float | None = Field(None, ge=0, description="What each prompt token costs more for each before it")
+    step_s: float | None = Field(None, gt=0, description="One decode step of a batch usually seen, in seconds")
+    pair_bytes_per_s: float | None = Field(None, gt=0, description="What a prefill → decode pair moves")
+    handoff_s: float | None = Field(
+        None, gt=0, description="What a remote prefill costs beside computing and moving, in seconds"
+    )
+    mean_output_tokens: float | None = Field(None, gt=0, description="Output of the usual request")
+    kv_bytes_per_token: int | None = Field(None, gt=0, description="KV cache of one token, of all layers")
+
+
 class GatewaySpec(Block):
     """The HTTP front."""
 
-    policy: Literal["round_robin"] = Field("round_robin", description="How a worker is chosen")
-    replicas: int = Field(2, ge=1, le=64, description="Gateways, where a target runs them apart from the workers")
-    threshold_tokens: int = Field(
-        0, ge=0, description="Prompts estimated shorter stay on decode; 0: every prompt goes to prefill"
+    policy: Literal["marginal_slo_cost", "least_tokens", "round_robin"] = Field(
+        "marginal_slo_cost",
+        description="Which worker: the one where the request costs it and those already there least, by the slo; the"
+        " one with the fewest prompt tokens to compute; each in turn",
     )
+    decider: Literal["predicted_cost", "uncached_tokens", "always", "never"] = Field(
+        "predicted_cost",
+        description="Which prompts go to a prefill worker: where that is predicted to cost less; from threshold_tokens"
+        " on; all; none",
+    )
+    threshold_tokens: int = Field(
+        0,
+        ge=0,
+        description="decider uncached_tokens: from so many tokens on, that decode has not cached, prefill is remote."
+        " With predicted_cost the nearest thing for targets whose own router can set a threshold alone",
+    )
+    prefix_view: Literal["approximate", "exact"] = Field(
+        "approximate",
+        description="Which worker has which prefix cached: guessed from what was sent, or known from KV events",
+    )
+    calibration: CalibrationSpec | None = Field(
+        None, description="Default: rough values by instance type, until requests have taught better"
+    )
+    replicas: int = Field(2, ge=1, le=64, description="Gateways, where a target runs them apart from the workers")
     auth: Literal["none", "keys"] = Field("none", description="keys: clients need a key of the gateway's key file")
     steering: Literal["refuse", "strip"] = Field(
         "refuse",
@@ -245,9 +281,16 @@ class GatewaySpec(Block):
     limits: Limits = Limits()
 
     @model_validator(mode="after")
-    def _has_keys(self) -> GatewaySpec:
+    def _together(self) -> GatewaySpec:
+        found = []
         if self.isolate_prefix_cache and self.auth == "none":
-            raise ValueError("isolate_prefix_cache: goes with auth: keys, whose names say who is who")
+            found.append("isolate_prefix_cache: goes with auth: keys, whose names say who is who")
+        if self.decider == "uncached_tokens" and not self.threshold_tokens:
+            found.append("threshold_tokens: decider: uncached_tokens needs it, as in 2048")
+        if self.decider in ("always", "never") and self.threshold_tokens:
+            found.append(f"threshold_tokens: decider: {self.decider} asks for none; remove one of the two")
+        if found:
+            raise ValueError("; ".join(found))
         return self
 
 
@@ -380,6 +423,12 @@ class Recipe(Block):
         if self.prefill and self.decode:
             return f"{self.prefill.replicas}P+{self.decode.replicas}D"
         return f"{self.role('aggregated').replicas}x"
+
+    def remote_from_tokens(self) -> int:
+        """The threshold nearest to gateway.decider, for what can set nothing else: prompts from so many tokens on are
+        prefilled remotely; 0: all. For never it is more than a prompt can have."""
+        gateway = self.gateway
+        return self.model.max_len_tokens if gateway.decider == "never" else gateway.threshold_tokens
 
     def hybrid_kv_cache(self, role: Role) -> bool:
         """Whether workers of `role` may keep several groups of KV cache (sliding window beside full attention).

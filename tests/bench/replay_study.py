@@ -38,7 +38,7 @@ CELLS, TUNING = RESULTS / "replay_study.csv", RESULTS / "replay_tuning.json"
 OBJECTIVES = SLO(ttft_s=2.0, itl_s=0.050)
 AGGREGATED = "4xtp4"
 LAYOUTS = (AGGREGATED, "2p2d", "1p3d", "3p1d")
-LOADS = (0.6, 1.0, 1.6)
+LOADS = ((1.6, 1.0), (0.6,))  # those that tell most first
 CHUNKS = (512, 1024, 2048, 4096, 8192)
 EARLY = 0.45  # share of a trace that is for tuning
 DEFAULT = Rules(DEFAULT_POLICY, DEFAULT_DECIDER)
@@ -122,7 +122,7 @@ def contenders(layout: str) -> list[Rules]:
 
 
 def play_all(folder: Path, only: list[str], seeds: int) -> None:
-    """Play what is missing, a seed of every cell before the next seed."""
+    """Play what is missing, a seed of every cell before the next seed, the loads that tell most first."""
     code = code_digest()
     done = {(row["code"], *key(row)) for row in rows()}
     new = not CELLS.exists()
@@ -130,10 +130,10 @@ def play_all(folder: Path, only: list[str], seeds: int) -> None:
         writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(COLUMNS)
-        for seed, subject in itertools.product(range(seeds), SUBJECTS):
+        for loads, seed, subject in itertools.product(LOADS, range(seeds), SUBJECTS):
             cells = [
                 (load, layout)
-                for load, layout in itertools.product(LOADS, LAYOUTS)
+                for load, layout in itertools.product(loads, LAYOUTS)
                 if {*only} <= {subject.name, layout, str(load)}
             ]
             if not cells:
@@ -185,10 +185,12 @@ def key(row: dict[str, str]) -> tuple[str, ...]:
 
 def code_digest() -> str:
     """Of everything that decides or simulates."""
-    digest = hashlib.sha256()
-    for room in ("routing", "plan"):
-        for path in sorted((ROOT / "sdk" / "hyperpd" / room).rglob("*.py")):
+    digest, sources = hashlib.sha256(), ROOT / "sdk" / "hyperpd"
+    for room in ("routing", "plan/baselines", "plan/simulate"):
+        for path in sorted((sources / room).rglob("*.py")):
             digest.update(path.read_bytes())
+    for name in ("replay", "steptime", "trace"):
+        digest.update((sources / "plan" / f"{name}.py").read_bytes())
     return digest.hexdigest()[:12]
 
 

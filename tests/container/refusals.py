@@ -234,6 +234,10 @@ ROUTES = [
          INVOCATIONS, headers={"x-amzn-sagemaker-custom-attributes": "route=/metrics"}),
     said("SageMaker: a session", {}, "no_sessions", "sessions are not kept; send every request whole", INVOCATIONS,
          headers={"x-amzn-sagemaker-session-id": "NEW_SESSION"}),
+    *(
+        said(f"a session of {what}", {}, "invalid_session", f"(found {len(name)}", headers={"x-hyperpd-session": name})
+        for what, name in (("nothing", ""), ("129", "s" * 129), ("words", "a b"))
+    ),
     said("SageMaker: no such adapter", {}, "model_not_found", "model 'tax' is not served here", INVOCATIONS, status=404,
          param="model", headers={"x-amzn-sagemaker-adapter-identifier": "tax"}),
     said("SageMaker: Anthropic's", {"messages": _SAID, "prompt": ..., "n": 2}, "invalid_field", "n: unknown",

@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
+from hyperpd.errors import NoWorkerAvailable
 from hyperpd.recipe import RecipeFile, load, parse
+from hyperpd.routing.request import Request
+from hyperpd_runtime import tls
 from hyperpd_runtime.gateway import app, edge, flow, pool, telemetry
 from hyperpd_runtime.gateway.discovery import Endpoint
 from hyperpd_runtime.gateway.keys import Keys
+from hyperpd_runtime.gateway.routing import Passage, Routing
+from hyperpd_runtime.gateway.telemetry import Record
 from hyperpd_runtime.listen import Listener
+from tests.container.certificates import Authority
 from tests.fakes.engine import FakeEngine
 from tests.fakes.leases import Leases
 
@@ -33,6 +40,7 @@ class Stack:
     flow: flow.Flow
     leases: Leases
     listener: Listener
+    trusted: ssl.SSLContext | None = None  # with which it is reached, where it speaks TLS
 
     async def ask(self, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         body = {"prompt": "hello", "max_tokens": 4, **options}
@@ -48,9 +56,14 @@ class Stack:
         while self.flow.legs._background:
             await asyncio.gather(*self.flow.legs._background)
 
+    async def connect(self, limit: int = 1 << 16) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to it; what is not read of it beyond `limit` stays in the kernel."""
+        where = self.http.base_url
+        return await asyncio.open_connection(where.host, where.port, limit=limit, ssl=self.trusted)
+
     async def raw(self, sent: bytes) -> bytes:
         """What the gateway answers to `sent`, up to its closing the connection."""
-        reader, writer = await asyncio.open_connection(self.http.base_url.host, self.http.base_url.port)
+        reader, writer = await self.connect()
         try:
             writer.write(sent)
             return await asyncio.wait_for(reader.read(), 10)
@@ -65,6 +78,18 @@ def tiny(**blocks: dict[str, Any]) -> RecipeFile:
     for name, block in blocks.items():
         document[name] |= block
     return replace(file, recipe=parse(document, "test"))
+
+
+def routed(members: pool.Pool) -> tuple[str, str | None]:
+    """Who would decode and prefill a request of now. Raises NoWorkerAvailable."""
+    members.check_warm()
+    record = Record("r")
+    try:
+        way = Passage(members.routing, Request(1), record)
+    except NoWorkerAvailable:
+        raise members.none_available() from None
+    record.end("ok")
+    return way.decode.name, way.prefill.name if way.prefill else None
 
 
 def free_port() -> int:
@@ -91,19 +116,24 @@ async def running(
     sequences: int = 32,
     bounds: edge.Bounds = _BOUNDS,
     engine: type[FakeEngine] = FakeEngine,
+    authority: Authority | None = None,
 ) -> AsyncIterator[Stack]:
-    """The stack, proven and asked for nothing yet."""
+    """The stack, proven and asked for nothing yet. authority: signs its certificate; none is plain HTTP."""
     leases = Leases()
-    served = [file.recipe.model.name, *(adapter.name for adapter in file.recipe.model.adapters)]
-    prefill, decode = engine(leases, *served), engine(leases, *served)
+    models = [file.recipe.model.name, *(adapter.name for adapter in file.recipe.model.adapters)]
+    prefill, decode = engine(leases, *models), engine(leases, *models)
     await prefill.start()
     await decode.start()
     workers = [Endpoint("prefill", "prefill-0", prefill.url), Endpoint("decode", "decode-0", decode.url)]
-    members = pool.Pool(workers, disaggregated=True, sequences=sequences)
+    members = pool.Pool(workers, disaggregated=True, routing=Routing(file.recipe), sequences=sequences)
     port = free_port()
-    async with pool.session() as session, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+    trusted = tls.trusting(str(authority.file)) if authority else None
+    served = tls.Certificate(*authority.issue("127.0.0.1")).context if authority else None
+    url = f"{'https' if authority else 'http'}://127.0.0.1:{port}"
+    async with pool.session() as session, httpx.AsyncClient(base_url=url, verify=trusted or True) as http:
         way = flow.Flow(session, members, file.recipe)
-        listener = Listener(app.api(way, members, file, keys), "127.0.0.1", port, protocol=edge.protocol(bounds))
+        api = app.api(way, members, file, keys)
+        listener = Listener(api, "127.0.0.1", port, protocol=edge.protocol(bounds), tls=served)
         await listener.start()
         for member in members.members:
             member.healthy = True
@@ -113,7 +143,7 @@ async def running(
         for engine in (prefill, decode):
             engine.bodies.clear()
             engine.arrived.clear()
-        yield Stack(http, prefill, decode, members, way, leases, listener)
+        yield Stack(http, prefill, decode, members, way, leases, listener, trusted)
         for engine in (prefill, decode):
             engine.proceed.set()
         await listener.stop()

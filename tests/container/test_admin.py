@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from hyperpd_runtime.gateway import app, keys
 from hyperpd_runtime.gateway.keys import Keys
 from hyperpd_runtime.gateway.pool import Pool
+from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.listen import Listener
 from tests.container.stack import free_port, tiny
 
@@ -27,7 +28,9 @@ class Admin:
 
     def __init__(self, held: Keys | None) -> None:
         self.drained = 0
-        self.app = app.admin(Pool(disaggregated=True), KEYED if held else tiny(), self._drain, held)
+        self.app = app.admin(
+            Pool(disaggregated=True, routing=Routing(tiny().recipe)), KEYED if held else tiny(), self._drain, held
+        )
 
     def _drain(self) -> None:
         self.drained += 1

@@ -14,8 +14,11 @@ from hyperpd.errors import NoWorkerAvailable
 from hyperpd.recipe import load
 from hyperpd_runtime.gateway import pool
 from hyperpd_runtime.gateway.discovery import Endpoint
-from tests.container.stack import Stack, counted, running, tiny
+from hyperpd_runtime.gateway.routing import Routing
+from tests.container.stack import Stack, counted, routed, running, tiny
 from tests.fakes.engine import FakeEngine
+
+RECIPE = load("tiny-cpu-1p1d").recipe
 
 
 @pytest.fixture
@@ -142,23 +145,18 @@ async def test_stream_is_a_boolean(stack: Stack, stream: Any) -> None:
     assert (answer.status_code, "stream: must be true or false" in answer.text) == (400, True)
 
 
-async def test_every_pair_has_its_turn(stack: Stack) -> None:
+async def test_every_worker_has_its_turn() -> None:
     members = pool.Pool(
         [Endpoint(role, f"{role}-{n}", f"http://127.0.0.1:{n}") for role in ("prefill", "decode") for n in range(2)],
         disaggregated=True,
+        routing=Routing(RECIPE),
     )
     for member in members.members:
         member.healthy = True
     for pair in members.pairs:
         pair.proven = True
-    chosen = set()
-    for _ in range(4):
-        decode = members.pick()
-        taken = members.pair_for(decode)
-        assert taken
-        chosen.add((taken.prefill.name, decode.name))
-        assert members.not_ready() is None
-    assert len(chosen) == 4
+    assert {name for _ in range(2) for name in routed(members)} == {member.name for member in members.members}
+    assert members.not_ready() is None
 
 
 async def test_a_pair_that_cannot_exchange_kv_is_never_tried(stack: Stack) -> None:
@@ -183,21 +181,21 @@ async def test_wrong_ways_are_openai_errors(stack: Stack) -> None:
 
 async def test_a_decode_worker_of_another_model_is_never_picked(stack: Stack) -> None:
     workers = [Endpoint(role, role, f"http://127.0.0.1:{n}") for n, role in enumerate(("prefill", "decode"))]
-    members = pool.Pool(workers, disaggregated=True)
-    recipe = load("tiny-cpu-1p1d").recipe
+    members = pool.Pool(workers, disaggregated=True, routing=Routing(RECIPE))
+    recipe = RECIPE
     for member in members.members:
         member.healthy = True
     prefill, decode = members.members
     with pytest.raises(NoWorkerAvailable, match="no pair proven"):  # nothing is served before the first canary
-        members.pick()
+        routed(members)
     members._was_ready = True
     members.identify(prefill, recipe.fingerprint("prefill"))
     members.identify(decode, recipe.fingerprint("decode", model_path="/other"))
     with pytest.raises(NoWorkerAvailable):
-        members.pick()
+        routed(members)
     members.identify(decode, recipe.fingerprint("decode"))
     prefill.healthy = False
-    assert members.pick() is decode
+    assert routed(members)[0] == "decode"
 
 
 async def test_an_error_in_the_middle_of_a_stream_is_counted(stack: Stack) -> None:

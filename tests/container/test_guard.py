@@ -124,10 +124,7 @@ def test_a_shape_and_its_line(api: Api, body: dict[str, Any], why: str) -> None:
 
 def test_every_line_has_a_test_and_a_reason() -> None:
     cases = {case[2] for case in _cases()}
-    assert {shape.why for shape in TABLE} == cases | {
-        "short_prompt",
-        "prompt_embeds",
-    }  # test_limits.py, test_steering.py
+    assert {shape.why for shape in TABLE} == cases | {"prompt_embeds"}  # test_steering.py
     assert all(shape.because for shape in TABLE)
     assert len({shape.why for shape in TABLE}) == len(TABLE)
     assert TABLE[-1].fits(Ask({}, COMPLETIONS))
@@ -161,14 +158,14 @@ _VALUES = st.recursive(
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.data(), st.sampled_from([*BY_PATH.values()]), st.sampled_from([0, 10]))
-def test_whatever_is_in_a_body_it_is_decided_or_refused(data: st.DataObject, api: Api, threshold: int) -> None:
+@given(st.data(), st.sampled_from([*BY_PATH.values()]))
+def test_whatever_is_in_a_body_it_is_decided_or_refused(data: st.DataObject, api: Api) -> None:
     fields = st.sampled_from(sorted({*api.fields, *guard.FORBIDDEN, "colour"}))
     body = data.draw(st.dictionaries(fields, _VALUES, max_size=6)) | data.draw(
         st.sampled_from([{}, {api.prompt: "x"}, {api.prompt: ["x", "y"]}, {api.prompt: [3, 4]}])
     )
     try:
-        admitted = guard.admit(body, api, ["m"], threshold)
+        admitted = guard.admit(body, api, ["m"])
     except guard.Refused:
         return
     assert admitted.shape.how != "refused"
@@ -194,7 +191,7 @@ async def test_every_api_goes_through_both_roles(
 ) -> None:
     answer = await stack.http.post(path, json={**body, "stream": stream}, headers={"x-hyperpd-explain": "1"})
     assert answer.status_code == 200
-    assert answer.headers["x-hyperpd-decision"] == "disaggregated; reason=plain; served=pd"
+    assert answer.headers["x-hyperpd-decision"] == "disaggregated; reason=plain; routing=remote; served=pd"
     assert all(word in answer.text for word in text.split())
     assert "error" not in answer.text
     assert "remote_host" not in answer.text
@@ -218,7 +215,9 @@ async def test_no_api_shows_the_client_a_failed_load(
     """Chat and messages say their first event before they say that it failed, responses close the connection."""
     stack.decode.fault = "error_event"
     answer = await stack.http.post(path, json={**body, "stream": stream}, headers={"x-hyperpd-explain": "1"})
-    assert answer.headers["x-hyperpd-decision"] == "disaggregated; reason=plain; served=recomputed"
+    assert (
+        answer.headers["x-hyperpd-decision"] == "disaggregated; reason=plain; routing=handoff_failed; served=recomputed"
+    )
     assert ("error" in answer.text, "hello" in answer.text) == (False, True)
     await stack.settled()
     assert stack.leases == {}
@@ -244,20 +243,20 @@ async def test_a_streams_options_without_a_stream_pin_nothing(stack: Stack) -> N
 @pytest.mark.parametrize(
     ("body", "explanation"),
     [
-        ({"prompt": ["a", "b"]}, "split; reason=prompt_list; served=pd"),
-        ({"prompt": "a", "n": 2, "temperature": 1}, "split; reason=n; served=pd"),
-        ({"prompt": "a", "max_tokens": 1}, "decode_only; reason=one_token; served=decode_only"),
-        ({"prompt": "a", "best_of": 4}, "refused; reason=best_of; served=-"),
-        ({"prompt": "a", "priority": 4}, "refused; reason=priority; served=-"),
-        ({"prompt": "a", "colour": 4}, "refused; reason=invalid_field; served=-"),
-        ({"model": "other"}, "refused; reason=invalid_field; served=-"),
-        ({"prompt": "a", "model": "other"}, "refused; reason=model_not_found; served=-"),
+        ({"prompt": ["a", "b"]}, "split; reason=prompt_list; routing=remote; served=pd"),
+        ({"prompt": "a", "n": 2, "temperature": 1}, "split; reason=n; routing=remote; served=pd"),
+        ({"prompt": "a", "max_tokens": 1}, "decode_only; reason=one_token; routing=shape_guard; served=decode_only"),
+        ({"prompt": "a", "best_of": 4}, "refused; reason=best_of; routing=-; served=-"),
+        ({"prompt": "a", "priority": 4}, "refused; reason=priority; routing=-; served=-"),
+        ({"prompt": "a", "colour": 4}, "refused; reason=invalid_field; routing=-; served=-"),
+        ({"model": "other"}, "refused; reason=invalid_field; routing=-; served=-"),
+        ({"prompt": "a", "model": "other"}, "refused; reason=model_not_found; routing=-; served=-"),
     ],
 )
 async def test_the_decision_is_counted_and_said_to_who_asks(
     stack: Stack, body: dict[str, Any], explanation: str
 ) -> None:
-    decision, reason, _ = explanation.split("; ")
+    decision, reason, *_ = explanation.split("; ")
     labels = {"decision": decision, "why": reason.removeprefix("reason=")}
     before = counted("hyperpd_decisions_total", **labels)
     assert await stack.explain("/v1/completions", body) == explanation
@@ -319,7 +318,7 @@ async def test_an_error_event_has_its_type(stack: Stack) -> None:
 async def test_what_has_no_second_leg_is_passed(stack: Stack) -> None:
     answer = await stack.http.post("/tokenize", json={"prompt": "hi"}, headers={"x-hyperpd-explain": "1"})
     assert answer.json()["tokens"] == [104, 105]
-    assert answer.headers["x-hyperpd-decision"] == "passed; reason=/tokenize; served=passed"
+    assert answer.headers["x-hyperpd-decision"] == "passed; reason=/tokenize; routing=shape_guard; served=passed"
     refused = await stack.http.post("/tokenize", json={"prompt": "hi", "cache_salt": "x"})
     assert (refused.status_code, "cache_salt" in refused.text) == (400, True)
     unknown = await stack.http.post("/tokenize", json={"prompt": "hi", "model": "x"})

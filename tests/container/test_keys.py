@@ -20,6 +20,7 @@ from hyperpd_runtime.gateway.discovery import Sources
 from hyperpd_runtime.gateway.flow import Flow
 from hyperpd_runtime.gateway.keys import Keys
 from hyperpd_runtime.gateway.pool import Pool
+from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.server import Gateway
 from hyperpd_runtime.listen import Listener
 from tests.container.stack import Stack, counted, free_port, running, tiny, until
@@ -157,7 +158,7 @@ async def test_not_a_byte_of_a_strangers_body_is_read(held: Keys, path: str) -> 
     async def send(message: Any) -> None:
         said.append(message)
 
-    server = app.api(cast(Flow, None), Pool(disaggregated=True), RECIPE, held)
+    server = app.api(cast(Flow, None), Pool(disaggregated=True, routing=Routing(RECIPE.recipe)), RECIPE, held)
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [(b"x-api-key", b"sk-x")]}
     await server(scope, receive, send)
     assert said[0]["status"] == 401

@@ -62,52 +62,33 @@ async def test_a_body_of_exactly_the_limit(spaces: int, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "how"),
+    ("asked", "remote"),
     [
-        ({"prompt": "x" * 36}, "short_prompt"),
-        ({"prompt": "x" * 37}, "plain"),
-        ({"prompt": list(range(3, 12))}, "short_prompt"),
-        ({"prompt": list(range(3, 13))}, "plain"),
-        ({"prompt": ["x" * 37]}, "plain"),  # a list of one
-        ({"prompt": [list(range(3, 13))]}, "plain"),
-        ({"prompt": ["x" * 36]}, "short_prompt"),
-        ({"prompt": "x", "use_beam_search": True}, "beam_search"),  # the shape comes first
+        ({"prompt": "x" * 36}, False),
+        ({"prompt": "x" * 37}, True),
+        ({"prompt": list(range(3, 12))}, False),
+        ({"prompt": list(range(3, 13))}, True),
+        ({"prompt": ["x" * 37]}, True),  # a list of one
+        ({"prompt": ["x" * 36]}, False),
+        ({"prompt": "x" * 37, "use_beam_search": True}, False),  # the shape comes first
     ],
 )
-async def test_a_short_prompt_stays_on_decode(asked: dict[str, Any], how: str) -> None:
-    async with running(tiny(gateway={"threshold_tokens": 10})) as stack:
-        mode = "pd" if how == "plain" else "decode_only"
-        before = counted("hyperpd_requests_total", mode=mode, why=how, outcome="ok")
+async def test_a_short_prompt_stays_on_decode(asked: dict[str, Any], remote: bool) -> None:
+    async with running(tiny(gateway={"decider": "uncached_tokens", "threshold_tokens": 10})) as stack:
         assert (await stack.ask(**asked)).status_code == 200
-        assert counted("hyperpd_requests_total", mode=mode, why=how, outcome="ok") == before + 1
-        assert len(stack.prefill.bodies) == (how == "plain")
+        assert len(stack.prefill.bodies) == remote
 
 
 async def test_each_prompt_of_a_list_is_long_or_short_by_itself() -> None:
-    async with running(tiny(gateway={"threshold_tokens": 10})) as stack:
+    async with running(tiny(gateway={"decider": "uncached_tokens", "threshold_tokens": 10})) as stack:
         assert (await stack.ask(prompt=["short", "l" * 100])).status_code == 200
         assert [body["prompt"] for body in stack.prefill.bodies] == ["l" * 100]
 
 
-async def test_every_prompt_is_moved_where_there_is_no_threshold() -> None:
+async def test_every_prompt_is_moved_by_the_decider_always() -> None:
     async with running(tiny()) as stack:
         await stack.ask(prompt="x")
         assert len(stack.prefill.bodies) == 1
-
-
-@pytest.mark.parametrize(
-    ("messages", "tokens"),
-    [
-        ([{"role": "user", "content": "12345"}], 2),
-        ([{"role": "user", "content": "123"}, {"role": "assistant", "content": None}, {"content": "45"}], 2),
-        ([{"role": "user", "content": [{"type": "text", "text": "1234"}, {"type": "text", "text": "5"}]}], 2),
-        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], float("inf")),
-        ([7], float("inf")),
-        ([{"content": 7}], float("inf")),
-    ],
-)
-def test_the_estimate_of_a_chat(messages: Any, tokens: float) -> None:
-    assert Ask({"messages": messages}, CHAT).estimated_tokens() == tokens
 
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -9,11 +9,13 @@ import jsonschema
 import pytest
 from fastapi import FastAPI
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.datastructures import Headers
 
 from hyperpd.errors import RequestError
-from hyperpd_runtime.gateway import apis, app, guard, openapi
+from hyperpd_runtime.gateway import apis, app, guard, openapi, steering
 from hyperpd_runtime.gateway.apis import APIS, BY_PATH
 from hyperpd_runtime.gateway.fields import FIELDS
+from hyperpd_runtime.gateway.guard import Refused
 from hyperpd_runtime.gateway.passed import PASSED
 from tests.container.stack import running, tiny
 
@@ -62,6 +64,25 @@ def test_a_type_is_let_in_exactly_where_the_document_has_it(api: apis.Api, value
             said = str(error)
         wrong_type = f"{field}: must be" in said
         assert schema(api.path).is_valid(body) != wrong_type, (field, value, said)
+
+
+@pytest.mark.parametrize("path", [*BY_PATH, "/invocations"])
+def test_it_has_the_headers_that_are_read_and_their_values(path: str) -> None:
+    said = {one["name"]: one["schema"] for one in DOCUMENT["paths"][path]["post"]["parameters"]}
+    assert {name for name in said if name.startswith("x-hyperpd-")} == {
+        steering.SESSION,
+        steering.EXPLAIN,
+        steering.MODE,
+    }
+    for name, value in [(steering.MODE, value) for value in ("pd", "aggregated", "fast")] + [
+        (steering.SESSION, value) for value in ("s", "a/b:c", "s" * 128, "s" * 129, "a b", "", "é")
+    ]:
+        try:
+            steering.caller(Headers({name: value}), path, None, tiny().recipe.gateway)
+            read = True
+        except Refused:
+            read = False
+        assert jsonschema.Draft202012Validator(said[name]).is_valid(value) == read, (name, value)
 
 
 def test_it_has_the_limits_of_the_recipe() -> None:

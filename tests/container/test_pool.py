@@ -15,9 +15,11 @@ from hyperpd.placement import Placement
 from hyperpd.recipe import load
 from hyperpd_runtime.gateway import pool
 from hyperpd_runtime.gateway.discovery import Endpoint, Sources
-from hyperpd_runtime.gateway.pool import Member, Pair, Pool
+from hyperpd_runtime.gateway.member import Member, Pair
+from hyperpd_runtime.gateway.pool import Pool
+from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.server import Gateway
-from tests.container.stack import Stack, running, tiny, until
+from tests.container.stack import Stack, routed, running, tiny, until
 from tests.fakes.engine import FakeEngine
 
 P0, P1, D0, D1 = (
@@ -47,7 +49,7 @@ async def passes(_: Pair) -> None:
 
 
 def test_who_stays_keeps_what_is_known_and_gone_pairs_vanish() -> None:
-    members = Pool([P0, D0, D1], disaggregated=True)
+    members = Pool([P0, D0, D1], disaggregated=True, routing=Routing(RECIPE))
     prefill, decode, _ = members.members
     kept = members.pairs[0]
     kept.proven = True
@@ -60,25 +62,26 @@ def test_who_stays_keeps_what_is_known_and_gone_pairs_vanish() -> None:
         ("prefill-1", "decode-0"),
     ]
     assert members.pairs[0] is kept
-    assert members.pair_for(members.pick()) is kept
+    assert routed(members) == ("decode-0", "prefill-0")
+    assert members.pair(prefill, decode) is kept
     members.update([P0, D1])
-    assert members.pair_for(decode) is None  # chosen before it left
+    assert members.pair(prefill, decode) not in (kept, *members.pairs)  # chosen before it left
     with pytest.raises(NoWorkerAvailable, match="no worker can decode: prefill-0: not probed yet; decode-1: not"):
-        members.pick()
+        routed(members)
 
 
 def test_a_decode_worker_that_joins_is_tried_before_it_is_used() -> None:
-    members = Pool([P0, D0, D1], disaggregated=True)
+    members = Pool([P0, D0, D1], disaggregated=True, routing=Routing(RECIPE))
     for member in members.members:
         member.healthy = True
     first, second = members.pairs
     first.proven = True
-    assert {members.pick().name for _ in range(4)} == {"decode-0"}
+    assert {routed(members)[0] for _ in range(4)} == {"decode-0"}
     second.proven = True
-    assert {members.pick().name for _ in range(4)} == {"decode-0", "decode-1"}
+    assert {routed(members)[0] for _ in range(4)} == {"decode-0", "decode-1"}
     first.proven = second.proven = False
     members._was_ready = True  # there were pairs: decode answers alone, counted
-    assert {members.pick().name for _ in range(4)} == {"decode-0", "decode-1"}
+    assert {routed(members)[0] for _ in range(4)} == {"decode-0", "decode-1"}
 
 
 @pytest.mark.parametrize(("planned_s", "taken_s"), [(10, 10), (120, 30)])
@@ -93,8 +96,20 @@ def test_a_prefill_worker_that_has_not_said_its_lease(planned_s: int, taken_s: i
     assert members.pairs[0].lease_s == 7
 
 
+def test_who_is_asked_what_all_know() -> None:
+    members = Pool([P0, D0, P1, D1], disaggregated=True, routing=Routing(RECIPE))
+    for member in members.members[:3]:
+        member.healthy = True
+    assert {members.any_decode().name for _ in range(4)} == {"decode-0"}
+    members.members[3].healthy = True
+    assert {members.any_decode().name for _ in range(4)} == {"decode-0", "decode-1"}
+    members.update([])
+    with pytest.raises(NoWorkerAvailable):
+        members.any_decode()
+
+
 def test_nobody_is_there() -> None:
-    members = Pool(disaggregated=True)
+    members = Pool(disaggregated=True, routing=Routing(RECIPE))
     assert members.unavailable() == "no worker can decode: there is none"
     members.update([], {"dns://decode:8100": "Name or service not known"})
     assert members.unavailable() == "no worker can decode: dns://decode:8100: Name or service not known"
@@ -116,7 +131,7 @@ def test_fingerprints_are_compared_when_a_worker_says_them_and_for_no_request(mo
         return compatible(left, right)
 
     monkeypatch.setattr(pairing, "compatible", counting)
-    members = Pool([P0, P1, D0], disaggregated=True)
+    members = Pool([P0, P1, D0], disaggregated=True, routing=Routing(RECIPE))
     prefill, other, decode = members.members
     for member in members.members:
         member.healthy = True
@@ -124,26 +139,26 @@ def test_fingerprints_are_compared_when_a_worker_says_them_and_for_no_request(mo
     members.pairs[0].proven = members._was_ready = True
     assert len(compared) == 2
     for _ in range(3):
-        members.pick()
+        routed(members)
         members.not_ready()
     assert len(compared) == 2
 
     # With every change it is looked at again: here decode fits the second prefill worker alone, then none.
     members.identify(prefill, RECIPE.fingerprint("prefill", model_path="/other"))
-    assert members.pick() is decode
+    assert routed(members)[0] == decode.name
     assert members.pairs[0].why.startswith("engine_digest: model is '/other' on prefill")
     assert not members.pairs[0].proven
     members.update([P0, D0])
     with pytest.raises(NoWorkerAvailable):
-        members.pick()
+        routed(members)
     members.identify(prefill, None)  # restarted, and has not said anything yet
-    assert members.pick() is decode
+    assert routed(members)[0] == decode.name
     assert other not in members.members
 
 
 def test_a_salt_outlives_absence() -> None:
     """DNS may leave out for a moment a worker whose prefix cache holds wrong blocks."""
-    members = Pool([P0, D0, D1], disaggregated=True)
+    members = Pool([P0, D0, D1], disaggregated=True, routing=Routing(RECIPE))
     _, salted, plain = members.members
     salted.salt = "s"
     members.update([P0])
@@ -222,7 +237,11 @@ async def test_one_that_hangs_holds_up_no_other(stack: Stack, monkeypatch: pytes
             await asyncio.Event().wait()
 
     good = stack.prefill.url
-    members = Pool([Endpoint("decode", "deaf", url), Endpoint("prefill", "prefill-0", good)], disaggregated=True)
+    members = Pool(
+        [Endpoint("decode", "deaf", url), Endpoint("prefill", "prefill-0", good)],
+        disaggregated=True,
+        routing=Routing(RECIPE),
+    )
     async with deaf, watched(members, canary):
         await heard.wait()
         members.update([*(m.endpoint for m in members.members), Endpoint("prefill", "prefill-1", good)])
@@ -233,7 +252,7 @@ async def test_one_that_hangs_holds_up_no_other(stack: Stack, monkeypatch: pytes
 
 @pytest.mark.parametrize("becomes", ["restarted", "of another model"])
 async def test_a_canary_proves_nothing_of_what_the_workers_became_meanwhile(becomes: str) -> None:
-    members = Pool([P0, D0], disaggregated=True)
+    members = Pool([P0, D0], disaggregated=True, routing=Routing(RECIPE))
     (pair,) = members.pairs
     for member in members.members:
         member.healthy = True
@@ -262,7 +281,7 @@ async def test_the_canary_of_a_pair_that_vanished_is_given_up(stack: Stack) -> N
         finally:
             given_up.set()
 
-    members = Pool([member.endpoint for member in stack.pool.members], disaggregated=True)
+    members = Pool([member.endpoint for member in stack.pool.members], disaggregated=True, routing=Routing(RECIPE))
     async with watched(members, canary):
         await begun.wait()
         members.update([members.members[0].endpoint])

@@ -84,3 +84,26 @@ async def test_a_part_that_cannot_be_read_ends_the_joined_stream_with_an_error(s
     assert b'"code":"stream_broken"' in told.replace(b'": "', b'":"')
     assert sorted(closed) == [0, 1]
     assert record.ended
+
+
+async def test_a_defect_in_a_part_ends_the_joined_stream() -> None:
+    """It is raised, where it is logged, and nobody waits for that part."""
+
+    async def part(broken: bool) -> AsyncIterator[bytes]:
+        yield events(COMPLETIONS)[0]
+        if broken:
+            raise ZeroDivisionError
+        await asyncio.Event().wait()
+
+    closed: list[int] = []
+    parts = [
+        Answer(200, "text/event-stream", events=part(number == 1), close=lambda number=number: closed.append(number))  # type: ignore[misc]
+        for number in range(2)
+    ]
+
+    async def read() -> list[bytes]:
+        return [chunk async for chunk in joined(parts, 1, COMPLETIONS, Record("r"))]
+
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(read(), 10)
+    assert sorted(closed) == [0, 1]

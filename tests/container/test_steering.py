@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
 
 from hyperpd.errors import RecipeError
-from hyperpd_runtime.gateway import flow, keys
+from hyperpd.routing.flight import Flight
+from hyperpd_runtime.gateway import keys, steering
 from hyperpd_runtime.gateway.passed import PASSED
 from hyperpd_runtime.gateway.relay import Answer
 from hyperpd_runtime.gateway.steering import STEERING
@@ -38,7 +40,9 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def keyed(folder: Path, allow: tuple[str, ...] = (), **gateway: Any) -> AsyncIterator[Stack]:
+async def keyed(
+    folder: Path, allow: tuple[str, ...] = (), recipe: dict[str, dict[str, Any]] | None = None, **gateway: Any
+) -> AsyncIterator[Stack]:
     """A stack with two users, of which the first may send `allow`, and an operator."""
     entries: list[dict[str, Any]] = [
         {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "scope": scope, "concurrent_requests": None}
@@ -47,8 +51,8 @@ async def keyed(folder: Path, allow: tuple[str, ...] = (), **gateway: Any) -> As
     entries[0]["allow"] = allow
     path = folder / "keys.json"
     path.write_text(json.dumps(entries))
-    recipe = tiny(gateway={"auth": "keys", **gateway})
-    async with running(recipe, keys.of(recipe.recipe, str(path))) as started:
+    file = tiny(gateway={"auth": "keys", **gateway}, **(recipe or {}))
+    async with running(file, keys.of(file.recipe, str(path))) as started:
         yield started
 
 
@@ -184,7 +188,7 @@ def test_what_a_key_is_allowed_is_checked(tmp_path: Path) -> None:
 
 
 async def test_a_mode_is_for_operators(tmp_path: Path) -> None:
-    async with keyed(tmp_path, threshold_tokens=100) as stack:
+    async with keyed(tmp_path, decider="uncached_tokens", threshold_tokens=100) as stack:
         refused = await stack.ask({**bearer(USER), "x-hyperpd-mode": "aggregated"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "operators_only")
         explained = {**bearer(OPERATOR), "x-hyperpd-explain": "1"}
@@ -194,13 +198,13 @@ async def test_a_mode_is_for_operators(tmp_path: Path) -> None:
             assert answer.status_code == 200
             served.append(answer.headers["x-hyperpd-decision"])
         assert served == [
-            "decode_only; reason=short_prompt; served=decode_only",
-            "disaggregated; reason=plain; served=pd",
-            "decode_only; reason=forced; served=decode_only",
+            "disaggregated; reason=plain; routing=below_threshold; served=local",
+            "disaggregated; reason=plain; routing=forced; served=pd",
+            "decode_only; reason=forced; routing=forced; served=decode_only",
         ]
         assert len(stack.prefill.bodies) == 1
         many = await stack.ask({**explained, "x-hyperpd-mode": "pd"}, n=2)
-        assert many.headers["x-hyperpd-decision"] == "split; reason=n; served=pd"
+        assert many.headers["x-hyperpd-decision"] == "split; reason=n; routing=forced; served=pd"
 
 
 async def test_a_mode_that_cannot_be_is_refused(stack: Stack) -> None:
@@ -217,6 +221,56 @@ async def test_a_mode_that_cannot_be_is_refused(stack: Stack) -> None:
     stack.pool.disaggregated = False
     answer = await stack.ask({"x-hyperpd-mode": "pd"})
     assert "there are no prefill workers here" in answer.json()["error"]["message"]
+
+
+async def test_a_session_may_come_with_any_key_and_goes_nowhere(tmp_path: Path) -> None:
+    async with keyed(tmp_path, isolate_prefix_cache=True) as stack:
+        for key in (USER, OPERATOR):
+            for path, body in {**BODIES, "/tokenize": {"prompt": "x"}}.items():
+                headers = {**bearer(key), "x-hyperpd-session": "conversation-1"}
+                assert (await stack.http.post(path, json=body, headers=headers)).status_code == 200
+        sent = (stack.prefill.headers, stack.decode.headers, stack.prefill.bodies, stack.decode.bodies)
+        assert "conversation-1" not in str(sent)
+
+
+async def test_routing_hears_of_a_session_and_believes_it_for_the_same_prompt(tmp_path: Path) -> None:
+    blocks = {"kv_transfer": {"block_size_tokens": 16}}
+    async with keyed(tmp_path, recipe=blocks) as stack:
+        router = stack.pool.routing.router
+        choose, flights = router.choose, []
+
+        def heard(*args: Any, **more: Any) -> Flight:
+            flights.append(choose(*args, **more))
+            return flights[-1]
+
+        router.choose = heard  # type: ignore[method-assign]
+        # By their bytes 111 tokens; with the first of the two that the fake says, 7 blocks of 16 instead of 6.
+        first, more = "a" * 444, "b" * 600
+
+        async def cached(prompt: str, key: str, session: str) -> int:
+            headers = {**bearer(key), "x-hyperpd-session": session}
+            assert (await stack.ask(headers, prompt=prompt)).status_code == 200
+            return flights[-1].choice.decode.cached_tokens
+
+        assert await cached(first, USER, "s") == 0
+        assert flights[0].request.session == "user/s"
+        assert await cached(first + more, OTHER, "s") == 96  # another key's of that name
+        assert await cached("c" * 444 + more, USER, "s") == 0  # it does not go on there
+        assert await cached(first, USER, "s") == 96
+        assert await cached(first + "d" * 600, USER, "s") == 112
+
+
+def test_sessions_of_two_keys_never_meet(tmp_path: Path) -> None:
+    def session(name: str | None, key: str | None) -> str:
+        entry = {"name": key, "sha256": "0" * 64, "scope": "user", "concurrent_requests": None}
+        found = keys.parse(json.dumps([entry]).encode(), "keys.json")[0] if key else None
+        headers = Headers({"x-hyperpd-session": name} if name else {})
+        return steering.caller(headers, "/v1/completions", found, tiny().recipe.gateway).session
+
+    assert session(None, "a") == session(None, None) == ""
+    assert session("s", "a") == session("s", "a")
+    named = [session(name, key) for name in ("s", "/s", "a/s", "b") for key in (None, "a", "b", "a.b")]
+    assert len(set(named)) == len(named)
 
 
 async def test_keys_have_prefixes_of_their_own(tmp_path: Path) -> None:
@@ -264,7 +318,7 @@ async def test_another_tenants_prompt_is_not_in_the_cache(tmp_path: Path) -> Non
 async def test_a_poisoned_decodes_salt_comes_on_top(tmp_path: Path) -> None:
     async with keyed(tmp_path, isolate_prefix_cache=True) as stack:
         await stack.ask(bearer(USER))
-        flow.Flow._hide_cache(next(member for member in stack.pool.members if member.role == "decode"))
+        stack.flow._hide_cache(next(member for member in stack.pool.members if member.role == "decode"))
         for key in (USER, OTHER):
             await stack.ask(bearer(key))
         before, mine, theirs = (body["cache_salt"] for body in stack.decode.bodies)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from hyperpd_runtime.gateway.discovery import Endpoint, Name, Sources
 from hyperpd_runtime.gateway.server import Gateway
 from hyperpd_runtime.tls import Certificate
 from tests.container.certificates import Authority
-from tests.container.stack import free_port, tiny
+from tests.container.stack import counted, free_port, tiny
 from tests.fakes.engine import FakeEngine
 from tests.fakes.leases import Leases
 
@@ -268,3 +270,38 @@ async def test_who_signed_its_certificate_is_not_itself(tmp_path: Path) -> None:
             await http.get(f"{other.url}/health")
     await own.stop()
     await other.stop()
+
+
+@pytest.mark.parametrize("year", [2049, 2050])  # which certificates write in two ways
+async def test_when_it_expires_is_known_and_said_once_a_day(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture, year: int
+) -> None:
+    until, where = datetime.datetime(year, 5, 1, 12, 30, tzinfo=datetime.UTC), tmp_path / "tls.crt"
+    now = until - datetime.timedelta(days=15)
+    served = Certificate(*authority.issue(HERE, where, until=until), now_s=lambda: now.timestamp())
+
+    async def said(**later: int) -> list[str]:
+        nonlocal now
+        now += datetime.timedelta(**later)
+        caplog.clear()
+        await served.look()
+        return [line.rpartition(" ")[2] for line in caplog.messages if line.startswith("event=certificate_expires")]
+
+    assert served.left_s == 15 * 86400
+    assert await said() == []
+    assert await said(days=1, seconds=1) == ["days=14.0"]
+    assert await said(hours=23) == []
+    assert await said(hours=1) == ["days=13.0"]
+    assert await said(days=20) == ["days=-7.0"]
+    authority.issue(HERE, where, until=now + datetime.timedelta(days=90))
+    assert (await said(), await said()) == ([], [])
+    assert round(served.left_s / 86400) == 90
+
+
+async def test_how_long_a_certificate_lasts_is_a_metric(authority: Authority) -> None:
+    cert = authority.issue(HERE)
+    certificate = Certificate(*cert, now_s=lambda: 1e9)
+    async with gateway(authority, cert, certificate):
+        assert counted("hyperpd_certificate_expires_seconds") == certificate.left_s
+    async with gateway(authority, cert, None):
+        assert math.isnan(counted("hyperpd_certificate_expires_seconds"))

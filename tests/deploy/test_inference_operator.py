@@ -267,13 +267,20 @@ def test_two_kinds_of_machines_are_told_apart(spec):
     assert selected == made["instanceTypes"]
 
 
-def test_what_the_gateway_would_do_is_the_routers(spec):
-    assert spec(PAIR)["pdSpec"]["routingThreshold"] == 0  # not the operator's 4096
-    made = spec(PAIR + "gateway: {threshold_tokens: 512}\n")
-    assert (made["pdSpec"]["routingThreshold"], made["intelligentRoutingSpec"]["routingStrategy"]) == (
-        512,
-        "roundrobin",
-    )
+@pytest.mark.parametrize(
+    ("gateway", "threshold", "strategy", "said"),
+    [
+        ("{}", 0, "prefixaware", {"gateway.policy", "gateway.decider"}),  # 0: not the operator's 4096
+        ("{threshold_tokens: 512}", 512, "prefixaware", {"gateway.policy", "gateway.decider"}),
+        ("{policy: round_robin, decider: always}", 0, "roundrobin", set()),
+    ],
+)
+def test_what_the_gateway_would_do_is_the_routers(gateway, threshold, strategy, said, spec, lost):
+    text = PAIR + f"gateway: {gateway}\n"
+    made = spec(text)
+    assert made["pdSpec"]["routingThreshold"] == threshold
+    assert made["intelligentRoutingSpec"]["routingStrategy"] == strategy
+    assert {path for path in lost(text) if path.startswith("gateway.")} == said
     assert made["pdSpec"]["topologySpec"] == {"sameAZ": True}
 
 
@@ -374,7 +381,8 @@ def test_only_the_api_listens_outside_the_pod(text, given, spec, lost):
 def test_what_is_lost_of_an_aggregated_recipe(lost):
     text = AGGREGATED.replace("64}}", "64, body_mib: 4}, threshold_tokens: 9, replicas: 3}")
     assert set(lost(text + "placement: {same_zone: false}\n", AMP)) == {
-        *("gateway.threshold_tokens", "gateway.replicas", "gateway.limits.body_mib", "placement.same_zone"),
+        *("gateway.policy", "gateway.threshold_tokens", "gateway.replicas", "gateway.limits.body_mib"),
+        "placement.same_zone",
     }
 
 

@@ -5,6 +5,7 @@ A snapshot that is missing is written, and its test fails once: look at it, then
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from hyperpd.deploy.target import Document, fate, leaves, written
 from hyperpd.errors import RecipeError
 from hyperpd.placement import Ports
 from hyperpd_runtime import node
-from hyperpd_runtime.gateway import server
+from hyperpd_runtime.gateway import server, telemetry
 from tests.deploy import flows, objects_recipes, objects_rendered, schema, snapshot
 
 IMAGE = "image=123456789012.dkr.ecr.us-east-2.amazonaws.com/hyperpd:0.1.0"
@@ -390,6 +391,9 @@ def test_missing_data_never_looks_like_no_load(objects):
     assert set(triggers) == {"prompts", "ttft", "kv-cache", "itl"}
     assert not [name for name, each in triggers.items() if "vector(" in each["query"]]
     assert {each["ignoreNullValues"] for each in triggers.values()} == {"false"}
+    ours = {sample for each in triggers.values() for sample in re.findall(r"hyperpd_\w+", each["query"])}
+    told = {sample.name for family in telemetry.registry.collect() for sample in family.samples}
+    assert ours == {"hyperpd_first_event_seconds_bucket", "hyperpd_first_event_seconds_count"} & told
     assert triggers["prompts"]["threshold"] == "8"  # of 4 ranks
     aggregated = AGGREGATED.replace("ml.g6e.12xlarge", "ml.g6e.12xlarge, parallel: {data: 2}")
     waiting = objects(aggregated, "prometheus=http://p", "keys_secret=keys")["ScaledObject/aggregated"]
@@ -483,7 +487,18 @@ def test_a_tier_on_the_machine_of_its_own_daemon(objects):
     ],
 )
 def test_who_reaches_whom(source, destination, port, passes, objects):
-    found = objects(PAIR, "clients_namespace=shop")
+    assert _reaches(source, destination, port, objects(PAIR, "clients_namespace=shop")) is passes
+
+
+@pytest.mark.parametrize("port", [Ports().kv_events, Ports().kv_replay])
+def test_kv_events_are_for_the_gateway_alone(port, objects):
+    exact = objects(PAIR + "gateway: {prefix_view: exact}", "clients_namespace=shop")
+    assert _reaches("gateway", "worker", port, exact)
+    assert not any(_reaches(source, "worker", port, exact) for source in ("client", "monitoring", "internet"))
+    assert not _reaches("gateway", "worker", port, objects(PAIR, "clients_namespace=shop"))
+
+
+def _reaches(source, destination, port, found):
     policies = [body for body in found.values() if body["kind"] == "NetworkPolicy"]
 
     def pod(name, namespace, labels):
@@ -500,4 +515,4 @@ def test_who_reaches_whom(source, destination, port, passes, objects):
         "internet": flows.Actor("internet", "203.0.113.9"),
         "API server": flows.Actor("API server", "10.100.0.1"),
     }
-    assert flows.allowed(policies, actors[source], actors[destination], "TCP", port) is passes
+    return flows.allowed(policies, actors[source], actors[destination], "TCP", port)

@@ -396,6 +396,7 @@ def test_what_is_lost_is_said(load) -> None:
     lost = [one.partition(":")[0] for one in rendering.not_expressed]
     assert sorted(lost) == [
         "clients_namespace",
+        "gateway.decider",
         "gateway.limits.body_mib",
         "gateway.limits.concurrent_requests",
         "gateway.policy",

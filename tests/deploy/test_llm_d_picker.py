@@ -96,14 +96,22 @@ def _picker(file: recipe.RecipeFile, *more: str) -> str:
     return str(text)
 
 
-def test_the_decider_is_the_nearest_and_said(load) -> None:
-    for tokens, decider in ((0, {"type": "always-disagg-pd-decider"}), (512, {"nonCachedTokens": 512})):
-        file = load(PAIR + f"gateway: {{threshold_tokens: {tokens}}}\n")
-        every = yaml.safe_load(_picker(file))["plugins"]
-        assert decider in (every[-2], every[-2].get("parameters"))
-        lost = [one for one in deploy.render(file, "llm_d", [IMAGE, GATEWAY]).not_expressed if "threshold" in one]
-        assert bool(lost) == bool(tokens)
-        assert all("512 tokens on that decode has not cached" in one for one in lost)
+@pytest.mark.parametrize(
+    ("gateway", "decider", "said"),
+    [
+        ("{decider: always}", {"type": "always-disagg-pd-decider"}, ""),
+        ("{}", {"type": "always-disagg-pd-decider"}, "prefill is always remote"),
+        ("{threshold_tokens: 512}", {"nonCachedTokens": 512}, "from 512 tokens on that decode has not cached"),
+        ("{decider: never}", {"nonCachedTokens": 4096}, "from 4096 tokens on that decode has not cached"),
+    ],
+)
+def test_the_decider_is_the_nearest_and_said(gateway: str, decider: dict[str, object], said: str, load) -> None:
+    file = load(PAIR + f"gateway: {gateway}\n")
+    every = yaml.safe_load(_picker(file))["plugins"]
+    assert decider in (every[-2], every[-2].get("parameters"))
+    lost = [one for one in deploy.render(file, "llm_d", [IMAGE, GATEWAY]).not_expressed if "decider" in one]
+    assert bool(lost) == bool(said)
+    assert all(said in one for one in lost)
 
 
 def test_published_events_are_heard(load) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import yaml
+
 from hyperpd import deploy, recipe
 from hyperpd.placement import Ports
 from hyperpd_runtime import settings as runtime
@@ -78,3 +80,13 @@ def test_a_front_meets_the_engines_that_the_target_kubernetes_renders():
     assert not any(flows.allowed(without, pod("front", at), target, "TCP", port) for port in ports)
     named_by = {one["metadata"]["name"] for one in without if one["metadata"]["namespace"] == "team-engines"}
     assert "front" not in named_by  # it replaces none of theirs
+
+
+def test_an_exact_front_hears_what_workers_have_cached(tmp_path):
+    document = yaml.safe_load(recipe.load("qwen3-32b-p5-4p2d").path.read_text())
+    document["gateway"] = {**document.get("gateway", {}), "prefix_view": "exact"}
+    (tmp_path / "exact.yaml").write_text(yaml.safe_dump(document))
+    rendered = deploy.render(recipe.load(str(tmp_path / "exact.yaml")), "inference_operator", FRONT).documents
+    (policy,) = (one.body for one in rendered if not isinstance(one.body, str) and one.body["kind"] == "NetworkPolicy")
+    ports = [one["port"] for one in policy["spec"]["ingress"][0]["ports"]]
+    assert ports == [Ports().worker_api, Ports().worker_admin, Ports().kv_events, Ports().kv_replay]

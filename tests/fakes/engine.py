@@ -19,7 +19,9 @@ from aiohttp import web
 from tests.fakes import engine_wire as wire
 from tests.fakes.leases import Leases
 
-BLOCKS = 100  # of prefill's cache; a lease pins one
+BLOCKS = 100  # of a worker's cache; a lease pins one, and so does a request that runs
+BLOCK_TOKENS, BLOCK_BYTES = 128, 1 << 19
+BLOCK_MOVES_S = 0.001
 LENGTH_TOKENS = 2048  # the model's
 _numbers = itertools.count()
 
@@ -54,8 +56,11 @@ class FakeEngine:
         self.headers: list[dict[str, str]] = []
         self.cache: dict[str, str] = {}  # salted prompt → what it is taken for
         self.prefilled: set[str] = set()  # salted prompts
-        self.running = 0
+        self.running = 0  # those that wait in its queue included
         self.most_running = 0
+        self.waiting = 0
+        self.moved_bytes = 0
+        self.moving_s = 0.0
         self.arrived = asyncio.Event()
         self.aborted = asyncio.Event()
         self.proceed = asyncio.Event()
@@ -97,10 +102,24 @@ class FakeEngine:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         self.metrics_read += 1
-        return web.Response(
-            text=f'vllm:nixl_num_kv_expired_reqs_total{{engine="0"}} {self.expired}.0\n'
-            f'vllm:kv_cache_usage_perc{{engine="0"}} {self.leases.pinned() / BLOCKS}\n'
+        said = "".join(
+            f'# TYPE vllm:{name} untyped\nvllm:{name}{{engine="0",model_name="{self.models[0]}"}} {float(value)}\n'
+            for name, value in self._figures().items()
         )
+        config = f'vllm:cache_config_info{{block_size="{BLOCK_TOKENS}",engine="0",num_gpu_blocks="{BLOCKS}"}} 1.0\n'
+        return web.Response(text=said + config)
+
+    def _figures(self) -> dict[str, int | float]:
+        """What it says of itself now, by vLLM's names."""
+        running = self.running - self.waiting
+        return {
+            "num_requests_running": running,
+            "num_requests_waiting": self.waiting,
+            "kv_cache_usage_perc": (self.leases.pinned(self.url) + running) / BLOCKS,
+            "nixl_bytes_transferred_sum": self.moved_bytes,
+            "nixl_xfer_time_seconds_sum": self.moving_s,
+            "nixl_num_kv_expired_reqs_total": self.expired,
+        }
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -172,12 +191,15 @@ class FakeEngine:
         ticket = params if params and params.get("do_remote_prefill") else None
         if ticket:
             self.heart.accept(ticket)
+        self.waiting += 1
         try:
             await self.proceed.wait()
         except asyncio.CancelledError:
             self._let_go(params)  # decode tells prefill
             self.aborted.set()
             raise
+        finally:
+            self.waiting -= 1
 
     async def _thawed(self, params: Any) -> None:
         """Wait for `proceed`, as nothing but the connection sees it."""
@@ -227,6 +249,9 @@ class FakeEngine:
         key = f"{body.get('cache_salt', '')}:{computed}"
         if params:
             seen = self.heart.read(params)
+            blocks = sum(map(len, params["remote_block_ids"]))
+            self.moved_bytes += blocks * BLOCK_BYTES
+            self.moving_s += blocks * BLOCK_MOVES_S
             if seen != computed:
                 self.cache[key] = seen  # for good, or until another salt
         seen = self.cache.get(key, computed)

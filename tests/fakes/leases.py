@@ -61,9 +61,9 @@ class Leases(dict[str, Lease]):
             if lease and not lease.ended:
                 lease.ends_s = max(lease.ends_s, self.now_s + self.lease_s * 2 // 3)
 
-    def pinned(self) -> int:
-        """How many leases hold blocks."""
-        return sum(not lease.ended for lease in self.values())
+    def pinned(self, holder: str = "") -> int:
+        """How many leases hold blocks: of one worker, or of all."""
+        return sum(not lease.ended and holder in ("", lease.holder) for lease in self.values())
 
     def count_expired(self, holder: str) -> int:
         """How many of a worker's have ended since it last asked, which it does when it steps."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.container.stack import until
 from tests.fakes.engine import FakeEngine
@@ -18,6 +19,7 @@ from tests.fakes.leases import Leases
 from tests.fakes.observe import Observer
 
 RECORDING = Path(__file__).parents[1] / "data" / "engine" / "vllm-0.32.json"
+METRICS = RECORDING.with_name("metrics-two-ranks.txt")
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Workers:
         """What prefill counts once it has stepped."""
         await self.http.post(f"{self.prefill.url}/v1/completions", json={"model": "tiny-llama", "prompt": [1]})
         lines = (await self.http.get(f"{self.prefill.url}/metrics")).text.splitlines()
-        return next(float(line.rsplit(" ", 1)[1]) for line in lines if "expired" in line)
+        return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:nixl_num_kv_expired"))
 
 
 @pytest.fixture
@@ -61,6 +63,18 @@ async def workers() -> AsyncIterator[Workers]:
         yield Workers(leases, prefill, decode, http)
     await prefill.stop()
     await decode.stop()
+
+
+async def test_metrics_have_the_real_ones_names_and_labels(workers: Workers) -> None:
+    said, recorded = ((await workers.http.get(f"{workers.decode.url}/metrics")).text, METRICS.read_text())
+    fakes, reals = (
+        {sample.name: {*sample.labels} for family in text_string_to_metric_families(page) for sample in family.samples}
+        for page in (said, recorded)
+    )
+    assert fakes.keys() <= reals.keys()
+    config = "vllm:cache_config_info"
+    assert fakes.pop(config) <= reals[config]
+    assert fakes == {name: reals[name] for name in fakes}
 
 
 async def test_fake_and_real_are_seen_alike(workers: Workers) -> None:

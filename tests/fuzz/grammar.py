@@ -11,7 +11,7 @@ from hyperpd_runtime.gateway.guard import FORBIDDEN
 T = TypeVar("T")
 DEPTH = 5
 _SCALARS: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, 2, 3, -1, 128, 129, 2048, 2049, 2**31, 2**63, -(2**63), 10**400),
+    *(None, True, False, 0, 1, 2, 3, -1, 128, 129, 2048, 2049, 2**31, 2**63, -(2**63), 10**400, 10**4300 - 1),
     *(0.0, 1e-6, 0.5, 1.0, -0.0, -1.5, 1e308),
     *("", "x", "1", "auto", "disabled", "function", "text", "image_url", "é😀", "\ud800", "\x00", "a" * 300),
     *("tiny-llama", "law", "image", "input_image", "document", "data: [DONE]\n\n", 'data: {"error"', '"usage":'),

@@ -64,22 +64,20 @@ def shape(data: bytes) -> None:
     """The same, of bytes that mean fields and values, whatever they are."""
     source = Source(data)
     api = source.pick(APIS)
-    threshold, adapter = source.pick((0, 1, 9)), source.pick(("", "", "law", "nobody's"))
+    adapter = source.pick(("", "", "law", "nobody's"))
     limits = source.pick((LOOSE, TIGHT))
     try:
         found = guard.read(json.dumps(source.body(api)).encode())
     except Refused as refused:  # half a surrogate pair, nested too deep
         told(refused, None)
         return
-    enter(found, api, threshold, adapter, limits)
+    enter(found, api, adapter, limits)
 
 
-def enter(
-    found: Mapping[str, Any], api: Api, threshold_tokens: int = 0, adapter: str = "", limits: Limits = LOOSE
-) -> None:
+def enter(found: Mapping[str, Any], api: Api, adapter: str = "", limits: Limits = LOOSE) -> None:
     """Admit a body, and look at all that would be sent because of it."""
     try:
-        admitted = guard.admit(dict(found), api, MODELS, threshold_tokens, adapter, LENGTH_TOKENS, limits)
+        admitted = guard.admit(dict(found), api, MODELS, adapter, LENGTH_TOKENS, limits)
     except Refused as refused:
         told(refused, api)
         return
@@ -204,12 +202,11 @@ _TOLD = {"prompt_tokens_details": {"cached_tokens": 7}}
 
 def events(data: bytes) -> None:
     """Events of a stream, in which prefill's counts replace decode's: nothing else is touched."""
-    stream = data.decode(errors="replace").encode()
-    corrected = usage.correct_events(stream, _TOLD)
-    before, after = stream.split(b"\n\n"), corrected.split(b"\n\n")
+    corrected = usage.correct_events(data, _TOLD)
+    before, after = data.split(b"\n\n"), corrected.split(b"\n\n")
     assert len(before) == len(after)
     for old, new in zip(before, after, strict=True):
-        assert old == new or (b'"usage":' in old and b'"cached_tokens":7' in new)
+        assert old == new or (b'"usage":' in old.decode().encode() and b'"cached_tokens":7' in new)  # what is text
     assert usage.correct_events(corrected, _TOLD) == corrected
 
 
@@ -261,7 +258,7 @@ def whole(data: bytes) -> None:
 
 
 def key_file(data: bytes) -> None:
-    """A key file: its keys, or problems that quote none of its values (the names of its fields they do)."""
+    """A key file: its keys, or problems that quote nothing of it, names of fields that are not known included."""
     if data[:1] == b"\x00":
         data = json.dumps(_entries(Source(data[1:]))).encode()
     try:
@@ -272,7 +269,7 @@ def key_file(data: bytes) -> None:
         problems = ()
         assert len({key.digest for key in found}) == len({key.name for key in found}) == len(found) > 0
         assert all(key.name.isascii() and len(key.name) <= 64 and len(key.digest) == 32 for key in found)
-    assert SECRET not in "".join(problem for problem in problems if ": unknown key" not in problem)
+    assert SECRET not in "".join(problems)
 
 
 def _entries(source: Source) -> list[Any]:
@@ -285,7 +282,7 @@ def _entries(source: Source) -> list[Any]:
             "concurrent_requests": source.pick((None, 1, 8, 0, "SECRET")),
         }
         if source.byte() > 192:
-            entry[source.pick((*entry, "rate"))] = source.value()
+            entry[source.pick((*entry, "rate", "SECRET"))] = source.value()
         entries.append(entry)
     return entries
 
@@ -306,7 +303,7 @@ def headers(data: bytes) -> None:
     else:
         assert route is None or route in BY_PATH.values()
     adapter = sagemaker.adapter(given)
-    enter({"prompt": "x"}, COMPLETIONS, 0, adapter)
+    enter({"prompt": "x"}, COMPLETIONS, adapter)
     assert all(len(digest) == 32 for digest in keys._given(Headers(given)))
 
 
@@ -332,10 +329,17 @@ SEEDS: dict[str, list[bytes]] = {
         )
     ],
     "ticket": [json.dumps({PARAMS: _OURS, "prompt_token_ids": [1], "usage": {"input_tokens": 1}}).encode()],
-    "events": [_EVENT, b'event: message_delta\ndata: {"usage":{"input_tokens":3,"cache_read_input_tokens":1}}\n\n'],
+    "events": [
+        _EVENT,
+        _EVENT.replace(b'"1"', b'"\xff"') + _EVENT,
+        b'event: message_delta\ndata: {"usage":{"input_tokens":3,"cache_read_input_tokens":1}}\n\n',
+    ],
     "decoder": [b"\x03" * 64 + _EVENT + b"data: [DONE]\r\n\r\n"],
     "watch": [b"\x03" * 64 + b"data: {}\xf2\xf0\xf2", b"\x01" * 64 + b"\xf1}\xf2\xf0\xf2"],
-    "key_file": [b"\x00" + bytes(64), json.dumps([_ENTRY, {**_ENTRY, "name": "SECRET"}]).encode()],
+    "key_file": [
+        b"\x00" + bytes(64),
+        json.dumps([_ENTRY, {**_ENTRY, "name": "SECRET"}, {**_ENTRY, "SECRET": 1}]).encode(),
+    ],
     "headers": [b"route=/v1/chat/completions,x=1\nlaw\nBearer key"],
 }
 WORDS = sorted({name for api in APIS for name in api.fields} | FORBIDDEN.keys() | {*CHAT.limits, "SECRET", '"usage":'})

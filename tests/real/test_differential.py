@@ -99,6 +99,9 @@ def test_a_list_that_the_engine_alone_can_read(pd: Fleet, aggregated: Fleet, htt
     body = {"prompt": prompt, "max_tokens": 8, "temperature": 0}
     ours = ask(http, pd.url, "/v1/completions", body)
     theirs = ask(http, aggregated.worker("aggregated-0"), "/v1/completions", body)
-    assert ours.headers["x-hyperpd-decision"] == "decode_only; reason=prompt_mixed; served=decode_only"
+    assert (
+        ours.headers["x-hyperpd-decision"]
+        == "decode_only; reason=prompt_mixed; routing=shape_guard; served=decode_only"
+    )
     assert len(theirs.json()["choices"]) == 2
     assert differences(read(ours), read(theirs)) == []

@@ -46,6 +46,7 @@ accelerator: cpu
 model: {huggingface: example/tiny, max_len_tokens: 2048, dtype: float32}
 prefill: {engine: &engine {enforce-eager: true, kv-cache-memory-bytes: 134217728, max-num-seqs: 32}}
 decode: {engine: *engine}
+gateway: {decider: always}
 """
 
 

@@ -31,6 +31,7 @@ def recipe(folder: Path, name: str, generated: str, **roles: dict[str, Any]) -> 
         "name": name,
         "accelerator": "cpu",
         "model": {"generated": generated, "max_len_tokens": 2048, "dtype": "float32"},
+        "gateway": {} if "aggregated" in roles else {"decider": "always"},
         **{role: {"engine": ENGINE, **block} for role, block in roles.items()},
     }
     path = folder / f"{name}.yaml"

@@ -57,6 +57,11 @@ CASES = {
     "status": Case("--jsn", "'--json'", json=""),
     "down": Case("nosuch", "hyperpd status", json=""),
     "invoke": Case("x --stream --json", "give one of them", elsewhere="tests/real/test_up.py"),
+    "explain": Case("x --fleet nosuch", "give --url", elsewhere="tests/sdk/test_cli_explain.py"),
+    "calibrate": Case(
+        *("--url http://127.0.0.1:8080", "give the --recipe that runs there"),
+        json="--url http://127.0.0.1:8080 --recipe deepseek-r1-p5en-1p1d --dry-run",
+    ),
     "plan": Case("tiny-cpu-1p1", "did you mean tiny-cpu-1p1d?", json="tiny-cpu-1p1d --launch"),
     "recipes": Case("shwo", "did you mean show?", json=""),
     "recipes show": Case("tiny-cpu-1p1", "did you mean tiny-cpu-1p1d?", json="deepseek-r1-p5en-1p1d"),

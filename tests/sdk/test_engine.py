@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hyperpd.engine import Launch, launch
+from hyperpd.errors import RecipeError
 from hyperpd.placement import Machine, place
 from hyperpd.recipe import load, parse
 
@@ -215,3 +216,47 @@ def test_the_api_may_listen_elsewhere_and_nothing_else_does() -> None:
     assert (value(here, "--host"), value(everywhere, "--host")) == ("127.0.0.1", "0.0.0.0")
     assert here.env == everywhere.env  # the side channel's address, too
     assert [a for a, b in zip(here.argv, everywhere.argv, strict=True) if a != b] == ["127.0.0.1"]
+
+
+def exact(address: str = "127.0.0.1", api_address: str = "", **role: Any) -> Launch:
+    document = {
+        "version": 1,
+        "name": "exact",
+        "accelerator": "cpu",
+        "model": {"generated": "tiny-moe"},
+        "prefill": {},
+        "decode": role,
+        "kv_transfer": {"fabric": "tcp"},
+        "gateway": {"prefix_view": "exact"},
+    }
+    recipe = parse(document, "test")
+    worker = place(recipe, (Machine(address),)).worker("decode-0")
+    assert worker is not None
+    return launch(recipe, worker, model_path="/models/m", api_address=api_address)
+
+
+@pytest.mark.parametrize("name", ["prefill-0", "decode-0"])
+def test_no_worker_tells_its_cache_unasked(name: str) -> None:
+    assert not {"--kv-events-config", "--enable-scale-out"} & set(launched("tiny-cpu-1p1d", name).argv)
+
+
+@pytest.mark.parametrize(("api_address", "at"), [("", "10.0.0.9"), ("10.1.0.9", "10.1.0.9"), ("0.0.0.0", "0.0.0.0")])
+def test_an_exact_view_is_told_where_the_api_listens(api_address: str, at: str) -> None:
+    command = exact("10.0.0.9", api_address)
+    config = json.loads(value(command, "--kv-events-config"))
+    assert config["enable_kv_cache_events"]
+    assert (config["endpoint"], config["replay_endpoint"]) == (f"tcp://[::ffff:{at}]:5558", f"tcp://[::ffff:{at}]:5578")
+    assert "--enable-scale-out" in command.argv
+
+
+def test_events_that_another_picker_needs_serve_the_gateway_too() -> None:
+    config = {"enable_kv_cache_events": True, "publisher": "zmq", "endpoint": "tcp://*:5557", "topic": "kv@decode@m"}
+    assert json.loads(value(exact(engine={"kv_events_config": config}), "--kv-events-config")) == config
+
+
+def test_what_an_exact_view_cannot_be_told_of_is_refused() -> None:
+    with pytest.raises(RecipeError) as refused:
+        exact("fd00::9", parallel={"data": 2})
+    ranks, address = refused.value.problems
+    assert "decode.parallel.data is 2" in ranks
+    assert "decode-0 listens at fd00::9" in address

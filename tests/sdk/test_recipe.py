@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 import yaml
 
 from hyperpd.errors import RecipeError
-from hyperpd.recipe import load, parse, schema, shipped
+from hyperpd.recipe import CalibrationSpec, load, parse, schema, shipped
+from hyperpd.routing.calibration import Calibration
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -78,6 +80,14 @@ def test_an_owned_flag_is_refused_by_name_however_it_is_spelled(key: str) -> Non
         ({"decode": {"kv_tiers": {"managed": True}}}, "decode has no prompt to look up"),
         ({"prefill": {"kv_tiers": {"managed": True, "disk": "/kv"}}}, "managed goes alone"),
         ({"prefill": {"kv_tiers": {}}}, "give memory_gib, disk or managed"),
+        ({"gateway": {"decider": "uncached_tokens"}}, "threshold_tokens: decider: uncached_tokens needs it"),
+        ({"gateway": {"decider": "always", "threshold_tokens": 9}}, "decider: always asks for none"),
+        ({"gateway": {"decider": "never", "threshold_tokens": 9}}, "decider: never asks for none"),
+        (
+            {"gateway": {"calibration": {"steps_s": 1}}},
+            "gateway.calibration.steps_s: unknown key; did you mean step_s?",
+        ),
+        ({"gateway": {"calibration": {"step_s": 0}}}, "gateway.calibration.step_s: Input should be greater than 0"),
         ({"placement": {"same_zone": False}}, "EFA does not leave an availability zone"),
         ({"accelerator": "cpu", "prefill": {"kv_tiers": {"managed": True}}}, "kv_tiers.managed needs GPUs"),
         (
@@ -94,6 +104,21 @@ def test_an_owned_flag_is_refused_by_name_however_it_is_spelled(key: str) -> Non
 )
 def test_blocks_that_contradict_each_other(change: dict[str, Any], says: str) -> None:
     assert says in " ".join(problems(minimal(**change)))
+
+
+def test_routing_is_by_predicted_cost_where_nothing_else_is_said() -> None:
+    recipe = parse(minimal(), "pair.yaml")
+    gateway = recipe.gateway
+    assert (gateway.policy, gateway.decider, gateway.prefix_view) == (
+        *("marginal_slo_cost", "predicted_cost", "approximate"),
+    )
+    assert recipe.remote_from_tokens() == 0
+    never = parse(minimal(gateway={"decider": "never"}), "pair.yaml")
+    assert never.remote_from_tokens() == never.model.max_len_tokens
+
+
+def test_a_calibration_is_routings() -> None:
+    assert set(CalibrationSpec.model_fields) == {field.name for field in fields(Calibration)}
 
 
 @pytest.mark.parametrize("key", ["a b", 'a"b', "a'b", "a*", "a?", "${a}", "a;b", "a\\b", ""])

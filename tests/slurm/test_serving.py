@@ -33,6 +33,7 @@ model: {_MODEL}}}
 prefill: {{engine: {_ENGINE}}}
 decode: {{engine: {_ENGINE}}}
 kv_transfer: {{lease_s: 60}}
+gateway: {{decider: always}}
 drain_s: 20
 """
 OTHER = f"""version: 1

@@ -50,11 +50,12 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
     async def answered(request: Request, ask: _Ask) -> Response:
         record = Record(uuid.uuid4().hex, request.headers.get("x-request-id", "-")[:_CLIENT_ID_LENGTH])
         request.state.record = record
+        record.on_end.append(lambda: pool.routing.explained.serve(record.request_id, record.mode))
         caller = Caller()
         try:
             key = door.look(request.headers, record)
             caller = steering.caller(request.headers, request.url.path, key, gateway)
-            request.state.explain = caller.explain
+            request.state.explain = record.explain = caller.explain
             raw = await door.body(request)
             request.state.body_read = True
             door.enter(key, record)
@@ -90,8 +91,7 @@ def api(flow: Flow, pool: Pool, file: RecipeFile, keys: Keys | None = None) -> F
             adapter = "" if api else sagemaker.adapter(request.headers)
             request.state.api = api or sagemaker.route(request.headers)
             chosen = request.state.api or apis.by_shape(body)
-            threshold = 0 if caller.mode == "pd" else gateway.threshold_tokens
-            bounds = (threshold, adapter, model.max_len_tokens, gateway.limits)
+            bounds = (adapter, model.max_len_tokens, gateway.limits)
             admitted = guard.admit(body, chosen, names, *bounds, allow=caller.may_send(chosen))
             admitted = caller.steer(admitted, disaggregated=pool.disaggregated)
             record.decide(admitted.shape.how, admitted.shape.why)
@@ -157,7 +157,7 @@ def admin(
     keys: Keys | None = None,
     certificate: Certificate | None = None,
 ) -> FastAPI:
-    """What operators see: status, metrics, and drain, which begins an orderly end of this process.
+    """What operators see: status, metrics, /explain/ID, and drain, which begins an orderly end of this process.
 
     From this machine all of it is open. From elsewhere it needs a key of scope operator; where there are no keys,
     status and metrics are open to whom the network lets in, and drain to nobody. /health says that this process
@@ -195,8 +195,13 @@ def admin(
             "not_as_planned": pool.not_ready(),
             "keys": keys.status() if keys else None,
             "certificate": certificate.status() if certificate else None,
+            "routing": pool.routing.status(),
             **pool.status(),
         }
+
+    @app.get("/explain/{request_id}")
+    async def explain(request_id: str) -> dict[str, Any]:
+        return pool.routing.explained.explain(request_id)
 
     @app.get("/openapi.json")
     async def document() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import http
 import json
-import math
+import logging
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
@@ -22,16 +22,15 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hyperpd.errors import Rejected
-from hyperpd_runtime.gateway import apis, head
+from hyperpd_runtime.gateway import apis, head, telemetry
+from hyperpd_runtime.gateway.reader import LINGER_S, Reader, count_all
 from hyperpd_runtime.gateway.telemetry import Record
 
+log = logging.getLogger("hyperpd.gateway")
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_LINE_BYTES = 8 << 10  # of the request line
 _HEADERS = 100
 _FRAMING = 16  # bytes of chunk sizes and extensions per byte of body, beyond what the head may have
-_STEP_BYTES = 16 << 10  # that a client has to take now and then
-_LINGER_S = 5.0  # a client that still sends would see a reset instead of its answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Bounds:
     head_s:       from the first byte of a request to the end of the headers.
     keepalive_s:  before and between requests; beyond the 60 s of AWS's load balancers, which would use one that just
                   closed.
-    stalled_s:    in which a client has to take 16 KiB of what waits for it, or all.
+    stalled_s:    in which a client has to take 64 KiB of what waits for it, or all.
     """
 
     header_bytes: int = 32 << 10
@@ -72,8 +71,8 @@ class Edge(HttpToolsProtocol):
         self._deaf = False  # what comes is dropped
         self._leaving = False  # all is said
         self._close_after = False  # the answer that is given
+        self._linger_s = LINGER_S
         self._head_timer: asyncio.TimerHandle | None = None
-        self._cut_timer: asyncio.TimerHandle | None = None
         self._expect()
 
     def _expect(self) -> None:
@@ -88,12 +87,14 @@ class Edge(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        count_all(transport)
+        self._reader = Reader(transport, self._bounds.stalled_s, self.loop.call_later, self._cut)
         self._head_timer = self.loop.call_later(self._bounds.keepalive_s, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._head_timer, self._cut_timer):
-            if timer:
-                timer.cancel()
+        self._reader.rest()
+        if self._head_timer:
+            self._head_timer.cancel()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -131,14 +132,22 @@ class Edge(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_reader()
+        self._reader.watch()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._leaving or self.transport.is_closing():
-            self._watch_reader()
-        elif self._cut_timer:
-            self._cut_timer.cancel()
+            self._reader.watch()
+        else:
+            self._reader.rest()
+
+    def shutdown(self) -> None:
+        """The gateway ends: no request after the one that runs."""
+        self._linger_s = 0.0  # many a pooled connection is not looked at until it is used again
+        if self._running():
+            self._close_after = True
+        else:
+            self._leave()
 
     # What came
 
@@ -153,16 +162,9 @@ class Edge(HttpToolsProtocol):
         if self._line is None:
             return data
         self._line = (self._line + data).lstrip(b"\r\n")
-        line, ended, _ = self._line.partition(b"\n")
-        if len(line) > _LINE_BYTES + 1:
-            raise Rejected(
-                f"the request line is longer than {_LINE_BYTES} bytes; send a shorter one",
-                status=414,
-                code="uri_too_long",
-            )
-        if not ended:
+        line = head.first_line(self._line)
+        if line is None:
             return b""
-        head.check_line(line)
         self._header_bytes = len(line)
         data, self._line = self._line, None
         return data
@@ -190,7 +192,7 @@ class Edge(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         self._head_timer = None
         if not self._head_began:
-            self.transport.close()
+            self._leave()
         elif not self._deaf:
             what = f"the headers did not arrive within {self._bounds.head_s:g} s; send them at once"
             self._refuse(Rejected(what, status=408, code="headers_timeout"))
@@ -214,15 +216,13 @@ class Edge(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        oldish = self.parser.get_http_version() == "1.0"
+        version = self.parser.get_http_version()
         framing = [(name, value) for name, value in self.headers if name in (b"content-length", b"transfer-encoding")]
-        if self._hosts > 1 or (self._hosts == 0 and not oldish):
-            raise Rejected(f"host: exactly one is needed, found {self._hosts}", code="bad_host")
-        if oldish and any(name == b"transfer-encoding" for name, _ in framing):
-            raise Rejected("transfer-encoding: unknown to HTTP/1.0; send HTTP/1.1", code="bad_http")
+        coded = any(name == b"transfer-encoding" for name, _ in framing)
+        head.check_together(version, self._hosts, coded=coded)
         if self.parser.should_upgrade():
             self._upgrade = [name + b": " + value for name, value in framing]
-        if oldish:
+        if version == "1.0":
             self.expect_100_continue = False
         self._in_head = False
         if self._head_timer:
@@ -258,7 +258,7 @@ class Edge(HttpToolsProtocol):
         async def sending(message: dict[str, Any]) -> None:
             starts = message["type"] == "http.response.start"
             if starts:
-                self._close_after = self._close_after or cycle.more_body
+                self._close_after = self._close_after or cycle.more_body or not cycle.keep_alive
                 names = {name.lower() for name, _ in message["headers"]}
                 if self._close_after and b"connection" not in names:
                     message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
@@ -279,13 +279,13 @@ class Edge(HttpToolsProtocol):
             return
         super().on_response_complete()
         if self.transport.is_closing():
-            self._watch_reader()
+            self._reader.watch()
         else:
             self._expect()
 
     def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self._watch_reader()
+        if not self.transport.is_closing():
+            self._leave()
 
     def _refuse(self, rejected: Rejected) -> None:
         """Answer in the API's words, and close."""
@@ -319,37 +319,17 @@ class Edge(HttpToolsProtocol):
         self.flow.resume_reading()
         if self._head_timer:
             self._head_timer.cancel()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
-        self._watch_reader()
+        self._reader.leave(self._linger_s)
 
-    def _watch_reader(self, waited_bytes: float = math.inf) -> None:
-        """Cut a client that takes too little of what waits for it; one that has all of it, and is left, after a moment.
-
-        waited_bytes: how much did before.
-        """
-        waits_bytes = self.transport.get_write_buffer_size()
-        if waits_bytes and waits_bytes > waited_bytes - _STEP_BYTES:
-            self._cut()
-        elif waits_bytes:
-            self._cut_after(self._bounds.stalled_s, waits_bytes)
-        elif self._leaving or self.transport.is_closing():
-            self._cut_after(_LINGER_S)
-
-    def _cut_after(self, wait_s: float, waits_bytes: int = 0) -> None:
-        if self._cut_timer:
-            self._cut_timer.cancel()
-        then = functools.partial(self._watch_reader, waits_bytes) if waits_bytes else self._cut
-        self._cut_timer = self.loop.call_later(wait_s, then)
-
-    def _cut(self) -> None:
+    def _cut(self, waits_bytes: int) -> None:
         """Drop a connection with all that waits for its client."""
-        running = self._running()
-        record = running and running.scope["state"].get("record")
-        if record:
-            record.end("reader_stalled")
+        if waits_bytes:
+            record = self.cycle and self.cycle.scope["state"].get("record")
+            request_id = record.request_id if record else "-"
+            telemetry.STALLED.inc()
+            log.warning("event=reader_stalled request_id=%s waits_bytes=%d", request_id, waits_bytes)
+            if record:
+                record.end("reader_stalled")  # unless it has, as that of a whole answer
         self.transport.abort()
 
 

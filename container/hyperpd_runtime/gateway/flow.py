@@ -1,4 +1,4 @@
-"""One request: choose, prefill, hand off, decode, relay."""
+"""One request: choose its workers, prefill, hand off, decode, relay."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from collections.abc import Sequence
 
 import aiohttp
 
-from hyperpd.errors import DecodeFailed, HandoffFailed, PrefillFailed
+from hyperpd.errors import DecodeFailed, HandoffFailed, NoWorkerAvailable, PrefillFailed
 from hyperpd.recipe import Recipe
+from hyperpd.routing.choice import Verdict
+from hyperpd.routing.request import Request
 from hyperpd_runtime.gateway import split, telemetry
 from hyperpd_runtime.gateway.apis import COMPLETIONS
 from hyperpd_runtime.gateway.deadlines import Deadlines
 from hyperpd_runtime.gateway.guard import PLAIN, Admitted
 from hyperpd_runtime.gateway.handoff import Ticket
 from hyperpd_runtime.gateway.legs import Legs, Sent
-from hyperpd_runtime.gateway.pool import Member, Pair, Pool
+from hyperpd_runtime.gateway.member import Member, Pair
+from hyperpd_runtime.gateway.pool import Pool
+from hyperpd_runtime.gateway.prompts import Approximate, Exact, Prompts
 from hyperpd_runtime.gateway.relay import NETWORK, UNREADABLE, Answer, EngineRefused, close_answer, joined
+from hyperpd_runtime.gateway.routing import Passage
 from hyperpd_runtime.gateway.telemetry import Record
 
 # A read after the lease's end gives wrong text with HTTP 200, so both bounds count from the moment
@@ -28,6 +33,8 @@ from hyperpd_runtime.gateway.telemetry import Record
 _TICKET_AGE = 0.6  # of the lease: an older ticket is not used
 _FIRST_EVENT = 0.9  # of the lease: decode must have answered by then
 _EXPIRED = "a lease expired before decode had answered"
+_PASSED = Request(1)  # what of a request without a second leg is known
+_LOCAL = ("cost_local", "below_threshold", "rule")  # decode computes the prompt by the decider's word
 _CANARY_TIMEOUT_S = 60  # or less: no pair is proven by a handoff that would be too late for a request
 
 
@@ -39,6 +46,9 @@ class Flow:
         self._pool = pool
         self._deadlines = Deadlines(recipe.gateway.limits)
         self._model = recipe.model.name
+        block_tokens = recipe.kv_transfer.block_size_tokens
+        exact = recipe.gateway.prefix_view == "exact"
+        self._prompts: Prompts = Exact(block_tokens, self._ask) if exact else Approximate(block_tokens)
         # More than one block, where a prompt may be that long.
         self._canary_tokens = min(recipe.kv_transfer.block_size_tokens * 3 // 2, recipe.model.max_len_tokens - 2)
 
@@ -59,18 +69,37 @@ class Flow:
         try:
             if request.shape.how == "split" and self._pool.disaggregated:
                 return await self._split(request, record)
-            decode = self._pool.pick()
-            if self._pool.disaggregated and request.shape.how == "disaggregated":
-                await self._take(decode, [record])
-            return await self._run(request, decode, record)
+            asked = await self._asked(request)
+            way = self._choose(asked, record, _settled(request))
+            if way.prefill:
+                await self._take(way.decode, [record])
+            return await self._run(request, way, record)
         except EngineRefused as refused:
             return refused.answer
 
     async def pass_on(self, path: str, body: dict[str, object], record: Record) -> Answer:
         """Answer what has no second leg, by a worker that decodes."""
-        decode = self._pool.pick()
-        record.decode, record.mode = decode.name, "passed"
-        return await self._deadlines.answer(self.legs.pass_on(path, body, decode), record, stream=False)
+        way = self._choose(_PASSED, record, Verdict(False, "shape_guard"))
+        record.decode, record.mode = way.decode.name, "passed"
+        return await self._deadlines.answer(self.legs.pass_on(path, body, way.decode), record, stream=False)
+
+    async def _ask(self, path: str, body: dict[str, object]) -> Answer:
+        """Any worker that decodes."""
+        return await self.legs.pass_on(path, body, self._pool.any_decode())
+
+    async def _asked(self, request: Admitted) -> Request:
+        """The request as routing sees it."""
+        model = str(request.body["model"])
+        adapter = model if model != self._model else ""
+        return await self._prompts.request(request, adapter=adapter, session=request.session)
+
+    def _choose(self, asked: Request, record: Record, settled: Verdict | None, at: Member | None = None) -> Passage:
+        """Where it goes, booked at once. Raises NoWorkerAvailable."""
+        self._pool.check_warm()
+        try:
+            return Passage(self._pool.routing, asked, record, at=at, settled=settled)
+        except NoWorkerAvailable:
+            raise self._pool.none_available() from None
 
     async def _take(self, decode: Member, records: Sequence[Record]) -> None:
         """A place at `decode` for each of these, until it ends."""
@@ -81,35 +110,43 @@ class Flow:
             record.queue_s = time.monotonic() - began_s
             record.on_end.append(decode.room.leave)
 
-    async def _run(self, request: Admitted, decode: Member, record: Record, *, room: bool = True) -> Answer:
-        """One answer by `decode`, at which a place was taken if there is `room`. Raises EngineRefused too."""
-        record.decode = decode.name
-        pair, ticket = await self._prefill(request, decode, record, room)
-        answer = await self._decode(request, decode, pair, ticket, record)
+    async def _run(self, request: Admitted, way: Passage, record: Record, *, room: bool = True) -> Answer:
+        """One answer, for which a place at decode was taken if there is `room`. Raises EngineRefused too."""
+        record.decode = way.decode.name
+        pair, ticket = await self._prefill(request, way, record, room)
+        answer = await self._decode(request, way, pair, ticket, record)
         if record.part and answer.events is None:  # it no longer runs, whatever the others do
+            record.hear(answer.body)
             record.end("split")
         return answer
 
     async def _split(self, request: Admitted, record: Record) -> Answer:
-        """All parts at once, each prompt at the next worker, where its answers share the prompt's blocks."""
+        """All parts at once; the answers to one prompt at one decode worker, where they share the prompt's blocks."""
         parts, per_prompt = split.split(request), split.answers_per_prompt(request)
+        prompts = [await self._asked(part) for part in parts[::per_prompt]]
         records = [record.for_part() for _ in parts]
-        picked = [self._pool.pick() for _ in parts[::per_prompt]]
-        decodes = [decode for decode in picked for _ in range(per_prompt)]
-        moved: dict[Member, list[Record]] = {}
-        for part, decode, its in zip(parts, decodes, records, strict=True):
-            if part.shape.how == "disaggregated":
-                moved.setdefault(decode, []).append(its)
-        roomy = {decode for decode, theirs in moved.items() if len(theirs) <= decode.room.places}
         running: list[asyncio.Task[Answer]] = []
         answers: list[Answer] = []
         try:
+            ways: list[Passage] = []
+            for number, (part, its) in enumerate(zip(parts, records, strict=True)):
+                asked, settled = prompts[number // per_prompt], _settled(part)
+                if of_prompt := number % per_prompt:  # as the first one: what that has brought about is not there yet
+                    first = ways[number - of_prompt]
+                    ways.append(self._choose(asked, its, settled or first.verdict, first.decode))
+                else:
+                    ways.append(self._choose(asked, its, settled))
+            moved: dict[Member, list[Record]] = {}
+            for way, its in zip(ways, records, strict=True):
+                if way.prefill:
+                    moved.setdefault(way.decode, []).append(its)
+            roomy = {decode for decode, theirs in moved.items() if len(theirs) <= decode.room.places}
             # Those at one worker together, and the workers in one order: no two requests wait for each other.
             for decode in sorted(roomy, key=lambda decode: decode.name):
                 await self._take(decode, moved[decode])
             running = [
-                asyncio.create_task(self._run(part, decode, its, room=decode in roomy))
-                for part, decode, its in zip(parts, decodes, records, strict=True)
+                asyncio.create_task(self._run(part, way, its, room=way.decode in roomy))
+                for part, way, its in zip(parts, ways, records, strict=True)
             ]
             await asyncio.wait(running, return_when="FIRST_EXCEPTION")
             record.gather(records)
@@ -141,7 +178,7 @@ class Flow:
         return Answer(200, answers[0].content_type, b"", joined(answers, per_prompt, request.api, record), close)
 
     async def _prefill(
-        self, request: Admitted, decode: Member, record: Record, room: bool
+        self, request: Admitted, way: Passage, record: Record, room: bool
     ) -> tuple[Pair | None, Ticket | None]:
         """A ticket for `decode`; None where decode has to compute the prompt itself."""
         record.mode = "pd" if self._pool.disaggregated else "aggregated"
@@ -150,41 +187,50 @@ class Flow:
         if request.shape.how == "decode_only":
             record.mode = "decode_only"
             return None, None
-        if not room:
-            record.recompute("no_room")
+        if record.reason in _LOCAL:
+            record.mode = "local"
             return None, None
-        pair: Pair | None = None
-        why = "no_proven_pair"
-        for _ in range(2):
-            pair = self._pool.pair_for(decode, avoid=pair)
-            if pair is None:
-                break
-            record.prefill = pair.prefill.name
+        if not way.prefill:
+            record.recompute("no_proven_pair")
+            return None, None
+        why = "no_room"
+        for again in (True, False) if room else ():
             why = "prefill_failed"
+            pair = self._pool.pair(way.prefill, way.decode)
+            record.prefill = pair.prefill.name
             try:
                 async with asyncio.timeout(_TICKET_AGE * pair.lease_s):
-                    ticket = await self.legs.prefill_or_let_go(request.api, request.body, pair.prefill, decode)
+                    ticket = await self.legs.prefill_or_let_go(request.api, request.body, pair.prefill, pair.decode)
             except (PrefillFailed, HandoffFailed, aiohttp.ClientError, ConnectionError) as error:
                 record.fault(getattr(error, "code", "prefill_unreachable"), telemetry.described(error))
-                continue
+                if again and way.another_prefill():
+                    continue
+                break
             except TimeoutError:  # an old ticket is not used, so there is no point in waiting for one
                 why = "ticket_old"
                 record.fault(why, f"no prefill answer within {_TICKET_AGE * pair.lease_s:.0f} s")
                 break
             record.prefilled(ticket.sent_s)
+            way.prefilled(pair)
             return pair, ticket
-        record.recompute(why)
+        self._recompute(why, way, record)
         return None, None
 
+    def _recompute(self, why: str, way: Passage, record: Record) -> None:
+        way.fall_back("ticket_expired" if why == "ticket_old" else why)
+        record.recompute(why)
+
     async def _decode(
-        self, request: Admitted, decode: Member, pair: Pair | None, ticket: Ticket | None, record: Record
+        self, request: Admitted, way: Passage, pair: Pair | None, ticket: Ticket | None, record: Record
     ) -> Answer:
+        decode = way.decode
         if ticket and pair and ticket.age_s(time.monotonic()) >= _TICKET_AGE * pair.lease_s:
             record.fault("ticket_old", f"{ticket.age_s(time.monotonic()):.1f} s of a lease of {pair.lease_s} s")
             self.legs.release(ticket, decode)
-            record.recompute("ticket_old")
+            self._recompute("ticket_old", way, record)
         elif ticket and pair:
             sent: Sent = {}
+            way.sent(stream=request.stream)
             try:
                 answer = await self._decode_with(ticket, request, decode, pair, record, sent)
             except (DecodeFailed, *NETWORK) as error:
@@ -194,18 +240,16 @@ class Flow:
                 said = telemetry.described(error)
                 record.fault(error.code if isinstance(error, DecodeFailed) else unnamed, said)
                 pair.doubt(f"handoff failed: {said}")
-                record.recompute("handoff_failed")
-                asked = decode
+                self._recompute("handoff_failed", way, record)
                 # The same without the ticket where it did answer: that works even when the pair is dead.
                 if not isinstance(error, DecodeFailed):
-                    decode = self._pool.another(asked)
-                    record.decode = decode.name
+                    record.decode = way.another_decode().name
                 if late:
-                    asked.room.late()
+                    decode.room.late()
                 if late and sent:  # it tells prefill by itself, when it gets to it. By then it may read other blocks
-                    self._hide_cache(asked)
+                    self._hide_cache(decode)
                 else:
-                    self.legs.release(ticket, decode)
+                    self.legs.release(ticket, way.decode)
             except asyncio.CancelledError:
                 if not sent:  # else decode sees the connection close and tells prefill
                     self.legs.release(ticket, decode)
@@ -214,19 +258,20 @@ class Flow:
                 telemetry.HANDOFFS.labels("decoded").inc()
                 decode.room.in_time()
                 return answer
-        return await self._decode_alone(request, decode, record)
+        return await self._decode_alone(request, way, record)
 
-    async def _decode_alone(self, request: Admitted, decode: Member, record: Record) -> Answer:
+    async def _decode_alone(self, request: Admitted, way: Passage, record: Record) -> Answer:
         """Without a ticket: where a worker cannot be reached, another may."""
         for others in (True, False):
+            asked = way.decode
+            way.sent(stream=request.stream)
             try:
-                return await self.legs.decode(request, decode, None, record)
+                return await self.legs.decode(request, asked, None, record)
             except NETWORK as error:
                 record.fault("decode_unreachable", telemetry.described(error))
-            asked, decode = decode, self._pool.another(decode)
-            if not others or decode is asked:
+            if not others or way.another_decode() is asked:
                 break
-            record.decode = decode.name
+            record.decode = way.decode.name
         raise DecodeFailed(f"{asked.name} cannot be reached")
 
     async def _decode_with(
@@ -271,10 +316,10 @@ class Flow:
                 self.legs.leave(running, {} if deadline.expired() else sent)
                 raise
 
-    @staticmethod
-    def _hide_cache(decode: Member) -> None:
+    def _hide_cache(self, decode: Member) -> None:
         """A late read may have put wrong blocks into decode's prefix cache: a new salt hides them for good."""
         decode.salt = uuid.uuid4().hex
+        self._pool.routing.empty(decode)
 
     async def canary(self, pair: Pair) -> None:
         """Send one small prompt through a pair. Raises when its KV does not arrive within the lease."""
@@ -294,3 +339,12 @@ class Flow:
                     raise
         except EngineRefused as refused:
             raise DecodeFailed(f"canary refused with {refused.answer.status}") from None
+
+
+def _settled(request: Admitted) -> Verdict | None:
+    """Where a request is prefilled if that is not routing's to decide."""
+    if request.forced:
+        return Verdict(True, "forced")
+    if request.shape.how == "decode_only":
+        return Verdict(False, "forced" if request.shape.why == "forced" else "shape_guard")
+    return None

@@ -80,8 +80,6 @@ TABLE = (
           "the engine gives the first prompt's ticket to all of them: wrong text, or a dead engine"),
     Shape("split", "n", lambda ask: ask.answers() > 1,
           "children share one ticket; each alone, with the seed the engine would give it, is the same answer"),
-    Shape("decode_only", "short_prompt", Ask.short,
-          "below gateway.threshold_tokens: moving its KV would cost more than computing it where it is used"),
     Shape("disaggregated", "plain", lambda _: True,
           "token ids, echo, logprobs, stops, limits, seeds, penalties, structured output, tools, reasoning, adapters,"
           " any API, streamed or not: decode samples everything from the KV cache of the prompt"),
@@ -91,12 +89,16 @@ PLAIN = TABLE[-1]
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may enter. How it is served is decided by its shape alone."""
+    """A request that may enter. Whether it may be handed off is decided by its shape alone.
+
+    forced: an operator wants it handed off. session: see steering.Caller.
+    """
 
     body: dict[str, Any]
     api: Api
     shape: Shape
-    threshold_tokens: int = 0
+    forced: bool = False
+    session: str = ""
 
     @property
     def stream(self) -> bool:
@@ -132,7 +134,6 @@ def admit(
     body: dict[str, Any],
     api: Api,
     models: Sequence[str],
-    threshold_tokens: int = 0,
     model: str = "",
     length_tokens: float = math.inf,
     limits: Limits = _LIMITS,
@@ -142,21 +143,21 @@ def admit(
     """Decide how a client's body is served.
 
     models: what is served, the model itself before its adapters. model: overrules the body's.
-    threshold_tokens, length_tokens: see Ask. allow: forbidden fields that may enter all the same.
+    length_tokens: see Ask. allow: forbidden fields that may enter all the same.
     Raises Refused naming every field that may not enter.
     """
     prompted = body.get(api.prompt) not in (None, "", []) or ("prompt_embeds" in allow and body.get("prompt_embeds"))
     missing = {} if prompted else {api.prompt: "missing or empty (give it)"}
     _refuse(wrong_fields(body, api.fields | allow) | missing, body)
     check_model(body, models, model)
-    ask = Ask(body, api, threshold_tokens, length_tokens)
+    ask = Ask(body, api, length_tokens)
     if found := excess(ask, limits):
         raise Refused(found.message, found.code, code=found.code, param=found.param)
     body |= output_limit(ask, limits)
     shape = decide(ask)
     if shape.how == "refused":
         raise Refused(shape.because, shape.why)
-    return Admitted(body, api, shape, threshold_tokens)
+    return Admitted(body, api, shape)
 
 
 def check(body: dict[str, Any], allowed: frozenset[str], models: Sequence[str]) -> None:

@@ -6,13 +6,27 @@ import re
 
 from hyperpd.errors import Rejected
 
+_LINE_BYTES = 8 << 10
 _METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/(\d)\.(\d)\r?")
 _OLDEST_LINE = re.compile(rb"[A-Z]+ /[!-~]*\r?")  # HTTP/0.9
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
 
-def check_line(line: bytes) -> None:
+def first_line(begun: bytes) -> bytes | None:
+    """The request line that `begun` begins with, without its line feed; None while it is not whole. Raises Rejected."""
+    line, ended, _ = begun.partition(b"\n")
+    if len(line) > _LINE_BYTES + 1:
+        raise Rejected(
+            f"the request line is longer than {_LINE_BYTES} bytes; send a shorter one", status=414, code="uri_too_long"
+        )
+    if not ended:
+        return None
+    _check_line(line)
+    return line
+
+
+def _check_line(line: bytes) -> None:
     """Raises Rejected where a request line, without its line feed, is not of HTTP/1.1 or 1.0, or not for us."""
     found = _LINE.fullmatch(line)
     if not found:
@@ -43,6 +57,15 @@ def check_header(name: bytes, value: bytes) -> None:
             raise Rejected(what, status=417, code="unknown_expectation")
         case b"upgrade" if b"websocket" in value.lower():
             raise Rejected("no WebSockets here; use stream: true", status=501, code="no_websockets")
+
+
+def check_together(version: str, hosts: int, *, coded: bool) -> None:
+    """Raises Rejected where headers do not go together. coded: whether one of them is a transfer-encoding."""
+    oldish = version == "1.0"
+    if hosts > 1 or (hosts == 0 and not oldish):
+        raise Rejected(f"host: exactly one is needed, found {hosts}", code="bad_host")
+    if oldish and coded:
+        raise Rejected("transfer-encoding: unknown to HTTP/1.0; send HTTP/1.1", code="bad_http")
 
 
 def _unspoken() -> Rejected:

@@ -17,7 +17,7 @@ from hyperpd_runtime.gateway import handoff, telemetry, usage
 from hyperpd_runtime.gateway.apis import Api
 from hyperpd_runtime.gateway.guard import Admitted
 from hyperpd_runtime.gateway.handoff import Ticket
-from hyperpd_runtime.gateway.pool import Member
+from hyperpd_runtime.gateway.member import Member
 from hyperpd_runtime.gateway.relay import (
     NETWORK,
     Answer,

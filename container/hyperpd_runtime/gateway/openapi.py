@@ -13,6 +13,7 @@ from hyperpd.recipe import Recipe, RecipeFile
 from hyperpd_runtime.gateway.apis import APIS, CHAT, COMPLETIONS, MESSAGES, Api
 from hyperpd_runtime.gateway.fields import FIELDS
 from hyperpd_runtime.gateway.passed import ADAPTERS, PASSED
+from hyperpd_runtime.gateway.steering import EXPLAIN, MODE, SESSION, SESSION_NAME
 
 Object = dict[str, Any]
 
@@ -70,6 +71,16 @@ _HEADERS: Object = {
         "x-hyperpd-request-id": "The id in the gateway's log",
     }.items()
 }
+_OF_SESSION = "A conversation's id: its worker holds the last answer too, where a prompt begins with the last one"
+# What a request may say beside its body.
+_SAID: list[Object] = [
+    {"name": name, "in": "header", "schema": schema, "description": what}
+    for name, schema, what in (
+        (SESSION, {"type": "string", "pattern": f"^{SESSION_NAME}$"}, _OF_SESSION),
+        (EXPLAIN, {"enum": ["1"]}, "Has the answer say how it was served, in x-hyperpd-decision. For operators"),
+        (MODE, {"enum": ["pd", "aggregated"]}, "Forces how it is served, or is refused. For operators"),
+    )
+]
 
 
 def document(file: RecipeFile) -> Object:
@@ -78,7 +89,8 @@ def document(file: RecipeFile) -> Object:
     known = _known(recipe)
     paths: Object = {}
     for api in APIS:
-        paths[api.path] = {"post": _operation(api.name, _body(api.fields, [api.prompt], known), [api], streams=True)}
+        operation = _operation(api.name, _body(api.fields, [api.prompt], known), [api], streams=True)
+        paths[api.path] = {"post": operation | {"parameters": _SAID}}
     routes = {f"route={api.path}": api for api in APIS}
     paths["/invocations"] = {
         "post": {
@@ -86,12 +98,13 @@ def document(file: RecipeFile) -> Object:
                 "invocations", {"anyOf": [_body(api.fields, [api.prompt], known) for api in APIS]}, APIS, streams=True
             ),
             "parameters": [
+                *_SAID,
                 {
                     "name": "X-Amzn-SageMaker-Custom-Attributes",
                     "in": "header",
                     "schema": {"enum": list(routes)},
                     "description": "Which API is meant; without it, chat where there are messages, else completions",
-                }
+                },
             ],
         }
     }

@@ -1,4 +1,4 @@
-"""Live workers: their health, whose turn it is, and which prefill → decode pairs are proven."""
+"""Live workers: their health, and which prefill → decode pairs are proven. Which one serves a request: routing.py."""
 
 from __future__ import annotations
 
@@ -19,84 +19,35 @@ from hyperpd.errors import HyperpdError, NoWorkerAvailable
 from hyperpd.pairing import Fingerprint
 from hyperpd_runtime.gateway import upstream
 from hyperpd_runtime.gateway.discovery import Endpoint
-from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES, Room
+from hyperpd_runtime.gateway.member import ENGINE_LEASE_S, Member, Pair, nobody
+from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES
+from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.gateway.telemetry import described
 
 log = logging.getLogger("hyperpd.gateway")
 _PROBE_EVERY_S = 0.5
 _PROBE_TIMEOUT_S = 3.0
-ENGINE_LEASE_S = 30  # vLLM's default, for a plain engine that says nothing of itself
 _RETRY_PAIR_S = 5.0  # an unproven pair is tried again after this long
 _SHOWN = 8  # reasons in one sentence; the status has all
 
-Canary = Callable[["Pair"], Awaitable[None]]
-
-
-class Member:
-    """One worker as the gateway sees it."""
-
-    def __init__(self, endpoint: Endpoint, sequences: int = ENGINE_SEQUENCES) -> None:
-        self.endpoint = endpoint
-        self.name = endpoint.name
-        self.role = endpoint.role
-        self.url = endpoint.url
-        self.admin_url = endpoint.admin_url
-        self.certified = endpoint.certified or None
-        self.fingerprint: Fingerprint | None = None  # what the worker says of itself; a plain engine says nothing
-        self.recipe_digest = ""
-        self.salt = ""  # set for good once its prefix cache may hold wrong blocks: no request finds those again
-        self.healthy = False
-        self.why = "not probed yet"
-        self.belongs = True  # false where it can pair with no prefill worker we know: it may serve another model
-        self.turn = itertools.count()  # whose KV it takes next
-        self.room = Room(sequences)  # for handoffs
-        self.prefill_s = 0.0  # what a prefill took lately, on average
-
-
-class Pair:
-    """One way for KV: a prefill and a decode worker. Serves only after a canary came through."""
-
-    def __init__(self, prefill: Member, decode: Member, lease_s: float = ENGINE_LEASE_S) -> None:
-        """lease_s: of a prefill worker that says nothing of itself."""
-        self.prefill = prefill
-        self.decode = decode
-        self._lease_s = lease_s
-        self.proven = False
-        self.doubts = 0
-        self.broken: list[str] | None = None  # rules that forbid it; None until both have said what they are
-        self.try_after_s = 0.0
-        self.judge("not tried yet")
-
-    @property
-    def lease_s(self) -> float:
-        """How long prefill keeps a ticket's blocks, by its own word where it has said it."""
-        return self.prefill.fingerprint.lease_s if self.prefill.fingerprint else self._lease_s
-
-    def doubt(self, why: str) -> None:
-        """Take the pair out until the next canary."""
-        self.proven, self.why = False, why
-        self.doubts += 1
-
-    def judge(self, why: str) -> None:
-        """Doubt the pair, and look at what its workers now say of themselves."""
-        left, right = self.prefill.fingerprint, self.decode.fingerprint
-        self.broken = pairing.compatible(left, right) if left and right else None
-        self.doubt("; ".join(self.broken) if self.broken else why)
+Canary = Callable[[Pair], Awaitable[None]]
 
 
 class Pool:
-    """All workers of one gateway; round robin among those that would serve."""
+    """All workers of one gateway. Its routing is told of every change at once."""
 
     def __init__(
         self,
         endpoints: Iterable[Endpoint] = (),
         *,
         disaggregated: bool,
+        routing: Routing,
         sequences: int = ENGINE_SEQUENCES,
         lease_s: float = ENGINE_LEASE_S,
     ) -> None:
         """sequences: how many a decode worker runs at once. lease_s: of a prefill worker that has not said its own."""
         self.disaggregated = disaggregated
+        self.routing = routing
         self._sequences = sequences
         self._lease_s = lease_s
         self.members: list[Member] = []
@@ -105,9 +56,10 @@ class Pool:
         self.draining = False
         self.in_flight = 0  # requests whose last byte has not been sent
         self._left: list[Member] = []
+        self._pair: dict[tuple[Member, Member], Pair] = {}
         self._pairs_of: dict[Member, list[Pair]] = {}
         self._was_ready = not disaggregated
-        self._decode_turn = itertools.count()
+        self._turn = itertools.count()
         self._changed = asyncio.Event()
         self.update(endpoints)
 
@@ -120,26 +72,51 @@ class Pool:
         before = self.members
         known = {member.endpoint: member for member in (*before, *self._left)}
         self.members = [known.pop(e) if e in known else Member(e, self._sequences) for e in dict.fromkeys(endpoints)]
+        self._announce(before)
         # A salt outlives its worker's absence: the cache may have done so too.
         self._left = [member for member in known.values() if member.healthy or member.salt]
-        pairs = {(pair.prefill, pair.decode): pair for pair in self.pairs}
+        pairs = self._pair
         prefills, decodes = ([m for m in self.members if m.role == role] for role in ("prefill", "decode"))
-        self.pairs = [pairs.get((p, d)) or Pair(p, d, self._lease_s) for p in prefills for d in decodes]
+        self._pair = {(p, d): pairs.get((p, d)) or self._new(p, d) for p in prefills for d in decodes}
+        self.pairs = list(self._pair.values())
         self._pairs_of = {member: [] for member in self.members}
         for pair in self.pairs:
             self._pairs_of[pair.prefill].append(pair)
             self._pairs_of[pair.decode].append(pair)
         for decode in decodes:
             self._sort_out(decode)
-        for event, some, others in (("joined", self.members, before), ("left", before, self.members)):
-            for member in some:
-                if member not in others:
-                    log.info("event=worker_%s worker=%s url=%s", event, member.name, member.url)
         self._changed.set()
+
+    def _announce(self, before: Iterable[Member]) -> None:
+        """Say who joined and who left. One of a name may follow another at once, so those that left go first."""
+        was, is_now = dict.fromkeys(before), dict.fromkeys(self.members)
+        for member in [member for member in was if member not in is_now]:
+            member.changed = nobody
+            self.routing.leave(member)
+            log.info("event=worker_left worker=%s url=%s", member.name, member.url)
+        for member in [member for member in is_now if member not in was]:
+            self.routing.join(member)
+            member.changed = self.routing.sift
+            log.info("event=worker_joined worker=%s url=%s", member.name, member.url)
+
+    def _new(self, prefill: Member, decode: Member) -> Pair:
+        pair = Pair(prefill, decode, self._lease_s)
+        pair.changed = self._judged
+        return pair
+
+    def _judged(self, pair: Pair) -> None:
+        self._was_ready = self._was_ready or pair.proven
+        if self._pair.get((pair.prefill, pair.decode)) is pair:
+            self.routing.judge(pair)
+
+    def pair(self, prefill: Member, decode: Member) -> Pair:
+        """The way between these two; nobody else's where one has left."""
+        return self._pair.get((prefill, decode)) or Pair(prefill, decode, self._lease_s)
 
     def identify(self, member: Member, fingerprint: Fingerprint | None) -> None:
         """Note what a worker says of itself; its pairs are judged anew."""
         member.fingerprint = fingerprint
+        self.routing.identified(member)
         for pair in self._pairs_of.get(member, ()):
             pair.judge("identified anew")
             self._sort_out(pair.decode)
@@ -148,31 +125,30 @@ class Pool:
         judged = [pair.broken for pair in self._pairs_of[decode] if pair.broken is not None]
         decode.belongs = not judged or [] in judged
 
-    def pick(self) -> Member:
-        """The worker that will decode. Raises NoWorkerAvailable."""
-        ready = self._decodes()
-        # One that has just joined is tried before it is used; where none is proven, all answer alone.
-        ready = [decode for decode in ready if self._proven(decode)] or ready
-        if not ready or self._cold():
-            raise NoWorkerAvailable(f"{self.not_ready()}; see hyperpd status", retry_after_s=5)
-        return ready[next(self._decode_turn) % len(ready)]
+    def check_warm(self) -> None:
+        """Raises NoWorkerAvailable before the first pair was proven: until then nothing is served."""
+        if self._cold():
+            raise self.none_available()
+
+    def none_available(self) -> NoWorkerAvailable:
+        """Why nobody answers, in words."""
+        return NoWorkerAvailable(f"{self.not_ready() or 'all are kept out'}; see hyperpd status", retry_after_s=5)
+
+    def any_decode(self) -> Member:
+        """One to ask what all of them know, each in turn. Raises NoWorkerAvailable."""
+        start = next(self._turn)
+        for place in range(len(self.members)):
+            member = self.members[(start + place) % len(self.members)]
+            if member.role != "prefill" and member.healthy and member.belongs:
+                return member
+        raise self.none_available()
 
     def another(self, decode: Member) -> Member:
-        """Another that would decode; itself where there is none."""
-        others = [other for other in self._decodes() if other is not decode]
-        return others[next(self._decode_turn) % len(others)] if others else decode
+        """Another that would take a ticket back; itself where there is none."""
+        return next((other for other in self._decodes() if other is not decode), decode)
 
     def _decodes(self) -> list[Member]:
         return [member for member in self.members if member.role != "prefill" and member.healthy and member.belongs]
-
-    def pair_for(self, decode: Member, avoid: Pair | None = None) -> Pair | None:
-        """A proven pair that ends at `decode`, another than `avoid` where there is one; None when there is none."""
-        proven = self._proven(decode)
-        proven = [pair for pair in proven if pair is not avoid] or proven
-        return proven[next(decode.turn) % len(proven)] if proven else None
-
-    def _proven(self, decode: Member) -> list[Pair]:
-        return [pair for pair in self._pairs_of.get(decode, ()) if pair.proven and pair.prefill.healthy]
 
     def not_ready(self) -> str | None:
         """Why a request would not be served as the recipe says, or None."""
@@ -197,7 +173,7 @@ class Pool:
 
     def _cold(self) -> bool:
         """Whether no pair has been proven since the start; before that nothing is served."""
-        return not self._was_ready and not any(pair.proven for pair in self.pairs)
+        return not self._was_ready
 
     async def watch(self, canary: Canary, tls: ssl.SSLContext | None = None) -> None:
         """Probe every worker and prove every pair, for ever, also those to come; one that hangs holds up no other.
@@ -238,7 +214,7 @@ class Pool:
                 self.identify(member, None)
         if healthy and not member.fingerprint:
             await self._ask_who(session, member)
-        member.healthy, member.why = healthy, why
+        member.why, member.healthy = why, healthy
         if not healthy:
             for pair in self._pairs_of.get(member, ()):
                 pair.doubt(f"{member.name} is not healthy")
@@ -270,8 +246,7 @@ class Pool:
         else:
             if pair.doubts != doubts:  # it says nothing of what the workers have become since it was sent
                 return
-            pair.proven, pair.why = True, "canary came through"
-            self._was_ready = True
+            pair.why, pair.proven = "canary came through", True
         log.info(
             "event=pair prefill=%s decode=%s proven=%s why=%r",
             *(pair.prefill.name, pair.decode.name, pair.proven, pair.why),

@@ -135,9 +135,11 @@ async def relay(
             whole = first.rfind(b"\n\n") + 2
             first, held = correct_events(first[:whole], told), first[whole:]
         watch.see(first)
+        record.events += first.count(b"\n\n")
         yield first
         async for chunk in _corrected(response, held, told) if told else response.content.iter_any():
             watch.see(chunk)
+            record.events += chunk.count(b"\n\n")
             yield chunk
     except NETWORK as error:
         cut = described(error)
@@ -195,16 +197,20 @@ class _Watch:
 async def joined(parts: Sequence[Answer], per_prompt: int, api: Api, record: Record) -> AsyncIterator[bytes]:
     """The streams of all parts as one. What ends one with an error ends all."""
     joiner = Joiner(len(parts), per_prompt)
-    said: asyncio.Queue[tuple[int, bytes | None]] = asyncio.Queue(maxsize=len(parts))
+    said: asyncio.Queue[tuple[int, bytes | None]] = asyncio.Queue()
+    room = asyncio.Semaphore(len(parts))  # of the queue for bytes; that a part ended is always said
 
     async def listen(number: int, part: Answer) -> None:
         assert part.events is not None
         try:
             async for chunk in part.events:
-                await said.put((number, chunk))
+                await room.acquire()
+                said.put_nowait((number, chunk))
         except UNREADABLE as error:
-            await said.put((number, broken(error)))
-        await said.put((number, None))
+            await room.acquire()
+            said.put_nowait((number, broken(error)))
+        finally:
+            said.put_nowait((number, None))
 
     def broken(error: Exception) -> bytes:
         record.fault("answer_broken", described(error))
@@ -218,7 +224,9 @@ async def joined(parts: Sequence[Answer], per_prompt: int, api: Api, record: Rec
             number, chunk = await said.get()
             if chunk is None:
                 running -= 1
+                await listening[number]  # raises what is a defect
                 continue
+            room.release()
             try:
                 event = joiner.feed(number, chunk)
             except UNREADABLE as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -15,7 +16,10 @@ from hyperpd_runtime import tls
 from hyperpd_runtime.gateway import app, discovery, edge, keys, pool, telemetry
 from hyperpd_runtime.gateway.discovery import Discovery, Resolve, Sources
 from hyperpd_runtime.gateway.flow import Flow
+from hyperpd_runtime.gateway.member import ENGINE_LEASE_S, Member
 from hyperpd_runtime.gateway.room import ENGINE_SEQUENCES
+from hyperpd_runtime.gateway.routing import Routing
+from hyperpd_runtime.gateway.scrape import Figures, Scrapes, Transfers
 from hyperpd_runtime.listen import Listener
 from hyperpd_runtime.tls import Certificate
 
@@ -28,6 +32,11 @@ def _sequences(recipe: Recipe) -> int:
     """How many sequences one decode worker runs at once."""
     decode = recipe.decode
     return int(str(decode.engine.get("max-num-seqs", ENGINE_SEQUENCES))) * decode.parallel.data if decode else 1
+
+
+def _ranks(recipe: Recipe) -> int:
+    """How many of a decode worker's ranks move a request's KV at the same time."""
+    return recipe.decode.parallel.tensor * recipe.decode.parallel.pipeline if recipe.decode else 1
 
 
 class Gateway:
@@ -54,12 +63,15 @@ class Gateway:
         self._keys = keys.of(file.recipe, keys_file)
         self._certificate = certificate
         telemetry.CERTIFICATE.set_function(lambda: bool(certificate and certificate.problem))
+        telemetry.CERTIFICATE_EXPIRES.set_function(lambda: certificate.left_s if certificate else math.nan)
         self._workers_tls = tls.trusting(workers_ca_file) if workers_ca_file else None
         self.pool = pool.Pool(
             disaggregated="prefill" in sources.roles,
+            routing=Routing(file.recipe),
             sequences=_sequences(file.recipe),
-            lease_s=min(file.recipe.kv_transfer.lease_s, pool.ENGINE_LEASE_S),
+            lease_s=min(file.recipe.kv_transfer.lease_s, ENGINE_LEASE_S),
         )
+        self._transfers = Transfers(_ranks(file.recipe))
         self._discovery = Discovery(sources, self.pool.update, resolve)
         self._file = file
         self._address, self._api_address = address, api_address or address
@@ -75,7 +87,13 @@ class Gateway:
         session = await self._resources.enter_async_context(pool.session(self._workers_tls))
         flow = Flow(session, self.pool, self._file.recipe)
         self._resources.push_async_callback(flow.close)
+        scrapes = Scrapes(self.pool, self._scraped)
         watching = [self.pool.watch(flow.canary, self._workers_tls), self._discovery.watch()]
+        watching.append(scrapes.watch(self._workers_tls))
+        if self._file.recipe.gateway.prefix_view == "exact":
+            from hyperpd_runtime.gateway.kv_events import KVEvents  # which loads ZMQ
+
+            watching.append(KVEvents(self.pool, session).watch())
         watching += [followed.watch() for followed in (self._keys, self._certificate) if followed]
         self._watches = [asyncio.create_task(watch) for watch in watching]
         for watch in self._watches:
@@ -92,6 +110,9 @@ class Gateway:
             protocol = edge.protocol(bounds)
             self._listeners.append(Listener(asgi, address, port, self._file.recipe.drain_s, protocol, context))
             await self._listeners[-1].start()
+
+    def _scraped(self, member: Member, said: Figures) -> None:
+        self.pool.routing.scraped(member, said, *self._transfers.since(member, said))
 
     def _watch_ended(self, watch: asyncio.Task[None]) -> None:
         """A defect: blind, this gateway would go on with workers that are gone."""

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hyperpd_runtime.gateway.apis import MESSAGES, RESPONSES, Api
+from hyperpd_runtime.gateway.apis import RESPONSES, Api
 
 _SEEDS = 1 << 62  # the engine takes 64 bits; there is room to count on from these
 _GREEDY_BELOW = 1e-5  # vLLM's own bound
 # Parts of a message that are no text, by their type, or by the field that the engine guesses it from.
-_MEDIA = {"image_pil", "document"} | {
+MEDIA = {"image_pil", "document"} | {
     form.format(kind)
     for kind in ("image", "audio", "video", "file")
     for form in ("{}", "{}_url", "{}_embeds", "input_{}")
@@ -25,13 +25,11 @@ _STATE = ("store", "background", "previous_response_id")
 class Ask:
     """A body and the API it is meant for.
 
-    threshold_tokens: from how long on a prompt is worth moving (0: always).
     length_tokens: the model's, prompt and output.
     """
 
     body: Mapping[str, Any]
     api: Api
-    threshold_tokens: int = 0
     length_tokens: float = math.inf
 
     def prompts(self) -> int:
@@ -98,7 +96,7 @@ class Ask:
             if isinstance(part, list):
                 within += part
             elif isinstance(part, dict):
-                if str(part.get("type")) in _MEDIA or part.keys() & _MEDIA:
+                if str(part.get("type")) in MEDIA or part.keys() & MEDIA:
                     return True
                 within += [part.get("content"), part.get("output")]
         return False
@@ -106,25 +104,6 @@ class Ask:
     def stored(self) -> bool:
         """Whether the answer is to be kept, or follows one that was."""
         return any(self.body.get(key) for key in _STATE)
-
-    def short(self) -> bool:
-        return bool(self.threshold_tokens) and self.estimated_tokens() < self.threshold_tokens
-
-    def estimated_tokens(self) -> float:
-        """Length of a prompt: exact for token ids, else characters / 4, rounded up; of a chat, of all message texts.
-
-        Infinite where it holds something else than text: an image says nothing of its tokens.
-        """
-        prompt = self.body.get(self.api.prompt)
-        if self.api.prompt == "prompt":
-            return max(map(_tokens, self._completion_prompts()))
-        if isinstance(prompt, str):
-            return math.ceil(len(prompt) / 4)
-        aside = self.body.get("system" if self.api is MESSAGES else "instructions")
-        try:
-            return math.ceil(sum(map(len, [*_messages(prompt), *_content(aside)])) / 4)
-        except (LookupError, TypeError, AttributeError):
-            return math.inf
 
     def longest_prompt(self) -> tuple[int, bool]:
         """Tokens of the longest prompt, and whether that is exact. Of a chat all that is text counts, tools too."""
@@ -154,20 +133,8 @@ def _texts(values: list[Any]) -> Iterator[str]:
             yield value
         elif isinstance(value, list):
             values += value
-        elif isinstance(value, dict) and str(value.get("type")) not in _MEDIA:
-            values += [inner for key, inner in value.items() if key not in _MEDIA]
-
-
-def _messages(messages: Any) -> Iterator[str]:
-    for message in messages:
-        yield from _content(message.get("content"))
-
-
-def _content(content: Any) -> Iterator[str]:
-    if content is None or isinstance(content, str):
-        yield content or ""
-    else:
-        yield from (part["text"] for part in content)
+        elif isinstance(value, dict) and str(value.get("type")) not in MEDIA:
+            values += [inner for key, inner in value.items() if key not in MEDIA]
 
 
 def _function(tool: Any) -> bool:

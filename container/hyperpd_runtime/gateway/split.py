@@ -29,7 +29,7 @@ def split(request: Admitted) -> list[Admitted]:
                 part["prompt"] = prompt
             if number and body.get("seed") is not None:
                 part["seed"] = body["seed"] + number
-            shape = decide(Ask(part, request.api, request.threshold_tokens))
+            shape = decide(Ask(part, request.api))
             parts.append(replace(request, body=part, shape=shape))
     return parts
 

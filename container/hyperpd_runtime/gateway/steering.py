@@ -1,12 +1,16 @@
-"""What a request's headers may steer: nothing but what its key allows.
+"""What a request's headers may steer: nothing but what its key allows, and no worker at all.
 
 No header of a client ever reaches an engine. Those by which other routers and engines choose workers, transfers,
 sessions or priorities are refused all the same (gateway.steering: refuse), because who sends one expects something of
 it; strip drops them, and forbidden fields of the body with them.
+
+x-hyperpd-session may come with any key, and chooses no worker either: it says that a prompt goes on where the session's
+last one ended. Routing believes it where the prompt does begin with that one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
@@ -21,9 +25,11 @@ from hyperpd_runtime.gateway.guard import FORBIDDEN, Admitted, Refused, Shape
 from hyperpd_runtime.gateway.keys import Key
 
 Mode = Literal["pd", "aggregated"]
-EXPLAIN, MODE, OPERATORS_ONLY = "x-hyperpd-explain", "x-hyperpd-mode", "operators_only"
+EXPLAIN, MODE, SESSION, OPERATORS_ONLY = "x-hyperpd-explain", "x-hyperpd-mode", "x-hyperpd-session", "operators_only"
+SESSION_NAME = "[!-~]{1,128}"
 _OURS = "x-hyperpd-"
-_KNOWN = (EXPLAIN, MODE, "x-hyperpd-front")  # the last chooses between two fronts (target llm_d), before the gateway
+_FRONT = "x-hyperpd-front"  # chooses between two fronts (target llm_d), before the gateway
+_KNOWN = (EXPLAIN, MODE, SESSION, _FRONT)
 
 # What headers begin with, or are, → what they would choose where somebody reads them.
 STEERING = {
@@ -63,7 +69,7 @@ class Caller:
     """Who asks, as far as it changes how a request is served.
 
     operator: may see the fleet. allow: forbidden fields that may be sent all the same. strips: all others are
-    dropped, and not refused.
+    dropped, and not refused. session: a conversation's name, of this key's alone; "" where none was said.
     """
 
     operator: bool = True
@@ -72,6 +78,7 @@ class Caller:
     allow: frozenset[str] = frozenset()
     cache_salt: str = ""
     strips: bool = False
+    session: str = ""
 
     def may_send(self, api: Api) -> frozenset[str]:
         """Forbidden fields that a body for `api` may have."""
@@ -87,6 +94,7 @@ class Caller:
         """The request as this caller's key has it. Raises Refused where it cannot be served in the mode asked for."""
         if self.cache_salt:
             request = replace(request, body=request.body | {"cache_salt": self.cache_salt})
+        request = replace(request, session=self.session, forced=self.mode == "pd")
         if self.mode == "aggregated":
             return replace(request, shape=_FORCED)
         if self.mode == "pd" and not (disaggregated and request.shape.how in ("disaggregated", "split")):
@@ -98,7 +106,8 @@ class Caller:
 def caller(headers: Headers, path: str, key: Key | None, gateway: GatewaySpec) -> Caller:
     """What a request's headers ask for. Without keys, whoever reaches the API is its operator.
 
-    Raises Refused (400) naming every header that steers, Rejected (403) where a key of scope operator is needed.
+    Raises Refused (400) naming every header that steers, or a session that is no name; Rejected (403) where a key of
+    scope operator is needed.
     """
     strips = gateway.steering == "strip"
     found = list(_steering(headers, path))
@@ -120,7 +129,19 @@ def caller(headers: Headers, path: str, key: Key | None, gateway: GatewaySpec) -
     if mode not in (None, "pd", "aggregated"):
         raise Refused(f"{MODE}: must be pd or aggregated", "invalid_mode", code="invalid_mode")
     salt = key.cache_salt if key and gateway.isolate_prefix_cache else ""
-    return Caller(operator, explain, cast(Mode | None, mode), key.allow if key else frozenset(), salt, strips)
+    allow = key.allow if key else frozenset()
+    return Caller(operator, explain, cast(Mode | None, mode), allow, salt, strips, _session(headers, key))
+
+
+def _session(headers: Headers, key: Key | None) -> str:
+    """Names of two keys never meet: a key's name has no slash."""
+    name = headers.get(SESSION)
+    if name is None:
+        return ""
+    if not re.fullmatch(SESSION_NAME, name):
+        what = f"{SESSION}: must be 1 to 128 printable ASCII characters without spaces (found {len(name)} characters)"
+        raise Refused(f"{what}; send the conversation's id", "invalid_session", code="invalid_session")
+    return f"{key.name if key else ''}/{name}"
 
 
 def _steering(headers: Headers, path: str) -> Iterator[tuple[str, str]]:
@@ -128,7 +149,7 @@ def _steering(headers: Headers, path: str) -> Iterator[tuple[str, str]]:
     for name in sorted(set(headers.keys())):
         if name.startswith(_OURS):
             if name not in _KNOWN:
-                yield name, f"unknown; there are {EXPLAIN} and {MODE}"
+                yield name, f"unknown; there are {EXPLAIN}, {MODE} and {SESSION}"
         elif name.startswith(_OF_SAGEMAKER) and path == sagemaker.PATH:
             continue
         elif entry := _entry(name):

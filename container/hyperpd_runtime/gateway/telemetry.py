@@ -38,6 +38,17 @@ DECISIONS = Counter(
     ["decision", "why"],
     registry=registry,
 )
+ROUTING = Counter(
+    "hyperpd_routing",
+    "Requests, and parts of split ones, by why they were prefilled where they were: remote, or the reason why not",
+    ["reason"],
+    registry=registry,
+)
+CALIBRATED = Gauge(
+    "hyperpd_routing_calibrated",
+    "0 while predictions start from rough values, not from measured ones",
+    registry=registry,
+)
 HANDOFFS = Counter(
     "hyperpd_handoffs",
     "Tickets by what became of them: decoded, late, failed",
@@ -67,10 +78,16 @@ STRIPPED = Counter(
     ["where", "what"],
     registry=registry,
 )
+STALLED = Counter(
+    "hyperpd_stalled_readers", "Clients that were cut because they did not read what waited for them", registry=registry
+)
 CERTIFICATE = Gauge(
     "hyperpd_certificate_not_taken",
     "1 while the certificate's files, as they are now, cannot be used; it stays as it was",
     registry=registry,
+)
+CERTIFICATE_EXPIRES = Gauge(
+    "hyperpd_certificate_expires_seconds", "Until the certificate expires; no number without one", registry=registry
 )
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 PREFILL_S = Histogram("hyperpd_prefill_seconds", "Prefill leg, sent to answered", buckets=_SECONDS, registry=registry)
@@ -95,7 +112,9 @@ TOKENS = Counter(
 TOTAL_S = Histogram("hyperpd_request_seconds", "Request read to last byte", buckets=_SECONDS, registry=registry)
 
 _TAIL_BYTES = 4096  # of an answer; usage stands in its last event but one, or near the end of a document
-_MODES = ("-", "pd", "aggregated", "decode_only", "recomputed")
+_WHOLE = ("ok", "split")  # outcomes of requests, and of parts of one, that were answered to the end
+_NO_TOKEN_EVENTS = 1  # of a stream, at least: that it has ended
+_MODES = ("-", "pd", "aggregated", "local", "decode_only", "recomputed")
 
 
 @dataclass(slots=True)
@@ -117,8 +136,14 @@ class Record:
     said: bytes = b""  # the end of the answer
     began_s: float = field(default_factory=time.monotonic)
     ended: bool = False
+    outcome: str = "-"
+    tokens: dict[str, int] = field(default_factory=dict)  # that the answer says, once it is over
     _prefilled_s: float | None = None  # monotonic, while its ticket is good
     part: bool = False  # of a split request, which alone is counted
+    reason: str = "-"  # of where it was prefilled: see ROUTING
+    explain: bool = False  # whoever asks wants to know
+    events: int = 0  # of a stream, so far
+    on_first: list[Callable[[], None]] = field(default_factory=list)  # a stream's first event came
     at_work: Callable[[], None] = lambda: None  # called when decode has begun to work
     on_end: list[Callable[[], None]] = field(default_factory=list)
 
@@ -130,13 +155,16 @@ class Record:
     def for_part(self) -> Record:
         """The record of one part of this request."""
         return Record(
-            self.request_id, self.client_id, self.key, self.decision, self.why, part=True, at_work=self.at_work
+            *(self.request_id, self.client_id, self.key, self.decision, self.why),
+            explain=self.explain,
+            part=True,
+            at_work=self.at_work,
         )
 
     def gather(self, parts: Sequence[Record]) -> None:
         """Take over what was done for the parts: the worst of it."""
         self.mode = max((part.mode for part in parts), key=_MODES.index)
-        self.prefill, self.decode = parts[0].prefill, parts[0].decode
+        self.prefill, self.decode, self.reason = parts[0].prefill, parts[0].decode, parts[0].reason
         self.queue_s, self.prefill_s, self.handoff_s = (
             max((stamp for part in parts if (stamp := getattr(part, name)) is not None), default=None)
             for name in ("queue_s", "prefill_s", "handoff_s")
@@ -145,7 +173,7 @@ class Record:
 
     def explanation(self) -> str:
         """For who asks for it: decision, reason, and what was done."""
-        return f"{self.decision}; reason={self.why}; served={self.mode}"
+        return f"{self.decision}; reason={self.why}; routing={self.reason}; served={self.mode}"
 
     def fault(self, kind: str, detail: str) -> None:
         """Count and log something that went wrong and will be retried."""
@@ -168,6 +196,8 @@ class Record:
         """Decode said something: of a stream its first event; a whole answer says nothing of its first token."""
         if not streamed:
             return
+        for told in self.on_first:
+            told()
         now_s = time.monotonic()
         self.first_event_s = now_s - self.began_s
         if self._prefilled_s is not None:
@@ -184,30 +214,40 @@ class Record:
         """What goes to the client; the end of it is kept, and read once, when all is said."""
         self.said = (self.said + answer)[-_TAIL_BYTES:]
 
+    def output_tokens(self) -> int:
+        """What was generated, of a whole answer: by its usage, or a stream's events, of which most are a token."""
+        if self.outcome not in _WHOLE:
+            return 0
+        return self.tokens.get("output") or max(self.events - _NO_TOKEN_EVENTS, 0)
+
     def end(self, outcome: str) -> None:
+        """It is over: `ok`, `split` (a part's own end), or what went wrong. Only the first word counts."""
         if self.ended:
             return
-        self.ended = True
+        self.ended, self.outcome = True, outcome
+        self.tokens = usage.tokens(self.said)
         with contextlib.ExitStack() as leaving:  # all of them, also where one breaks
             for leave in self.on_end:
                 leaving.callback(leave)
+        if self.reason != "-" and (self.part or self.decision != "split"):
+            ROUTING.labels(self.reason).inc()
         if self.part:
             return
         total_s = time.monotonic() - self.began_s
         TOTAL_S.observe(total_s)
         if self.queue_s is not None:
             QUEUE_S.observe(self.queue_s)
-        tokens = usage.tokens(self.said)
-        for kind, count in tokens.items():
+        for kind, count in self.tokens.items():
             TOKENS.labels(kind).inc(count)
         REQUESTS.labels(self.mode, self.why, outcome).inc()
         log.info(
-            "event=request request_id=%s client_id=%r key=%s decision=%s why=%s mode=%s prefill=%s decode=%s"
+            "event=request request_id=%s client_id=%r key=%s decision=%s why=%s reason=%s mode=%s prefill=%s decode=%s"
             " queue_ms=%s prefill_ms=%s handoff_ms=%s first_token_ms=%s total_ms=%s"
             " prompt_tokens=%s cached_tokens=%s output_tokens=%s outcome=%s",
-            *(self.request_id, self.client_id, self.key, self.decision, self.why, self.mode, self.prefill, self.decode),
+            *(self.request_id, self.client_id, self.key, self.decision, self.why, self.reason, self.mode),
+            *(self.prefill, self.decode),
             *map(_ms, (self.queue_s, self.prefill_s, self.handoff_s, self.first_event_s, total_s)),
-            *(tokens.get(kind, "-") for kind in ("prompt", "cached", "output")),
+            *(self.tokens.get(kind, "-") for kind in ("prompt", "cached", "output")),
             outcome,
         )
 

@@ -12,7 +12,7 @@ from hyperpd.cli.commands import Commands
 from hyperpd.errors import HyperpdError
 
 _SECTIONS = {
-    "Run and ask": ("up", "status", "down", "invoke", "doctor"),
+    "Run and ask": ("up", "status", "down", "invoke", "explain", "calibrate", "doctor"),
     "Recipes": ("recipes", "plan", "targets", "render", "replay"),
     "Clusters": ("cluster", "deploy", "scale", "logs", "undeploy", "iam", "review"),
     "Images and hubs": ("image", "hub"),

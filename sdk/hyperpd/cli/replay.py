@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 @click.option("--layout", help="As in 2p2d or 4xtp4, Llama-3.3-70B on p5.48xlarge; default: 2p2d.")
 @click.option("--recipe", shell_complete=completion.recipe, help="A recipe's fleet instead of a layout's.")
 @click.option("--chunk-tokens", type=click.IntRange(1), help="max-num-batched-tokens of workers that decode.")
+@click.option(
+    "--gateways", default=1, type=click.IntRange(1, 64), help="They take requests in turn, and share no state."
+)
 @click.option("--load", default=1.0, type=click.FloatRange(0.001), help="Times the trace's own rate.")
 @click.option("--seeds", default=5, type=click.IntRange(1, 1000), help="Runs of each rule.")
 @click.option("--slice-s", default=600.0, type=click.FloatRange(1), help="Simulated seconds that are measured.")
@@ -41,6 +44,7 @@ def replay(
     layout: str | None,
     recipe: str | None,
     chunk_tokens: int | None,
+    gateways: int,
     load: float,
     seeds: int,
     slice_s: float,
@@ -79,11 +83,11 @@ def replay(
     requests = read(trace, fleet.max_len_tokens)
     slo = SLO((ttft_ms or named.slo.ttft_ms or 2000.0) / 1000, (itl_ms or named.slo.itl_ms or 50.0) / 1000)
     part = library.Slice(slice_s, warm_up_s, load, start_s)
-    summaries = library.summarize(list(library.replay(fleet, requests, contenders, slo, part, seeds)))
+    summaries = library.summarize(list(library.replay(fleet, requests, contenders, slo, part, seeds, gateways)))
     if as_json:
-        output.document(_document(requests, fleet, slo, part, summaries))
+        output.document(_document(requests, fleet, slo, part, gateways, summaries))
         return
-    for line in _conditions(requests, fleet, slo, part, seeds):
+    for line in _conditions(requests, fleet, slo, part, seeds, gateways):
         output.line(line)
     output.table(
         (
@@ -113,7 +117,7 @@ def _named(given: tuple[str, ...], there: list[str], default: str) -> list[str]:
     return there if "all" in given else list(dict.fromkeys(given)) or [default]
 
 
-def _conditions(trace: Trace, fleet: Fleet, slo: SLO, part: Slice, seeds: int) -> list[str]:
+def _conditions(trace: Trace, fleet: Fleet, slo: SLO, part: Slice, seeds: int, gateways: int) -> list[str]:
     roles = ", ".join(
         f"{role.workers} {role.name} ({role.limits.chunk_tokens} tokens a step, {role.limits.cache_tokens:,} cached)"
         for role in fleet.roles
@@ -124,6 +128,8 @@ def _conditions(trace: Trace, fleet: Fleet, slo: SLO, part: Slice, seeds: int) -
         f"{fleet.name}: {roles}",
         f"good: first token within {slo.ttft_s * 1000:g} ms and a mean gap of at most {slo.itl_s * 1000:g} ms",
     ]
+    if gateways > 1:
+        lines.append(f"{gateways} gateways take requests in turn; each knows of the others' what engines say each 5 s")
     if trace.bucket_s:
         lines.append(f"arrivals were recorded each {trace.bucket_s:g} s; each seed spreads them evenly within")
     if trace.capped:
@@ -154,7 +160,7 @@ def _text(value: Estimate, digits: int, sign: str = "") -> str:
     return f"{value.mean:{sign}.{digits}f}{within}"
 
 
-def _document(trace: Trace, fleet: Fleet, slo: SLO, part: Slice, summaries: list[Summary]) -> Replayed:
+def _document(trace: Trace, fleet: Fleet, slo: SLO, part: Slice, gateways: int, summaries: list[Summary]) -> Replayed:
     return {
         "trace": {
             "name": trace.name,
@@ -175,6 +181,7 @@ def _document(trace: Trace, fleet: Fleet, slo: SLO, part: Slice, summaries: list
             for role in fleet.roles
         ],
         "slo": {"ttft_ms": slo.ttft_s * 1000, "itl_ms": slo.itl_s * 1000},
+        "gateways": gateways,
         "slice": asdict(part),  # type: ignore[typeddict-item]
         "contenders": [asdict(one) for one in summaries],  # type: ignore[misc]
     }

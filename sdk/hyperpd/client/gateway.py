@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import httpx
 
@@ -13,19 +13,27 @@ from hyperpd.errors import RecipeError, RequestError
 
 
 class Gateway:
-    """url: as in http://127.0.0.1:8080. Raises RecipeError where it is none, or the key none that can be sent."""
+    """url: as in http://127.0.0.1:8080. headers: sent with each request.
+
+    Raises RecipeError where the URL is none, or the key none that can be sent.
+    """
 
     lists_models = True
 
     def __init__(
-        self, url: str, *, api_key: str | None = None, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         if api_key is not None:
             check(api_key, "api_key")  # what no header carries would be shown in the error that says so
         self.where, self.api_key = url.rstrip("/"), api_key
-        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        sent = {**(headers or {}), **({"authorization": f"Bearer {api_key}"} if api_key else {})}
         try:
-            self._http = httpx.AsyncClient(base_url=self.where, headers=headers, transport=transport)
+            self._http = httpx.AsyncClient(base_url=self.where, headers=sent, transport=transport)
             if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
                 raise httpx.InvalidURL("no http:// or https:// in front")
         except httpx.InvalidURL as error:

@@ -29,6 +29,7 @@ _PORTS = {
     _AT.worker_admin: "worker: metrics, status, drain",
     _AT.side_channel: "NIXL: handshake",
     _AT.kv_events: "KV events",
+    _AT.kv_replay: "KV events that were missed",
     _AT.data_parallel: "torch: rendezvous",
     53: "DNS",
     443: "HTTPS",
@@ -166,9 +167,11 @@ def slurm(recipe: Recipe | None) -> Iterator[Flow]:
     yield Flow("monitoring", "gateway", (f"{_AT.gateway_admin}/TCP",), _PORTS[_AT.gateway_admin], "no: HTTP")
     for port in (_AT.worker_api, _AT.worker_admin):
         yield Flow("gateway and monitoring", "workers", (f"{port}+n/TCP",), _PORTS[port], plain)
+    if recipe is None or recipe.gateway.prefix_view == "exact":
+        for port in (_AT.kv_events, _AT.kv_replay):
+            yield Flow("gateway", "workers", (f"{port}+n/TCP",), _PORTS[port], plain)
     if recipe is None or not recipe.aggregated:
-        for port in (_AT.side_channel, _AT.kv_events):
-            yield Flow("workers", "workers", (f"{port}+n/TCP",), _PORTS[port], plain)
+        yield Flow("workers", "workers", (f"{_AT.side_channel}+n/TCP",), _PORTS[_AT.side_channel], plain)
         yield Flow(nodes, nodes, ("any",), "KV transfer (NIXL): EFA, or ports chosen at run time", "see below")
     if recipe is None or any(spec.parallel.nodes > 1 for spec in recipe.roles().values()):
         yield Flow("workers", "workers", (f"{_AT.data_parallel}/TCP",), _PORTS[_AT.data_parallel], plain)

@@ -28,6 +28,7 @@ DEFAULT_DECIDER = "predicted_cost"
 # A decode step to start learning from.
 _USUAL_DECODES = 16
 _USUAL_CONTEXT_TOKENS = 4096
+_APART = 1_000_003  # between the lots of two gateways
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,9 @@ def known(*contenders: Rules) -> None:
         raise RecipeError("rules", problems)
 
 
-def play(fleet: Fleet, trace: Trace, rules: Rules, slo: SLO, part: Slice, seed: int) -> Played:
+def play(fleet: Fleet, trace: Trace, rules: Rules, slo: SLO, part: Slice, seed: int, gateways: int = 1) -> Played:
     """Serve a slice of `trace` with `fleet` under `rules`. Raises RecipeError with the rules there are."""
-    router = router_of(fleet, rules, slo, seed)
+    routers = [router_of(fleet, rules, slo, seed + _APART * number) for number in range(gateways)]
     total_s = part.warm_up_s + part.length_s
     start_s = part.start_s
     if start_s is None:
@@ -113,18 +114,18 @@ def play(fleet: Fleet, trace: Trace, rules: Rules, slo: SLO, part: Slice, seed: 
         start_s = random.Random(seed).uniform(0, left_s if left_s > 0 else trace.span_s)  # a short one begins again
     requests = traces.slice_of(traces.spread(trace, seed), start_s, total_s, part.speed)
     began_s = time.process_time()
-    outcome = simulate(fleet, requests, router, Window(part.warm_up_s, part.length_s))
+    outcome = simulate(fleet, requests, routers, Window(part.warm_up_s, part.length_s))
     took_s = time.process_time() - began_s
     return Played(rules, seed, measure(outcome, slo), outcome.end_s / max(took_s, 1e-9))
 
 
 def replay(
-    fleet: Fleet, trace: Trace, contenders: Sequence[Rules], slo: SLO, part: Slice, seeds: int
+    fleet: Fleet, trace: Trace, contenders: Sequence[Rules], slo: SLO, part: Slice, seeds: int, gateways: int = 1
 ) -> Iterator[Played]:
     """Every contender with every seed, as they are done."""
     for seed in range(seeds):
         for rules in contenders:
-            yield play(fleet, trace, rules, slo, part, seed)
+            yield play(fleet, trace, rules, slo, part, seed, gateways)
 
 
 def summarize(played: Sequence[Played]) -> list[Summary]:

@@ -16,6 +16,9 @@ Reason = Literal[
     "cost_local",  # prefilling where it decodes is predicted to be cheaper
     "no_prefill_worker",  # none may be picked
     "pair_open",  # prefill workers are there, but no proven pair leads to this decode worker
+    "shape_guard",  # a request of this shape is never handed off
+    "forced",  # an operator asked for it
+    "decode_failed",  # another decode worker takes it over, and computes the prompt as well
 ]
 
 
@@ -55,9 +58,17 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
-    """Every worker's score at the moment of a choice, lower is better; or why it was not a candidate."""
+class Candidate:
+    """A worker that could have been picked. score: the policy's, lower is better. cached_tokens: of the prompt."""
 
-    decode: Mapping[str, float | str]
-    prefill: Mapping[str, float | str]
+    score: float
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Every worker at the moment of a choice, by name: what it was worth, or why it was no candidate."""
+
+    decode: Mapping[str, Candidate | str]
+    prefill: Mapping[str, Candidate | str]
     choice: Choice

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, log
 
 from hyperpd.routing.knowledge import Knowledge
 from hyperpd.routing.worker import Worker
 
 SAFE = 0.7  # of an objective: predicted to take no longer, a first token will be in time
 MISSED = 2.0  # what a first token costs that is predicted just at the objective
-LATE = 0.05  # what each further objective costs
+LATE = 0.2  # what each further factor of e costs
+NEXT = 0.5  # what a usual prefill costs who comes after it
+GIVEN_UP = 6.0  # objectives of backlog beyond which who comes next is late in any case
 FULL = 0.9  # of a KV cache: beyond it sequences wait, or are preempted
 _TURNS = 2.0  # stays that a whole cache of waiting requests takes
-SPREAD = 64  # requests in flight that weigh as much as a whole objective
+SPREAD = 64  # requests on a worker that weigh half an objective; any number weighs less than a whole one
+QUEUE = 32  # of those that wait, how many weigh so
 
 
 def ttft(known: Knowledge, seconds: float) -> float:
     """A first token after `seconds`; 1 is an objective.
 
     Near the objective it grows steeply, since predictions are not exact and to miss costs as much again: a worker that
-    is safely in time may take more from others for it. Beyond it, how late matters little: a prompt too long for its
-    objective does not take the idle worker that the next short one needs. Some weight stays, so that it is not left
-    to wait for ever.
+    is safely in time may take more from others for it. Beyond it, how late matters little, and ever less: who cannot
+    be in time joins others who are not, where fewest lose by it. Spread evenly, an overload makes everybody late.
     """
     late = seconds / known.slo.ttft_s
     if late <= SAFE:
         return late
     if late <= 1:
         return SAFE + (MISSED - SAFE) * (late - SAFE) / (1 - SAFE)
-    return MISSED + LATE * (late - 1)
+    return MISSED + LATE * log(late)
 
 
 def memory_s(known: Knowledge, worker: Worker, tokens: int) -> float:
@@ -38,33 +40,62 @@ def memory_s(known: Knowledge, worker: Worker, tokens: int) -> float:
     return _TURNS * over * output * worker.step.value if over > 0 else 0.0
 
 
+def after(known: Knowledge, backlog_s: float, prefill_s: float) -> float:
+    """What a prefill takes from those who come after it, by how many usual ones its seconds would have been enough for.
+
+    Both by the calibration. Nothing on a worker whose backlog is GIVEN_UP: there they are late in any case.
+    """
+    lost_s = min(prefill_s, max(0.0, GIVEN_UP * known.slo.ttft_s - backlog_s))
+    return NEXT * lost_s / known.prefill_s.value
+
+
+def spread(worker: Worker) -> float:
+    """A weak term that spreads requests; where there are many, or many wait, it counts little how many more."""
+    requests = worker.decodes + min(worker.queued, QUEUE)
+    return requests / (requests + SPREAD)
+
+
 def local(known: Knowledge, worker: Worker, prefill_s: float, now_s: float, memory_s: float = 0.0) -> float:
     """Prefill where it decodes. prefill_s: by the calibration; memory_s: to wait for memory.
 
-    TTFT = max(backlog, memory) + prefill + step; and the prefill stands in the way of the decodes that run there,
-    spread over what they generate on average: prefill * decodes / (mean_output * SLO_itl) * near^2, where near is
-    step / SLO_itl, at most 1: decodes far from their objective do not miss it for that.
+    TTFT = max(backlog, memory) + prefill + step; the prefill stands in the way of the decodes that run there,
+    spread over what they generate on average: prefill * decodes / (mean_output * SLO_itl) * near^3, where near is
+    step / SLO_itl, at most 1: decodes far from their objective do not miss it for that; and of those who come after.
     """
     step_s = worker.step.value
     own_s = prefill_s / worker.pace.value
-    first_s = max(worker.backlog_s(now_s), memory_s) + own_s + step_s
-    return ttft(known, first_s) + taken(known, worker, own_s)
+    backlog_s = worker.backlog_s(now_s)
+    first_s = max(backlog_s, memory_s) + own_s + step_s
+    return ttft(known, first_s) + taken(known, worker, own_s) + after(known, backlog_s, prefill_s)
 
 
 def taken(known: Knowledge, worker: Worker, prefill_s: float) -> float:
     """What a prefill of so many seconds takes from the decodes; see `local`."""
     itl_s = known.slo.itl_s
     near = min(1.0, worker.step.value / itl_s)
-    return prefill_s * worker.decodes / (known.output_tokens.value * itl_s) * near * near
+    return prefill_s * worker.decodes / (known.output_tokens.value * itl_s) * near**3
 
 
-def remote(known: Knowledge, worker: Worker, ready_s: float, moved_tokens: int, bytes_per_s: float) -> float:
-    """Prefill elsewhere, done `ready_s` from now, and move `moved_tokens` of KV to the worker that decodes.
+def remote(
+    known: Knowledge,
+    worker: Worker,
+    prefill: Worker,
+    prefill_s: float,
+    moved_tokens: int,
+    bytes_per_s: float,
+    now_s: float,
+    memory_s: float = 0.0,
+) -> float:
+    """Prefill on `prefill`, and move `moved_tokens` of KV to `worker`, which decodes. prefill_s: by the calibration;
+    memory_s: to wait for memory where it decodes.
 
-    TTFT = ready + moved * kv_bytes / bandwidth + handoff + step. A pair that is not proven has no bandwidth.
+    TTFT = max(backlog + prefill, memory) + moved * kv_bytes / bandwidth + handoff + step; and what it takes from those
+    who come after on the prefill worker. A pair that is not proven has no bandwidth.
     """
     if not bytes_per_s:
         return inf
     start = known.calibration
     moved_s = moved_tokens * start.kv_bytes_per_token / bytes_per_s
-    return ttft(known, ready_s + moved_s + start.handoff_s + worker.step.value)
+    backlog_s = prefill.backlog_s(now_s)
+    first_s = max(backlog_s + prefill_s / prefill.pace.value, memory_s) + moved_s + start.handoff_s + worker.step.value
+    return ttft(known, first_s) + after(known, backlog_s, prefill_s)

@@ -69,11 +69,9 @@ class UncachedTokens(Decider):
 
 
 class PredictedCost(Decider):
-    """Remote if and only if it is predicted to cost no more, in units of the TTFT objective:
+    """Remote if and only if it is predicted to cost no more: costs.remote <= costs.local, in units of the objectives.
 
-    TTFT_remote / SLO_ttft <= TTFT_local / SLO_ttft + prefill_local_s * decodes / (mean_output * SLO_itl), where
-    TTFT_remote = backlog_p + u_p / R_p + uncached_d * kv_bytes / bandwidth + handoff + step_d
-    TTFT_local  = backlog_d + u_d / R_d + step_d
+    Where decode's memory is what they wait for, both wait alike, and what a prefill takes from others decides.
     """
 
     name = "predicted_cost"
@@ -81,11 +79,13 @@ class PredictedCost(Decider):
     def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
         """By both paths' predicted costs."""
         known = self.knowledge
-        local = costs.local(known, decode.worker, decode.prefill_s, now_s)
-        best = offer()
-        prefill = best.leg.worker
-        ready_s = prefill.backlog_s(now_s) + best.leg.prefill_s / prefill.pace.value
-        remote = costs.remote(known, decode.worker, ready_s, decode.uncached_tokens, best.bytes_per_s)
+        memory_s = costs.memory_s(known, decode.worker, request.tokens)
+        local = costs.local(known, decode.worker, decode.prefill_s, now_s, memory_s)
+        best, moved_tokens = offer(), decode.uncached_tokens
+        leg, speed = best.leg, best.bytes_per_s
+        remote = costs.remote(
+            known, decode.worker, leg.worker, leg.prefill_s, moved_tokens, speed, now_s, memory_s=memory_s
+        )
         pays = remote <= local
         return Verdict(pays, "remote" if pays else "cost_local", local, remote)
 

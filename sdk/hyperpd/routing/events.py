@@ -77,12 +77,23 @@ class EventView:
         """A worker has gone."""
         self._empty(index, self._caches.pop(index))
 
+    def empty(self, index: int) -> None:
+        """What a worker had is of no use any more; what it says from here on is."""
+        self._empty(index, self._caches[index])
+
+    def resize(self, index: int, capacity_blocks: int) -> None:
+        """Nothing: what it holds, its engine says."""
+
     def blocks_held(self, index: int) -> int:
         """How many blocks a worker has."""
         return len(self._caches[index].ours)
 
     def sent(self, index: int, blocks: Sequence[int], now_s: float) -> None:
         """Nothing: its engine will say so."""
+
+    def reached(self, index: int) -> int:
+        """The number of the batch that is to come next."""
+        return self._caches[index].wanted
 
     def wanted(self, index: int) -> int | None:
         """The number of the batch to replay from, where some were missed; else None."""
@@ -160,11 +171,11 @@ class EventView:
     def _drop(self, block: int | None, bit: int) -> None:
         if block is None:
             return
-        left = self._holders[block] & ~bit
+        left = self._holders.get(block, 0) & ~bit  # two of the engine's may be one of ours
         if left:
             self._holders[block] = left
         else:
-            del self._holders[block]
+            self._holders.pop(block, None)
 
     def _empty(self, index: int, cache: _Cache) -> None:
         for block in cache.ours.values():

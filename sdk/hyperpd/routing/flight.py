@@ -17,7 +17,7 @@ class Flight:
     """
 
     __slots__ = (
-        *("_local", "_first_s", "_held", "_kv_tokens", "_moving_s", "_over", "_remote", "_ledger", "_sent_s"),
+        *("_local", "_first_s", "_held", "_kv_tokens", "_moving_s", "_over", "_remote", "_ledger", "_seen", "_sent_s"),
         *("choice", "explanation", "request"),
     )
 
@@ -31,6 +31,7 @@ class Flight:
         self._sent_s = now_s
         self._moving_s: float | None = None  # since when its KV moves to decode, where nothing holds it up
         self._first_s: float | None = None
+        self._seen = True  # the first token, where there is one
         self._over = False
         self._remote = choice.prefill is not None  # a prefill worker is at it
         self._kv_tokens = request.tokens + (request.output_tokens or round(ledger.knowledge.output_tokens.value))
@@ -65,16 +66,16 @@ class Flight:
         self._local = decode
         self._ledger.decode.book(decode.worker, self._local, now_s)
 
-    def first_token(self, now_s: float) -> None:
-        """Decode has sent its first token."""
+    def first_token(self, now_s: float, *, seen: bool = True) -> None:
+        """Decode has sent its first token. seen: and that is no guess, as of an answer that comes as a whole."""
         if self._first_s is not None or self._over:
             return
         self.prefilled(now_s)
-        self._first_s = now_s
+        self._first_s, self._seen = now_s, seen
         decode = self.choice.decode.worker
-        self._ledger.decode.done(decode, self._local, self._sent_s, now_s)
+        self._ledger.decode.done(decode, self._local, self._sent_s, now_s, seen=seen)
         self._ledger.decode.begin(decode)
-        if self._moving_s is not None:
+        if seen and self._moving_s is not None:
             self._ledger.moved(self.choice, now_s - self._moving_s, now_s)
 
     def end(self, now_s: float, output_tokens: int = 0, blocks: Sequence[int] = ()) -> None:
@@ -90,7 +91,8 @@ class Flight:
             self._ledger.decode.cancel(decode, self._local, now_s)
         else:
             self._ledger.decode.end(decode)
-            self._ledger.ended(self.request, decode, output_tokens, now_s - self._first_s, now_s)
+            decoded_s = now_s - self._first_s if self._seen else None
+            self._ledger.ended(self.request, decode, output_tokens, decoded_s, now_s)
         if blocks:
             self._ledger.decode.holds(decode, blocks, now_s)
 

@@ -34,10 +34,12 @@ class Ledger:
             moved_bytes = decode.uncached_tokens * known.kv_bytes_per_token
             self.pairs.moved(prefill.worker, decode.worker, moved_bytes, moving_s, now_s)
 
-    def ended(self, request: Request, worker: Worker, output_tokens: int, decoded_s: float, now_s: float) -> None:
-        """Learn from a whole answer that took `decoded_s` after its first token."""
+    def ended(
+        self, request: Request, worker: Worker, output_tokens: int, decoded_s: float | None, now_s: float
+    ) -> None:
+        """Learn from a whole answer. decoded_s: what it took after its first token, where that was seen."""
         if output_tokens:
             self.knowledge.output_tokens.observe(output_tokens)
-        if output_tokens > 1:
+        if output_tokens > 1 and decoded_s is not None:
             worker.step.observe(decoded_s / (output_tokens - 1))
         self.sessions.ended(request, worker, output_tokens, now_s)

@@ -50,3 +50,13 @@ class Order:
                 if not left:
                     break
         return found
+
+    def last(self, mask: int, most: int) -> list[Worker]:
+        """The last of a mask, at most so many, the very last first."""
+        found: list[Worker] = []
+        for place in reversed(self._places):
+            if len(found) == most:
+                break
+            if mask >> place[2] & 1:
+                found.append(self._of[place[2]][1])
+        return found

@@ -45,9 +45,16 @@ class Pairs:
         speed.observe(moved_bytes, seconds)
         self._speeds[prefill, decode] = speed, now_s
 
-    def forget(self, worker: Worker) -> None:
-        """A worker has left."""
-        self._open.pop(worker, None)
+    def forget_prefill(self, worker: Worker) -> None:
+        """A prefill worker has left: its bit may become another's."""
         for decode in self._open:
             self._open[decode] &= ~worker.bit
+        self._forget(worker)
+
+    def forget_decode(self, worker: Worker) -> None:
+        """A decode worker has left. Its bit is no prefill worker's, though it may be the same."""
+        self._open.pop(worker, None)
+        self._forget(worker)
+
+    def _forget(self, worker: Worker) -> None:
         self._speeds = {pair: speed for pair, speed in self._speeds.items() if worker not in pair}

@@ -98,10 +98,11 @@ class LeastTokens(Ordered):
 
 
 class MarginalSLOCost(Ordered):
-    """What placing the request costs it and the requests that are there (costs.local), and in_flight / 64.
+    """What placing the request costs it, those that are there and those to come (costs.local, costs.spread).
 
     A decode worker is judged as if it had to prefill: looking ahead to a remote prefill changed nothing in replays.
-    Scored are the least loaded workers of each class of equal cached tokens, all of them in a small fleet.
+    Scored are the least loaded workers of each class of equal cached tokens, all of them in a small fleet, and the most
+    loaded ones for who is late in any case.
     """
 
     name = "marginal_slo_cost"
@@ -109,9 +110,10 @@ class MarginalSLOCost(Ordered):
     def rank(self, worker: Worker) -> float:
         """About the score of a usual request: its backlog as a whole, since a rank stands still while time goes on."""
         known = self.knowledge
-        waits_s = max(worker.prefill_s / worker.pace.value, costs.memory_s(known, worker, 0))
+        prefill_s = worker.prefill_s + worker.foreign_waiting * known.prefill_s.value
+        waits_s = max(prefill_s / worker.pace.value, costs.memory_s(known, worker, 0))
         taken = costs.taken(known, worker, known.prefill_s.value)
-        return waits_s / known.slo.ttft_s + taken + worker.in_flight / costs.SPREAD
+        return waits_s / known.slo.ttft_s + taken + costs.spread(worker)
 
     def score(self, request: Request, worker: Worker, cached_tokens: int, now_s: float) -> float:
         """In units of the TTFT objective."""
@@ -132,7 +134,11 @@ class MarginalSLOCost(Ordered):
                 cost = round(self._cost(request, worker, prefill_s, now_s) / _AS_GOOD)
                 if (cost, -cached, worker.picked) < least:
                     best, least = worker, (cost, -cached, worker.picked)
-        for worker in self._order.first(rest, _LOOKED_AT):
+        others = self._order.first(rest, _LOOKED_AT)
+        costly = least[0] * _AS_GOOD > costs.MISSED
+        if costly and field.mask.bit_count() > _LOOKED_AT:  # who is late in any case may join the late ones
+            others += self._order.last(field.mask, _LOOKED_AT)
+        for worker in others:
             cached = field.cached_tokens(worker)
             cost = round(self.score(request, worker, cached, now_s) / _AS_GOOD)
             if (cost, -cached, worker.picked) < least:
@@ -143,7 +149,7 @@ class MarginalSLOCost(Ordered):
     def _cost(self, request: Request, worker: Worker, prefill_s: float, now_s: float) -> float:
         known = self.knowledge
         waits_s = costs.memory_s(known, worker, request.tokens)
-        return costs.local(known, worker, prefill_s, now_s, waits_s) + worker.in_flight / costs.SPREAD
+        return costs.local(known, worker, prefill_s, now_s, waits_s) + costs.spread(worker)
 
 
 POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (RoundRobin, LeastTokens, MarginalSLOCost)}

@@ -26,7 +26,13 @@ class View(Protocol):
         """A worker with an empty cache of this size."""
 
     def leave(self, index: int) -> None:
-        """A worker has gone, or its cache was emptied."""
+        """A worker has gone."""
+
+    def empty(self, index: int) -> None:
+        """What a worker had is of no use any more."""
+
+    def resize(self, index: int, capacity_blocks: int) -> None:
+        """Its cache is of this size."""
 
 
 class _Run:
@@ -89,10 +95,22 @@ class PrefixView:
         self._shelves[index] = _Shelf(self._root, capacity_blocks)
 
     def leave(self, index: int) -> None:
-        """A worker has gone. One whose cache was emptied joins again."""
-        shelf = self._shelves.pop(index)
+        """A worker has gone."""
+        self.empty(index)
+        del self._shelves[index]
+
+    def empty(self, index: int) -> None:
+        """What a worker had is of no use any more."""
+        shelf = self._shelves[index]
         while shelf.blocks:
             self._drop(index, shelf, shelf.end.newer)
+
+    def resize(self, index: int, capacity_blocks: int) -> None:
+        """Its cache is of this size."""
+        shelf = self._shelves[index]
+        shelf.capacity_blocks = capacity_blocks
+        while shelf.blocks > shelf.capacity_blocks:
+            self._evict(index, shelf)
 
     def blocks_held(self, index: int) -> int:
         """How many blocks a worker is held to have."""

@@ -44,20 +44,31 @@ class Router:
         self.decider = decider(knowledge)
         self.pairs = Pairs(knowledge.calibration.pair_bytes_per_s)
         self.sessions = Sessions(knowledge.block_tokens)
+        self._disaggregated = False
         self._ledger = Ledger(knowledge, self.decode, self.prefill, self.pairs, self.sessions)
 
     def join(self, role: Role, name: str, cache_blocks: int) -> Worker:
         """A worker whose KV cache holds so many blocks of `block_tokens`. Its pairs are closed until proven."""
+        self._disaggregated |= role == "prefill"
         return self._side(role).join(name, cache_blocks)
 
     def leave(self, role: Role, name: str) -> None:
         """A worker has gone; its flights may still end."""
-        self.pairs.forget(self._side(role).leave(name))
+        forget = self.pairs.forget_prefill if role == "prefill" else self.pairs.forget_decode
+        forget(self._side(role).leave(name))
 
     def keep_out(self, role: Role, name: str, why: Filter, out: bool = True) -> None:
         """Filter a worker, or no longer."""
         side = self._side(role)
         side.fleet.keep_out(side.fleet.named[name], why, out)
+
+    def empty(self, role: Role, name: str) -> None:
+        """What a worker has cached is of no use to any request from here on."""
+        self._side(role).empty(name)
+
+    def resize(self, role: Role, name: str, cache_blocks: int) -> None:
+        """A worker's KV cache holds so many blocks of `block_tokens`, as it turns out."""
+        self._side(role).resize(name, cache_blocks)
 
     def prove(self, prefill: str, decode: str) -> None:
         """A probe came through this pair: it may be used."""
@@ -76,9 +87,23 @@ class Router:
         ends = self.prefill.fleet.named[prefill], self.decode.fleet.named[decode]
         self.pairs.moved(*ends, moved_bytes, seconds, now_s)
 
-    def choose(self, request: Request, now_s: float, *, avoid: Collection[str] = (), explain: bool = False) -> Flight:
-        """Decide, and book it. avoid: workers not to pick, by name. Raises NoWorkerAvailable."""
-        field = self.decode.field(request, self.decode.without(avoid), now_s)
+    def choose(
+        self,
+        request: Request,
+        now_s: float,
+        *,
+        avoid: Collection[str] = (),
+        at: str | None = None,
+        settled: Verdict | None = None,
+        explain: bool = False,
+    ) -> Flight:
+        """Decide, and book it. Raises NoWorkerAvailable.
+
+        avoid: workers not to pick, by name. at: the worker that decodes, by name, where that is no question any more.
+        settled: the decider's word, where it is not asked: the request's shape or an operator decides. Remote it is
+        only where there is an open pair.
+        """
+        field = self.decode.field(request, self.decode.without(avoid, at), now_s)
         if not field.mask:
             raise NoWorkerAvailable("no worker may decode: all are filtered; see hyperpd status", retry_after_s=5)
         session = self.sessions.of(request, now_s)
@@ -97,14 +122,16 @@ class Router:
                 offered.append((candidates, Offer(leg, self.pairs.bytes_per_s(leg.worker, decode.worker, now_s))))
             return offered[0][1]
 
-        if not self.prefill.fleet.present:
+        if not self._disaggregated:
             verdict = Verdict(False, "aggregated")
+        elif settled and not settled.remote:
+            verdict = settled
         elif not ways:
             verdict = Verdict(False, "no_prefill_worker")
         elif not open_ways:
             verdict = Verdict(False, "pair_open")
         else:
-            verdict = self.decider.decide(request, decode, offer, now_s)
+            verdict = settled or self.decider.decide(request, decode, offer, now_s)
         choice = Choice(decode, offer().leg if verdict.remote else None, verdict)
         explanation = None
         if explain:

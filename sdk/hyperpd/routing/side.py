@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from hyperpd.routing import costs
-from hyperpd.routing.choice import Leg
+from hyperpd.routing.choice import Candidate, Leg
 from hyperpd.routing.estimates import Mean, Ratio
 from hyperpd.routing.fleet import Field, Fleet
 from hyperpd.routing.knowledge import Knowledge
@@ -48,9 +48,24 @@ class Side:
         self.policy.left(worker)
         return worker
 
-    def without(self, avoid: Collection[str]) -> int:
-        """Mask of the workers that may be picked."""
+    def empty(self, name: str) -> None:
+        """What a worker has cached is of no use any more."""
+        self.view.empty(self.fleet.named[name].index)
+
+    def resize(self, name: str, cache_blocks: int) -> None:
+        """A worker's cache is of this size."""
+        worker = self.fleet.named[name]
+        cache_tokens = cache_blocks * self.knowledge.block_tokens
+        if cache_tokens != worker.cache_tokens:
+            worker.cache_tokens = cache_tokens
+            self.view.resize(worker.index, cache_blocks)
+            self.policy.changed(worker)
+
+    def without(self, avoid: Collection[str], at: str | None = None) -> int:
+        """Mask of the workers that may be picked. at: the only one, by name."""
         mask = self.fleet.allowed
+        if at is not None:
+            mask &= self.fleet.named[at].bit if at in self.fleet.named else 0
         for name in avoid:
             if name in self.fleet.named:
                 mask &= ~self.fleet.named[name].bit
@@ -72,10 +87,14 @@ class Side:
 
     def explain(
         self, request: Request, field: Field, avoid: Collection[str], now_s: float
-    ) -> Mapping[str, float | str]:
-        """Every worker's score, or why it is no candidate."""
-        scores = {worker.name: score for worker, score in self.policy.scores(request, field, now_s)}
-        out: dict[str, float | str] = {}
+    ) -> Mapping[str, Candidate | str]:
+        """Every worker's score and cache, or why it is no candidate."""
+        cached = {worker.name: tokens for worker, tokens in field.each()}
+        scores = {
+            worker.name: Candidate(score, cached[worker.name])
+            for worker, score in self.policy.scores(request, field, now_s)
+        }
+        out: dict[str, Candidate | str] = {}
         for name, worker in self.fleet.named.items():
             why = ", ".join(self.fleet.why_out(worker)) or ("avoided" if name in avoid else "no open pair")
             out[name] = scores.get(name, why)
@@ -103,12 +122,17 @@ class Side:
             worker.clear_s = max(worker.clear_s, now_s) + leg.prefill_s / worker.pace.value
         self._changed(worker)
 
-    def done(self, worker: Worker, leg: Leg | None, sent_s: float, now_s: float) -> None:
-        """Its prefill is done; engines take prompts in the order of arrival, so all sent before are done as well."""
+    def done(self, worker: Worker, leg: Leg | None, sent_s: float, now_s: float, *, seen: bool = True) -> None:
+        """Its prefill is done; engines take prompts in the order of arrival, so all sent before are done as well.
+
+        seen: it was observed, and so teaches the worker's pace.
+        """
         worker.waiting -= 1
         if leg:
             self._take_back(worker, leg)
-            if not worker.kv_tokens > costs.FULL * worker.cache_tokens:  # else it may have waited for memory
+            # Where memory was short, or other routers' prompts waited, it may have waited for that.
+            short = worker.kv_tokens > costs.FULL * worker.cache_tokens
+            if seen and not short and not worker.foreign_waiting:
                 worker.pace.observe(leg.prefill_s, now_s - max(worker.freed_s, sent_s))
             worker.freed_s = now_s
             worker.clear_s = now_s + worker.prefill_s / worker.pace.value
@@ -130,12 +154,15 @@ class Side:
     def scraped(self, name: str, running: int, waiting: int, kv_usage: float, now_s: float) -> None:
         """What of an engine's requests is not of this router is other routers'.
 
-        Engines count as running what is before its first token too, so only the sums can be compared.
+        Engines count as running what is before its first token too, so only the sums can be compared. Of those that
+        wait, each is taken to need as long as a usual prompt of this router.
         """
         worker = self.fleet.named[name]
         foreign = max(0, running + waiting - worker.running - worker.waiting)
         worker.foreign_waiting = min(foreign, max(0, waiting - worker.waiting))
         worker.foreign_running = foreign - worker.foreign_waiting
+        foreign_s = worker.foreign_waiting * self.knowledge.prefill_s.value / worker.pace.value
+        worker.foreign_clear_s = now_s + foreign_s
         worker.kv_usage = kv_usage
         self._changed(worker)
 

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hyperpd.errors import RequestError
-from hyperpd_runtime.gateway import edge
+from hyperpd_runtime.gateway import edge, reader
 from hyperpd_runtime.gateway.bodies import Bodies
+from tests.container.certificates import Authority
 from tests.container.framing.cases import BODY, CHUNKED, GOOD, HEAD, PING, SIZE
+from tests.container.framing.clock import Clock
 from tests.container.framing.test_incoming import error, one_answer, statuses
 from tests.container.stack import Stack, counted, running, tiny, until
 from tests.fakes.hostile import Endless
 
 SOON = edge.Bounds(head_s=0.05, keepalive_s=1, stalled_s=0.05)
+
+
+@pytest.fixture(params=["plain", "tls"])
+def authority(request: pytest.FixtureRequest, tmp_path: Path) -> Authority | None:
+    return Authority(tmp_path) if request.param == "tls" else None
 
 
 @pytest.fixture
@@ -39,6 +49,38 @@ async def test_a_connection_on_which_nothing_comes(stack: Stack, sent: bytes) ->
     assert statuses(await stack.raw(sent)) == ((200,) if PING in sent else ())
 
 
+async def test_idle_connections_do_not_hold_up_the_end(
+    authority: Authority | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A client that looks at its connection when it needs it again says nothing to its being closed."""
+    async with running(tiny(), authority=authority) as stack:
+        opened = await stack.connect()
+        opened[1].write(PING)
+        assert statuses(await one_answer(opened[0])) == (200,)
+        opened[1].transport.pause_reading()
+    assert "graceful shutdown" not in capsys.readouterr().err  # uvicorn's
+    opened[1].transport.abort()
+    await opened[1].wait_closed()
+
+
+async def test_the_end_waits_for_the_answer_that_is_given_and_no_longer(
+    authority: Authority | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)  # by which nobody's time to go is ever over
+    async with running(tiny(), authority=authority) as stack:
+        stack.decode.waits_for = "hello"
+        reader_, writer = await stack.connect()
+        writer.write(GOOD)
+        await until(lambda: stack.decode.running)
+        (one,) = _edges(stack)
+        one.shutdown()
+        stack.decode.proceed.set()
+        assert statuses(said := await one_answer(reader_)) == (200,)
+        assert b"connection: close\r\n" in said
+        await until(lambda: not _edges(stack))
+        writer.transport.abort()
+
+
 async def test_a_next_request_that_begins_and_does_not_end(stack: Stack) -> None:
     async with running(tiny(), bounds=edge.Bounds(head_s=0.05)) as other:
         reader, writer = await asyncio.open_connection(other.http.base_url.host, other.http.base_url.port)
@@ -49,13 +91,37 @@ async def test_a_next_request_that_begins_and_does_not_end(stack: Stack) -> None
         writer.close()
 
 
-async def test_who_stays_after_a_refusal(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge, "_LINGER_S", 0.05)
-    reader, writer = await asyncio.open_connection(stack.http.base_url.host, stack.http.base_url.port)
-    writer.write(b"GET\r\n")
-    assert statuses(await asyncio.wait_for(reader.read(), 20)) == (400,)
-    await until(lambda: not _edges(stack))
-    writer.close()
+async def test_who_stays_after_a_refusal(authority: Authority | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a moment to go."""
+    clock = Clock(monkeypatch)
+    async with running(tiny(), authority=authority) as stack:
+        reader_, writer = await stack.connect()
+        writer.write(b"GET\r\n")
+        assert statuses(await one_answer(reader_)) == (400,)
+        (one,) = _edges(stack)
+        clock.pass_(reader.LINGER_S - 1)
+        assert _edges(stack) == [one]
+        clock.pass_(1)
+        await until(lambda: not _edges(stack))
+        writer.close()
+
+
+async def test_who_sends_on_after_a_refusal(authority: Authority | None) -> None:
+    """It reads the answer when it has sent all it would, and then the end; it is not reset."""
+    async with running(tiny(), authority=authority) as stack:
+        where = (str(stack.http.base_url.host), stack.http.base_url.port or 0)
+
+        def insist() -> bytes:
+            with contextlib.ExitStack() as opened:
+                one: socket.socket = opened.enter_context(socket.create_connection(where, 20))
+                if stack.trusted:
+                    one = opened.enter_context(stack.trusted.wrap_socket(one, server_hostname=where[0]))
+                one.sendall(HEAD + b"Content-Length: 9000000000\r\n\r\n")
+                for _ in range(64):
+                    one.sendall(b"x" * 65536)
+                return b"".join(iter(lambda: one.recv(65536), b""))
+
+        assert statuses(await asyncio.to_thread(insist)) == (413,)
 
 
 @pytest.mark.parametrize("sent", [GOOD[:-1], GOOD[: -len(BODY)], CHUNKED, CHUNKED + b"24\r\n{"])
@@ -138,20 +204,20 @@ async def test_one_that_crowds_itself_out() -> None:
 
 async def _stalled(stack: Stack, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A client that asks, and reads nothing."""
-    reader, writer = await asyncio.open_connection(stack.http.base_url.host, stack.http.base_url.port, limit=1)
+    reader_, writer = await stack.connect(limit=1)
     body = json.dumps({"prompt": "hello", **options}).encode()
     writer.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-    return reader, writer
+    return reader_, writer
 
 
 def _edges(stack: Stack) -> list[edge.Edge]:
     return list(stack.listener._server.server_state.connections)  # type: ignore[arg-type]
 
 
-async def test_a_reader_that_stalls() -> None:
+async def test_a_reader_that_stalls(authority: Authority | None) -> None:
     """Its decode leg is closed, and it is counted by its own name."""
     ended = {"mode": "pd", "why": "plain", "outcome": "reader_stalled"}
-    async with running(tiny(), bounds=edge.Bounds(stalled_s=0.05), engine=Endless) as stack:
+    async with running(tiny(), bounds=edge.Bounds(stalled_s=0.05), engine=Endless, authority=authority) as stack:
         before = counted("hyperpd_requests_total", **ended)
         _, writer = await _stalled(stack, prompt=Endless.PROMPT, stream=True)
         await asyncio.wait_for(stack.decode.aborted.wait(), 20)
@@ -174,56 +240,92 @@ async def test_a_reader_that_stalls_in_a_joined_stream() -> None:
         writer.close()
 
 
-async def test_a_whole_answer_that_is_not_read() -> None:
-    async with running(tiny(), bounds=edge.Bounds(stalled_s=0.05), engine=Endless) as stack:
+async def test_a_whole_answer_that_is_not_read(authority: Authority | None, caplog: pytest.LogCaptureFixture) -> None:
+    """Its line said ok when the answer was given; that it was cut is said and counted then."""
+    caplog.set_level("INFO")
+    bounds, before = edge.Bounds(stalled_s=0.05), counted("hyperpd_stalled_readers_total")
+    async with running(tiny(), bounds=bounds, engine=Endless, authority=authority) as stack:
         _, writer = await _stalled(stack, prompt=Endless.PROMPT)
         await until(lambda: _edges(stack))
         await until(lambda: not _edges(stack))
         writer.close()
+    assert counted("hyperpd_stalled_readers_total") == before + 1
+    said = next(line for line in caplog.messages if line.startswith("event=request ") and "outcome=ok" in line)
+    cut = next(line for line in caplog.messages if line.startswith("event=reader_stalled"))
+    assert cut.split()[1] == said.split()[1]
+    assert int(cut.rpartition("=")[2]) > Endless.LONG_BYTES // 2
 
 
-@pytest.mark.parametrize("more", [b"", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n"])
+_H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n"
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n", _H2C])
 @pytest.mark.parametrize("next_one", [b"", PING])
-async def test_a_reader_that_is_slow(monkeypatch: pytest.MonkeyPatch, more: bytes, next_one: bytes) -> None:
-    """But does read: it gets all of it, though that takes longer than a stalled one may, and a connection lingers."""
-    monkeypatch.setattr(edge, "_LINGER_S", 0.05)
-    async with running(tiny(), bounds=edge.Bounds(stalled_s=1), engine=Endless) as stack:
-        reader, writer = await asyncio.open_connection(stack.http.base_url.host, stack.http.base_url.port, limit=1)
+async def test_a_reader_that_is_slow(
+    authority: Authority | None, monkeypatch: pytest.MonkeyPatch, more: bytes, next_one: bytes
+) -> None:
+    """But does read: it gets all of it, however long that takes."""
+    clock = Clock(monkeypatch)
+    async with running(tiny(), engine=Endless, authority=authority) as stack:
+        reader_, writer = await stack.connect(limit=1)
         body = json.dumps({"prompt": Endless.PROMPT}).encode()
         writer.write(HEAD + more + b"Content-Length: %d\r\n\r\n" % len(body) + body + next_one)
         await until(lambda: any(one.flow.write_paused for one in _edges(stack)))
+        (one,) = _edges(stack)
+        read = 0
+        while waits_bytes := one.transport.get_write_buffer_size():
+            most = waits_bytes - reader.STEP_BYTES
+            while (left := one.transport.get_write_buffer_size()) and (left > most or left < reader.STEP_BYTES):
+                chunk = await asyncio.wait_for(reader_.read(1 << 20), 20)
+                assert chunk, f"cut after {read} bytes"
+                read += len(chunk)
+            clock.pass_(edge.Bounds().stalled_s)
+        while read < Endless.LONG_BYTES:
+            chunk = await asyncio.wait_for(reader_.read(1 << 20), 20)
+            assert chunk, f"cut after {read} bytes"
+            read += len(chunk)
+        writer.close()
+
+
+async def test_a_reader_that_is_slow_by_the_clock(tmp_path: Path) -> None:
+    """As before, in real time, with the least that is taken."""
+    bounds = edge.Bounds(stalled_s=1)
+    async with running(tiny(), bounds=bounds, engine=Endless, authority=Authority(tmp_path)) as stack:
+        reader_, writer = await _stalled(stack, prompt=Endless.PROMPT)
+        await until(lambda: any(one.flow.write_paused for one in _edges(stack)))
         read = 0
         while read < Endless.LONG_BYTES:
-            chunk = await reader.read(65536)
+            chunk = await reader_.read(65536)
             assert chunk, f"cut after {read} bytes"
             read += len(chunk)
             await asyncio.sleep(2.5 * len(chunk) / Endless.LONG_BYTES)  # a slow line
         writer.close()
 
 
-# Of one client that does not read: what asyncio takes before it says stop, and what had been read from its engine.
+# Of one client that does not read: what is taken before anyone says stop, and what had been read from its engine.
 _WRITE_BYTES = 256 << 10
 _READ_BYTES = 192 << 10
 _MANY = 50
 
 
-async def test_bytes_held_for_many_that_stall() -> None:
+async def test_bytes_held_for_many_that_stall(authority: Authority | None) -> None:
     """Fifty readers, fifty senders of bodies and fifty of headers: so much for each and no more; others are served."""
-    async with running(tiny(), engine=Endless, sequences=_MANY + 2) as stack:
-        opened = [await _stalled(stack, prompt=Endless.PROMPT, stream=True) for _ in range(_MANY)]
+    async with running(tiny(), engine=Endless, sequences=_MANY + 2, authority=authority) as stack:
+        many = 5 if authority else _MANY  # handshakes take their time
+        opened = [await _stalled(stack, prompt=Endless.PROMPT, stream=True) for _ in range(many)]
         for sent in (HEAD + b"Content-Length: 100000\r\n\r\n" + b"x" * 50_000, HEAD):
-            for _ in range(_MANY):
-                opened.append(await asyncio.open_connection(stack.http.base_url.host, stack.http.base_url.port))
+            for _ in range(many):
+                opened.append(await stack.connect())
                 opened[-1][1].write(sent)
-        await until(lambda: sum(one.flow.write_paused for one in _edges(stack)) == _MANY, 60)
+        await until(lambda: sum(one.flow.write_paused for one in _edges(stack)) == many, 60)
         legs = [one for one in stack.flow.legs._session.connector._acquired if one._payload]  # type: ignore[union-attr]
         await until(lambda: all(leg._reading_paused for leg in legs), 60)
-        assert len(legs) == _MANY
+        assert len(legs) == many
         assert max(one.transport.get_write_buffer_size() for one in _edges(stack)) <= _WRITE_BYTES
         assert max(leg._payload._size for leg in legs) <= _READ_BYTES
         answers = [await stack.ask(prompt=f"number {number}") for number in range(10)]
         assert [answer.json()["choices"][0]["text"] for answer in answers] == [f"after number {n}" for n in range(10)]
-        assert stack.pool.in_flight == _MANY
+        assert stack.pool.in_flight == many
         for _, writer in opened:
             writer.close()
         await until(lambda: stack.pool.in_flight == 0, 60)

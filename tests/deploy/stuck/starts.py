@@ -43,6 +43,25 @@ STARTS = (
         'MountVolume.SetUp failed for volume "keys" : references non-existent secret key: keys.json',
     ),
     _mount(
+        "a certificate's volume",
+        "no Secret front, with its certificate",
+        f"--from-file=ca.crt; the options tls_secret (gateways) and workers_tls_secret (workers) name it; from"
+        f" cert-manager: kubectl get certificate -n {ENGINES}",
+        'MountVolume.SetUp failed for volume "tls" : secret "front" not found',
+    ),
+    _mount(
+        "an authority's volume",
+        "no Secret back, with the authority of the workers' certificates",
+        f"create secret generic back -n {ENGINES} --from-file=ca.crt: the option workers_tls_secret",
+        'MountVolume.SetUp failed for volume "workers-ca" : secret "back" not found',
+    ),
+    _mount(
+        "a certificate without who signed it",
+        "no key ca.crt",
+        "of who signed it, ca.crt",
+        'MountVolume.SetUp failed for volume "workers-ca" : references non-existent secret key: ca.crt',
+    ),
+    _mount(
         "the recipe's volume",
         "no ConfigMap recipe-414f7bbfd97a",
         "deploy again",

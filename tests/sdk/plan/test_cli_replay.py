@@ -21,6 +21,12 @@ def test_what_was_done_to_the_trace_is_said(hyperpd: Hyperpd) -> None:
     assert "x real time" in out
 
 
+def test_several_gateways_are_said(hyperpd: Hyperpd) -> None:
+    code, out, _ = hyperpd("replay", AZURE, *SHORT, "--seeds", 1, "--layout", "4xtp4", "--gateways", 3)
+    assert code == 0
+    assert "3 gateways take requests in turn" in out
+
+
 def test_a_csv_says_that_nothing_is_shared(hyperpd: Hyperpd) -> None:
     code, out, _ = hyperpd("replay", AZURE, *SHORT, "--seeds", 1, "--layout", "4xtp4", "--chunk-tokens", 512)
     assert code == 0

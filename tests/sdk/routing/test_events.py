@@ -123,6 +123,14 @@ def test_a_block_that_is_told_again_when_it_is_reused_is_still_one(view: EventVi
     assert depths(view, [1, 2], 1) == [1]
 
 
+def test_two_of_the_engines_blocks_that_are_one_of_ours(view: EventView) -> None:
+    """As of two adapters of one name, one after the other."""
+    view.apply(0, 1, 11.0, [BlockStored([b"x"], None, [1], 1)])
+    view.apply(0, 2, 12.0, [BlockRemoved([b"x"]), BlockRemoved([theirs((1,))])])
+    assert depths(view, [1, 2], 1) == [0]
+    assert view.reached(0) == 3
+
+
 def test_a_worker_that_left_holds_nothing(view: EventView) -> None:
     view.leave(0)
     view.join(0, 0)

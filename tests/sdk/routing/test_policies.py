@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 
@@ -13,6 +14,7 @@ from hyperpd.errors import NoWorkerAvailable, RecipeError
 from hyperpd.plan.baselines import DECIDERS, POLICIES
 from hyperpd.routing.blocks import chain
 from hyperpd.routing.calibration import Calibration
+from hyperpd.routing.choice import Candidate
 from hyperpd.routing.fleet import Field
 from hyperpd.routing.flight import Flight
 from hyperpd.routing.knowledge import SLO, Knowledge
@@ -58,24 +60,27 @@ def loaded(router: Router, seed: int, requests: int) -> None:
 
 
 def naive_cost(router: Router, one: Request, worker: Worker, cached: int, now_s: float) -> float:
-    """The formula of 4.1, its first token's term steep before the objective and flat beyond it."""
+    """As local, after and spread in routing/costs.py."""
     slo, start = router.knowledge.slo, router.knowledge.calibration
     u = one.tokens - cached
-    prefill_s = (u / start.prefill_tokens_per_s + start.attention_s * u * (cached + u / 2)) / worker.pace.value
+    calibrated_s = u / start.prefill_tokens_per_s + start.attention_s * u * (cached + u / 2)
+    prefill_s = calibrated_s / worker.pace.value
     backlog_s = abs(worker.clear_s - now_s) if worker.prefill_tokens or worker.clear_s > now_s else 0.0
     output = router.knowledge.output_tokens.value
     over = (worker.kv_tokens + one.tokens + output) / worker.cache_tokens - 0.9
-    waits_s = max(backlog_s, 2 * over * output * worker.step.value)
+    waits_s = max(0, backlog_s, 2 * over * output * worker.step.value)
     late = (waits_s + prefill_s + worker.step.value) / slo.ttft_s
     if late <= 0.7:
         first = late
     elif late <= 1:
         first = 0.7 + 1.3 * (late - 0.7) / 0.3
     else:
-        first = 2 + 0.05 * (late - 1)
+        first = 2 + 0.2 * math.log(late)
     near = min(1, worker.step.value / slo.itl_s)
-    taken = near**2 * prefill_s * worker.decodes / (router.knowledge.output_tokens.value * slo.itl_s)
-    return first + taken + worker.in_flight / 64
+    taken = near**3 * prefill_s * worker.decodes / (router.knowledge.output_tokens.value * slo.itl_s)
+    after = 0.5 * min(calibrated_s, max(0, 6 * slo.ttft_s - backlog_s)) / router.knowledge.prefill_s.value
+    there = worker.running + min(worker.waiting, 32)
+    return first + taken + after + there / (there + 64)
 
 
 @settings(max_examples=100, deadline=None)
@@ -93,10 +98,11 @@ def test_a_small_fleet_gets_the_least_cost_there_is(seed: int, workers: int, req
     flight = router.choose(one, now_s, explain=True)
     assert flight.explanation
     scores = flight.explanation.decode
-    assert min(score for score in scores.values() if isinstance(score, float)) == pytest.approx(expected)
+    assert min(one.score for one in scores.values() if isinstance(one, Candidate)) == pytest.approx(expected)
     taken = scores[flight.choice.decode.worker.name]
-    assert isinstance(taken, float)
-    assert taken <= expected + 0.01 + 1e-9
+    assert isinstance(taken, Candidate)
+    assert taken.cached_tokens == flight.choice.decode.cached_tokens
+    assert taken.score <= expected + 0.01 + 1e-9
 
 
 def test_a_large_fleet_gets_the_least_cost_too() -> None:
@@ -117,11 +123,20 @@ def test_a_large_fleet_gets_the_least_cost_too() -> None:
         if flight.explanation:
             scores = flight.explanation.decode
             taken = scores[flight.choice.decode.worker.name]
-            assert isinstance(taken, float)
-            above.append(taken - min(score for score in scores.values() if isinstance(score, float)))
+            assert isinstance(taken, Candidate)
+            above.append(taken.score - min(one.score for one in scores.values() if isinstance(one, Candidate)))
     # A rank stands still between two changes of a worker, so a few of many may be missed.
     assert sum(gap <= 0.01 + 1e-9 for gap in above) >= 295
     assert max(above) < 0.1
+
+
+@pytest.mark.parametrize("workers", [6, 30])
+def test_who_cannot_be_in_time_joins_the_late(workers: int) -> None:
+    """One that is given up already takes it, though all others are idle; a prompt that can be in time goes to those."""
+    router = router_of(decodes=workers, blocks=1_000_000)
+    given_up = router.choose(Request(200_000), 0.0).choice.decode.worker
+    assert router.choose(Request(60_000), 0.0).choice.decode.worker is given_up
+    assert router.choose(Request(5_000), 0.0).choice.decode.worker is not given_up
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -152,7 +167,7 @@ def test_equal_workers_share_equally(policy: str) -> None:
     if policy in ("power_of_two", "bounded_prefix_hash", "llm_d_blend"):  # drawn by lot, or by the prompt
         assert max(picked.values()) <= 25
     else:
-        assert max(picked.values()) - min(picked.get(f"d{n}", 0) for n in range(8)) <= 1
+        assert max(picked.values()) - min(picked.get(f"d{n}", 0) for n in range(8)) <= 2  # what is as good is rounded
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))

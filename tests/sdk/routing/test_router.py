@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from hyperpd.errors import NoWorkerAvailable
 from hyperpd.plan.baselines import DECIDERS
 from hyperpd.routing import costs
 from hyperpd.routing.blocks import chain
-from hyperpd.routing.choice import Reason
+from hyperpd.routing.choice import Reason, Verdict
 from hyperpd.routing.request import Request
 from hyperpd.routing.router import Router
 from tests.sdk.routing.test_policies import BLOCK, request, router_of
@@ -76,8 +77,8 @@ def test_prefill_load_keeps_what_would_wait_too_long() -> None:
 
 def test_a_busy_decode_worker_sends_prefill_away_and_a_slow_way_keeps_it() -> None:
     router = router_of(decider="predicted_cost", decodes=1, prefills=1)
-    for n in range(8):
-        router.choose(request(32, n * 100), 0.0).first_token(0.1)
+    for n in range(16):
+        router.choose(request(32, n * 100), n * 0.01).first_token(n * 0.01 + 0.005)
     assert reason(router, request(9_000), 0.2) == "remote"
     router.transferred("p0", "d0", 1e9, 20.0, 0.3)
     assert reason(router, request(9_000, 50_000), 0.4) == "cost_local"
@@ -193,8 +194,12 @@ def test_what_others_sent_counts_once() -> None:
     router.choose(request(1_000), 0.0).first_token(0.1)
     router.scraped("decode", "d0", running=2, waiting=0, kv_usage=0.5, now_s=0.2)  # both are ours: one prefills still
     assert (worker.decodes, worker.in_flight) == (1, 2)
+    own_s = worker.backlog_s(0.3)
     router.scraped("decode", "d0", running=5, waiting=2, kv_usage=0.5, now_s=0.3)
     assert (worker.foreign_running, worker.foreign_waiting, worker.in_flight) == (4, 1, 7)
+    usual_s = router.knowledge.prefill_s.value / worker.pace.value
+    assert worker.backlog_s(0.3) == pytest.approx(own_s + usual_s)
+    assert worker.backlog_s(60.0) == 60.0 - worker.clear_s  # others' are thought to be done; its own is overdue
     router.scraped("decode", "d0", running=1, waiting=0, kv_usage=0.1, now_s=0.4)
     assert worker.in_flight == 2
 
@@ -228,8 +233,9 @@ def test_a_place_that_is_free_again_is_taken_by_the_next() -> None:
 
 
 def test_a_pair_without_bandwidth_is_never_worth_it() -> None:
-    router = router_of(decodes=1)
-    assert costs.remote(router.knowledge, router.decode.fleet.named["d0"], 0.0, 100, 0.0) == float("inf")
+    router = router_of(decodes=1, prefills=1)
+    decode, prefill = router.decode.fleet.named["d0"], router.prefill.fleet.named["p0"]
+    assert costs.remote(router.knowledge, decode, prefill, 0.01, 100, 0.0, 0.0) == float("inf")
 
 
 def test_waiting_for_memory_is_not_taken_for_slowness() -> None:
@@ -250,3 +256,73 @@ def test_memory_on_decode_is_taken_when_prefill_has_answered() -> None:
     assert worker.kv_tokens == 0
     flight.prefilled(1.0)
     assert worker.kv_tokens == 1_256
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_is_settled_is_not_decided(remote: bool) -> None:
+    router = router_of(decider="never" if remote else "always", prefills=1)
+    flight = router.choose(Request(4096), 0.0, settled=Verdict(remote, "forced"))
+    assert (bool(flight.choice.prefill), flight.choice.reason) == (remote, "forced")
+
+
+def test_nothing_settled_opens_a_closed_pair() -> None:
+    router = router_of(prefills=1)
+    router.doubt("p0", "d0")
+    flight = router.choose(Request(4096), 0.0, at="d0", settled=Verdict(True, "forced"))
+    assert (flight.choice.prefill, flight.choice.reason) == (None, "pair_open")
+
+
+def test_a_settled_decode_worker_is_the_one() -> None:
+    router = router_of(decodes=3)
+    assert {router.choose(Request(4096), 0.0, at="d1").choice.decode.worker.name for _ in range(3)} == {"d1"}
+    for role_out in ("d1", "nobody"):
+        router.keep_out("decode", "d1", "unhealthy")
+        with pytest.raises(NoWorkerAvailable):
+            router.choose(Request(4096), 0.0, at=role_out)
+
+
+def test_without_prefill_workers_a_fleet_that_had_some_is_not_aggregated() -> None:
+    router = router_of(prefills=1)
+    router.leave("prefill", "p0")
+    assert router.choose(Request(4096), 0.0).choice.reason == "no_prefill_worker"
+
+
+def test_an_emptied_cache_holds_nothing_and_a_resized_one_as_much_as_it_can() -> None:
+    router = router_of()
+    asked = Request(4 * BLOCK + 1, range(1, 5))
+
+    def cached_tokens() -> int:
+        return router.choose(asked, 0.0, at="d0").choice.decode.cached_tokens
+
+    cached_tokens()
+    router.resize("decode", "d0", 2)
+    assert (cached_tokens(), router.decode.fleet.named["d0"].cache_tokens) == (2 * BLOCK, 2 * BLOCK)
+    router.empty("decode", "d0")
+    assert cached_tokens() == 0
+
+
+def test_a_first_token_that_was_not_seen_teaches_nothing() -> None:
+    router = router_of(prefills=0)
+    worker = router.decode.fleet.named["d0"]
+    pace, step = worker.pace.value, worker.step.value
+    flight = router.choose(Request(4096), 0.0)
+    flight.first_token(50.0, seen=False)
+    assert (worker.waiting, worker.running, worker.prefill_tokens) == (0, 1, 0)
+    flight.end(60.0, 100)
+    assert (worker.pace.value, worker.step.value) == (pace, step)
+    assert router.knowledge.output_tokens.value != router.knowledge.calibration.mean_output_tokens
+
+
+def prefills(router: Router) -> set[str]:
+    """Who prefills the next two."""
+    legs = [router.choose(Request(4096), 0.0).choice.prefill for _ in range(2)]
+    return {leg.worker.name for leg in legs if leg}
+
+
+def test_who_leaves_closes_its_own_pairs_alone() -> None:
+    router = router_of(decider="always", decodes=2, prefills=2)
+    router.leave("decode", "d0")  # of the same place as p0, among the others
+    assert prefills(router) == {"p0", "p1"}
+    router.leave("prefill", "p0")
+    router.join("prefill", "p2", 100)  # at the place that is free
+    assert prefills(router) == {"p1"}

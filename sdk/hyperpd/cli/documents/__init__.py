@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from hyperpd.cli.documents import account, cluster, deployment, machine, recipe, replay
+from hyperpd.cli.documents import account, cluster, deployment, machine, recipe, replay, routing
 from hyperpd.cluster import patch, state
 
 _ANSWER = Field(description="The answer of OpenAI's API, as the gateway or the endpoint gave it.")
@@ -22,6 +22,8 @@ DOCUMENTS: dict[str, Any] = {
     "status": dict[str, machine.FleetState] | list[deployment.Deployment],
     "down": machine.Down,
     "invoke": Annotated[dict[str, Any], _ANSWER],
+    "explain": routing.Explained,
+    "calibrate": routing.Calibrated | routing.CalibrationPlanned,
     "plan": recipe.Plan,
     "recipes": list[recipe.Recipe],
     "recipes show": recipe.Recipe,

@@ -23,6 +23,8 @@ class PlannedWorker(TypedDict):
     admin_port: int
     side_channel_port: int
     data_parallel_port: int
+    kv_events_port: int
+    kv_replay_port: int
     rank: int
     leader: str
     argv: NotRequired[list[str]]

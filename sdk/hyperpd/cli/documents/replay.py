@@ -42,5 +42,6 @@ class Replayed(TypedDict):
     fleet: str
     roles: list[Role]
     slo: SLO
+    gateways: int
     slice: Slice
     contenders: list[Summary]

@@ -33,7 +33,9 @@ FIELDS = {
     "kv_transfer.fabric": _is("efa: one zone, and a security group that is open to itself both ways; local: one node"),
     "gateway.policy": _is(_READ),
     "gateway.replicas": _is("Nodes of the instance group gateway, at most two; local: none of its own"),
-    "gateway.threshold_tokens": _is(_READ),
+    **dict.fromkeys(
+        (f"gateway.{name}" for name in ("decider", "threshold_tokens", "prefix_view", "calibration")), _is(_READ)
+    ),
     "gateway.auth": _is("none; keys is refused: the console's test pages send no key, IAM is what guards them"),
     "gateway.steering": _is(_READ),
     "gateway.isolate_prefix_cache": _is("Only false: it goes with gateway.auth: keys"),

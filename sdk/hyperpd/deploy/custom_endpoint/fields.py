@@ -44,6 +44,9 @@ FIELDS = {
     "kv_transfer": _not("An aggregated worker moves no KV cache"),
     "gateway.policy": _is("One worker behind the front in its own pod; the load balancer chooses among pods"),
     "gateway.replicas": _not("Every pod has a front of its own"),
+    "gateway.decider": _not("An aggregated worker has no prefill to send prompts to"),
+    "gateway.prefix_view": _not("There is one worker behind the front of a pod"),
+    "gateway.calibration": _is(_READ),
     "gateway.threshold_tokens": _not("An aggregated worker has no prefill to send prompts to"),
     "gateway.auth": _refused(
         "the one volume is the recipe's, so the key file cannot be there; SageMaker signs requests"

@@ -28,13 +28,15 @@ def write(endpoint: Endpoint) -> Written:
     source, mount = serving.source(endpoint)
     scaled = scaling.autoscaling(endpoint, "aggregated")
     health = "/ping" if endpoint.ours else "/health"
+    # It knows of no tokens.
+    algorithm = "round_robin" if recipe.gateway.policy == "round_robin" else "least_outstanding_requests"
     body: Object = {
         **endpoint.head(),
         "instanceType": spec.instance_type,
         "replicas": spec.replicas,
         "invocationEndpoint": "invocations" if endpoint.ours else "v1/chat/completions",
         **source,
-        "loadBalancer": {"healthCheckPath": health, "routingAlgorithm": recipe.gateway.policy},
+        "loadBalancer": {"healthCheckPath": health, "routingAlgorithm": algorithm},
         "metrics": metrics(GATEWAY_ADMIN_PORT if endpoint.ours else VLLM_PORT),
         "maxDeployTimeInSeconds": recipe.start_timeout_s + IMAGE_PULL_S,
         **({"autoScalingSpec": scaled} if scaled else {}),
@@ -42,7 +44,7 @@ def write(endpoint: Endpoint) -> Written:
         "worker": _worker(endpoint, mount, health),
     }
     notes = {
-        "spec.loadBalancer": "gateway.policy; the operator's default is least_outstanding_requests.",
+        "spec.loadBalancer": f"The nearest to gateway.policy: {recipe.gateway.policy}.",
         "spec.maxDeployTimeInSeconds": "start_timeout_s, and half an hour for the image.",
         "spec.kvCacheSpec": "The recipe keeps KV on the accelerator alone; the operator's default is an L1 cache.",
         "spec.worker.probes.startupProbe": "start_timeout_s and a margin.",

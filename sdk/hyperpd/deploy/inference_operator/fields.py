@@ -42,7 +42,12 @@ FIELDS: Mapping[str, Field] = {
     "*.kv_tiers.managed": _is("kvCacheSpec.l2CacheSpec: tieredstorage"),
     "*.engine": _is("vLLM's arguments of the role"),
     "kv_transfer": _is("own_image: the container reads it. AWS's image: listed as lost, the operator decides"),
-    "gateway.policy": _is("intelligentRoutingSpec, or loadBalancer.routingAlgorithm"),
+    "gateway.policy": _is(
+        "The nearest of intelligentRoutingSpec, or of loadBalancer.routingAlgorithm; front: the gateway reads it"
+    ),
+    "gateway.decider": _is("pdSpec: the nearest threshold that it can set, printed; front: the gateway reads it"),
+    "gateway.prefix_view": _is("front: the gateway reads it; listed as lost else"),
+    "gateway.calibration": _is("front: the gateway reads it; listed as lost else"),
     "gateway.replicas": _is("front: replicas; listed as lost else"),
     "gateway.threshold_tokens": _is("pdSpec.routingThreshold; front: the gateway reads the recipe"),
     "gateway.auth": _is("Only none: SageMaker and its IAM decide who may call; keys is refused"),
@@ -66,6 +71,8 @@ LOST: Mapping[Form, Mapping[str, Field]] = {
     "pair": {
         "kv_transfer": _not("the operator wires LMCache and NIXL over EFA by itself"),
         "gateway.replicas": _not("the router is the operator's"),
+        "gateway.prefix_view": _not("the router is the operator's"),
+        "gateway.calibration": _not("the operator's router predicts nothing from it"),
         "gateway.steering": _not("the operator's router takes what it is sent"),
         "gateway.limits": _not("worker.requestLimits would count in each pod of both roles, not once at the front"),
         "image": _not("AWS's image serves; own_image takes the recipe's"),
@@ -73,7 +80,10 @@ LOST: Mapping[Form, Mapping[str, Field]] = {
     "aggregated": {
         "kv_transfer": _not("nothing is transferred"),
         "gateway.replicas": _not("there is no gateway but the operator's load balancer"),
+        "gateway.decider": _not("there is one role"),
         "gateway.threshold_tokens": _not("there is one role"),
+        "gateway.prefix_view": _not("the load balancer knows of no prefixes"),
+        "gateway.calibration": _not("the load balancer predicts nothing from it"),
         "gateway.steering": _not("the engine takes what it is sent"),
         **dict.fromkeys(_LIMITS, _not("the operator's proxy has limits of its own")),
         "placement": _not("only pdSpec has a topologySpec"),
@@ -107,6 +117,7 @@ def losses(endpoint: Endpoint) -> Iterator[str]:
         yield METRICS_LOST
         return
     yield from (f"{path}: {lost.how}" for path in written(endpoint.recipe) if (lost := fate(table, path)))
+    yield from _routing(endpoint)
     if endpoint.form == "pair":
         yield from _LACKING
         if endpoint.options.own_image:
@@ -114,6 +125,18 @@ def losses(endpoint: Endpoint) -> Iterator[str]:
     elif endpoint.options.own_image:
         yield METRICS_LOST
     yield from _neighbours(endpoint)
+
+
+def _routing(endpoint: Endpoint) -> Iterator[str]:
+    """How the operator's router differs from the recipe's gateway."""
+    recipe, gateway = endpoint.recipe, endpoint.recipe.gateway
+    if gateway.policy != "round_robin":
+        nearest = {"pair": "prefixaware, among prefill workers", "aggregated": "least_outstanding_requests"}
+        yield f"gateway.policy: {gateway.policy}; the nearest the operator has: {nearest[endpoint.form]}"
+    if endpoint.form == "pair" and gateway.decider != "always":
+        tokens = recipe.remote_from_tokens()
+        remote = f"prefill is remote from {tokens} tokens on" if tokens else "prefill is always remote"
+        yield f"gateway.decider: {gateway.decider}; the nearest the operator can set: {remote}"
 
 
 def _neighbours(endpoint: Endpoint) -> Iterator[str]:

@@ -18,8 +18,8 @@ from hyperpd.deploy.inference_operator.endpoint import (
     metrics,
     probe,
 )
-from hyperpd.deploy.kubernetes import gateway
-from hyperpd.deploy.kubernetes.fleet import PORTS, Object, selector
+from hyperpd.deploy.kubernetes import gateway, network
+from hyperpd.deploy.kubernetes.fleet import Object, selector
 from hyperpd.deploy.target import Document
 
 
@@ -73,7 +73,7 @@ def way_in(endpoint: Endpoint) -> Document:
     """A policy for the engines of the target kubernetes: these let only their own gateways in, by labels."""
     fleet = endpoint.fleet
     front = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": endpoint.namespace}}}
-    ports = [{"protocol": "TCP", "port": port} for port in (PORTS.worker_api, PORTS.worker_admin)]
+    ports = network.tcp(network.gateway_ports(fleet))
     body = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

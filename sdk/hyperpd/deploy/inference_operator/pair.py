@@ -17,6 +17,8 @@ from hyperpd.deploy.kubernetes.fleet import Object
 from hyperpd.recipe import Role
 
 _SCALING: dict[Role, str] = {"prefill": "prefillAutoScaling", "decode": "decodingAutoScaling"}
+# What costs least by our reckoning is mostly where the prefix is cached; the operator has nothing that counts tokens.
+_STRATEGIES = {"round_robin": "roundrobin", "least_tokens": "prefixaware", "marginal_slo_cost": "prefixaware"}
 INSTANCE_LABEL = "node.kubernetes.io/instance-type"
 
 
@@ -29,7 +31,7 @@ def write(endpoint: Endpoint) -> Written:
     pair: Object = {
         "prefillSpec": _role(endpoint, "prefill"),
         "decodingSpec": _role(endpoint, "decode"),
-        "routingThreshold": recipe.gateway.threshold_tokens,
+        "routingThreshold": recipe.remote_from_tokens(),
         "topologySpec": {"sameAZ": recipe.placement.same_zone},
         **({"autoScalingSpec": scaled} if scaled else {}),
     }
@@ -43,7 +45,7 @@ def write(endpoint: Endpoint) -> Written:
         "loadBalancer": {"healthCheckPath": "/health"},
         "metrics": metrics(WORKER_PORT if endpoint.ours else VLLM_PORT),
         "maxDeployTimeInSeconds": recipe.start_timeout_s + IMAGE_PULL_S,
-        "intelligentRoutingSpec": {"enabled": True, "routingStrategy": "roundrobin"},
+        "intelligentRoutingSpec": {"enabled": True, "routingStrategy": _STRATEGIES[recipe.gateway.policy]},
         "kvCacheSpec": {"enableL1Cache": True, **(managed if tiers and tiers.managed else {})},
         "pdSpec": pair,
         "worker": _worker(endpoint, mount),
@@ -99,9 +101,10 @@ def _notes(endpoint: Endpoint, spec: Object) -> dict[str, str]:
     recipe = endpoint.recipe
     notes = {
         "spec.maxDeployTimeInSeconds": "start_timeout_s, and half an hour for the image.",
-        "spec.intelligentRoutingSpec": "gateway.policy: round_robin, among prefill workers. The operator's default is"
-        " prefixaware. It cannot be added to an endpoint that is there.",
-        "spec.pdSpec.routingThreshold": "gateway.threshold_tokens; the operator's default is 4096, 0 is always.",
+        "spec.intelligentRoutingSpec": f"The nearest to gateway.policy: {recipe.gateway.policy}, among prefill workers."
+        " It cannot be added to an endpoint that is there.",
+        "spec.pdSpec.routingThreshold": f"The nearest to gateway.decider: {recipe.gateway.decider}. The operator's"
+        " default is 4096, 0 is always.",
         "spec.worker.resources": "Required by the schema, and ignored for pdSpec: each role has its own.",
         "spec.pdSpec.prefillSpec.resources": "No EFA devices: AWS's example asks for none here.",
     }

@@ -24,6 +24,8 @@ NOT_PASSED = {
     "--shutdown-timeout": "newer than the image's vLLM; nothing here gives a pod the time",
     "--disable-access-log-for-endpoints": "newer than the image's vLLM",
     "--disable-fastapi-docs": "hyperpd's own",
+    "--kv-events-config": "told to hyperpd's gateway alone, which is not here",
+    "--enable-scale-out": "for hyperpd's gateway alone, which is not here",
     "--data-parallel-size-local": "one machine",
     "--data-parallel-address": "one machine",
     "--data-parallel-rpc-port": "one machine",

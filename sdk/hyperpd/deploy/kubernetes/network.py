@@ -47,9 +47,12 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         return
     ports = [PORTS.worker_api, PORTS.worker_admin]
     gateway = [{"namespaceSelector": named(fleet.namespace("gateway")), "podSelector": _component("gateway")}]
-    ingress = [opened(gateway, ports), opened(monitoring(fleet), ports)]
+    asked = gateway_ports(fleet)
+    ingress = [opened(gateway, asked), opened(monitoring(fleet), ports)]
     egress = _needs(fleet)
     why = "The gateway and monitoring reach workers; workers reach no one they do not need."
+    if asked != ports:
+        why += " KV events, which tell prompts, are for the gateway alone."
     if not fleet.recipe.aggregated or fleet.recipe.aggregated.parallel.nodes > 1:
         ingress.append({"from": [{"podSelector": workers}]})
         egress.append({"to": [{"podSelector": workers}]})
@@ -64,13 +67,19 @@ def policies(fleet: Fleet) -> Iterator[Document]:
         "podSelector": _component("gateway"),
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [opened(_clients(fleet), [PORTS.gateway_api]), opened(monitoring(fleet), [PORTS.gateway_admin])],
-        "egress": [dns(), {"to": engines, "ports": tcp(ports)}],
+        "egress": [dns(), {"to": engines, "ports": tcp(asked)}],
     }
     why = (
         "Clients reach the API; the gateway reaches DNS and workers. Monitoring reads metrics and status; a drain takes"
         " an operator's key, or comes from the pod itself."
     )
     yield _policy(fleet, "gateway", "gateway", why, spec)
+
+
+def gateway_ports(fleet: Fleet) -> list[int]:
+    """Ports of workers that a gateway reaches."""
+    exact = fleet.recipe.gateway.prefix_view == "exact"
+    return [PORTS.worker_api, PORTS.worker_admin, *([PORTS.kv_events, PORTS.kv_replay] if exact else [])]
 
 
 def services(fleet: Fleet) -> Iterator[Document]:

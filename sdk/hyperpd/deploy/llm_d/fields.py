@@ -15,10 +15,15 @@ FIELDS = {
         "not expressed", "llm-d chooses by cached prefix and load: the profiles of its own P/D guide"
     ),
     "gateway.replicas": Field("expressed", f"{_OURS}; llm-d has one active endpoint picker"),
+    "gateway.decider": Field("expressed", "The nearest threshold that llm-d can set, printed; see threshold_tokens"),
     "gateway.threshold_tokens": Field(
         "expressed",
         "0: always-disagg-pd-decider; else nonCachedTokens of prefix-based-pd-decider, the nearest there",
     ),
+    "gateway.prefix_view": Field(
+        "not expressed", "llm-d knows prefixes exactly where the workers publish KV events, and guesses them else"
+    ),
+    "gateway.calibration": Field("not expressed", "llm-d predicts nothing from it"),
     "gateway.auth": Field("expressed", "none; keys is refused: llm-d asks for no key, the Gateway would have to"),
     "gateway.steering": Field(
         "not expressed", "llm-d reads such headers of clients itself, and passes fields on: drop them in the Gateway"

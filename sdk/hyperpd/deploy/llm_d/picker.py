@@ -35,13 +35,16 @@ def configuration(recipe: Recipe, options: Options) -> dict[str, Any]:
 
 def loss(recipe: Recipe) -> str:
     """How llm-d's decider differs from the recipe's; empty where it does not."""
-    tokens = recipe.gateway.threshold_tokens
-    if recipe.aggregated or not tokens:
+    decider, tokens = recipe.gateway.decider, recipe.remote_from_tokens()
+    if recipe.aggregated or decider == "always":
         return ""
-    return (
-        f"gateway.threshold_tokens: the nearest llm-d can set: prefill is remote from {tokens} tokens on that decode"
-        " has not cached, by llm-d's estimate of four bytes a token; hyperpd counts the whole prompt"
-    )
+    nearest = "prefill is always remote (threshold_tokens would set from how many tokens on)"
+    if tokens:
+        nearest = (
+            f"prefill is remote from {tokens} tokens on that decode has not cached, by llm-d's estimate of four bytes"
+            " a token"
+        )
+    return f"gateway.decider: {decider}; the nearest llm-d can set: {nearest}"
 
 
 def _prefixes(recipe: Recipe) -> list[Plugin]:
@@ -87,9 +90,10 @@ def _choosing(recipe: Recipe, options: Options) -> list[Plugin]:
 
 def _decider(recipe: Recipe) -> Plugin:
     """Nothing else than these two is there to choose from; 0 would turn the second off for every request."""
-    if not recipe.gateway.threshold_tokens:
+    tokens = recipe.remote_from_tokens()
+    if not tokens:
         return {"type": "always-disagg-pd-decider"}
-    return _plugin("prefix-based-pd-decider", {"nonCachedTokens": recipe.gateway.threshold_tokens})
+    return _plugin("prefix-based-pd-decider", {"nonCachedTokens": tokens})
 
 
 def _profiles(recipe: Recipe) -> list[dict[str, Any]]:

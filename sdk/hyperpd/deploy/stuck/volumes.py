@@ -8,6 +8,19 @@ from hyperpd.deploy.stuck.cause import Cause, Object, Seen, Sign, Stage, name, r
 
 SIGNS = (
     Sign(
+        r'volume "tls" : secret "(?P<gone>[^"]+)" not found',
+        "there is no Secret {gone}, with its certificate",
+        "kubectl create secret generic {gone} -n {namespace} --type=kubernetes.io/tls --from-file=tls.crt"
+        " --from-file=tls.key --from-file=ca.crt; the options tls_secret (gateways) and workers_tls_secret (workers)"
+        " name it; from cert-manager: kubectl get certificate -n {namespace}",
+    ),
+    Sign(
+        r'volume "workers-ca" : secret "(?P<gone>[^"]+)" not found',
+        "there is no Secret {gone}, with the authority of the workers' certificates",
+        "kubectl create secret generic {gone} -n {namespace} --from-file=ca.crt: the option workers_tls_secret names it"
+        " in both namespaces, the workers' and this",
+    ),
+    Sign(
         r'secret "(?P<gone>[^"]+)" not found',
         "there is no Secret {gone}",
         "kubectl create secret generic {gone} -n {namespace} --from-file=…; the options keys_secret and hf_token_secret"
@@ -21,7 +34,8 @@ SIGNS = (
     Sign(
         r"references non-existent secret key: (?P<key>\S+)",
         "the Secret has no key {key}",
-        "the key file is called keys.json there, a Hugging Face token is called token",
+        "the key file is called keys.json there, a Hugging Face token is called token, a certificate tls.crt with"
+        " tls.key and, of who signed it, ca.crt",
     ),
     Sign(
         r"hostPath type check failed: (?P<folder>\S+) is not a directory",

@@ -1,4 +1,4 @@
-"""simulate(fleet, requests, router): a fleet as discrete events, driven by the routing code the gateway runs.
+"""simulate(fleet, requests, routers, window): a fleet as discrete events, driven by the routing code the gateway runs.
 
     fleet.py      what is simulated: a recipe, or a layout by its name → workers with their limits
     engine.py     one worker: chunked prefill, continuous batching, preemption

@@ -1,11 +1,13 @@
-"""Requests through router, engines and network, event by event."""
+"""Requests through routers, engines and network, event by event."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
+from itertools import cycle
 
 from hyperpd.plan.simulate.engine import Engine
 from hyperpd.plan.simulate.fleet import Fleet
@@ -33,9 +35,12 @@ def worker_names(fleet: Fleet) -> dict[str, list[str]]:
     return {role.name: [f"{role.name}-{index}" for index in range(role.workers)] for role in fleet.roles}
 
 
-def simulate(fleet: Fleet, requests: Sequence[Request], router: Router, window: Window) -> Outcome:
-    """Serve `requests`, in order of arrival, to their ends. Nothing but `router` draws lots: same in, same out."""
-    return _Run(fleet, router, window).through(requests)
+def simulate(fleet: Fleet, requests: Sequence[Request], routers: Sequence[Router], window: Window) -> Outcome:
+    """Serve `requests`, in order of arrival, to their ends. Nothing but `routers` draws lots: same in, same out.
+
+    routers: of one gateway each, which take requests in turn and know of each other's only what engines say.
+    """
+    return _Run(fleet, routers, window).through(requests)
 
 
 class _Story:
@@ -54,9 +59,10 @@ class _Story:
 class _Run:
     """The clock, and what happens at its times."""
 
-    def __init__(self, fleet: Fleet, router: Router, window: Window) -> None:
+    def __init__(self, fleet: Fleet, routers: Sequence[Router], window: Window) -> None:
         self._fleet = fleet
-        self._router = router
+        self._turns = cycle(routers)
+        self._routers = routers
         self._window = window
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = 0
@@ -65,6 +71,7 @@ class _Run:
         self._moved_bytes = 0.0
         self._served: list[Served] = []
         self._now_s = 0.0
+        self._arriving = True
         self._network = Network(self._at)
         watch = (window.start_s, window.start_s + window.length_s)
         for role in fleet.roles:
@@ -75,13 +82,15 @@ class _Run:
     def through(self, requests: Sequence[Request]) -> Outcome:
         """All requests, and what became of those in the window."""
         events, arrive = self._events, self._arrive
-        self._at(_SCRAPE_S, self._scrape)
+        for turn, router in enumerate(self._routers, 1):  # gateways begin at different times
+            self._at(_SCRAPE_S * turn / len(self._routers), partial(self._scrape, router))
         for request in requests:
             arrival_s = request.arrival_s
             while events and events[0][0] <= arrival_s:
                 now_s, _, act = heappop(events)
                 act(now_s)
             arrive(arrival_s, request)
+        self._arriving = False
         while events:
             self._now_s, _, act = heappop(events)
             act(self._now_s)
@@ -105,7 +114,7 @@ class _Run:
 
     def _arrive(self, now_s: float, request: Request) -> None:
         blocks = request.blocks[: request.input_tokens // BLOCK_TOKENS]
-        flight = self._router.choose(Asked(request.input_tokens, blocks), now_s)
+        flight = next(self._turns).choose(Asked(request.input_tokens, blocks), now_s)
         choice = flight.choice
         served = Served(request, choice.reason, choice.prefill is not None)
         self._served.append(served)
@@ -158,9 +167,9 @@ class _Run:
         story.served.end_s = now_s
         story.flight.end(now_s, story.request.output_tokens)
 
-    def _scrape(self, now_s: float) -> None:
+    def _scrape(self, router: Router, now_s: float) -> None:
         for name, engine in self._engines.items():
             role: Role = "prefill" if name.startswith("prefill") else "decode"
-            self._router.scraped(role, name, engine.running, engine.waiting, engine.cache.held_share, now_s)
-        if self._events:
-            self._at(now_s + _SCRAPE_S, self._scrape)
+            router.scraped(role, name, engine.running, engine.waiting, engine.cache.held_share, now_s)
+        if self._arriving or len(self._events) >= len(self._routers):  # more is to come than the others' scrapes
+            self._at(now_s + _SCRAPE_S, partial(self._scrape, router))
