@@ -45,8 +45,8 @@ _EXPLAINED = 32  # workers
 class Routing:
     """One per gateway process. Every decision is booked as it is made.
 
-    None looks at all workers, but to keep every candidate's score for /explain: in a fleet of at most 32 workers always,
-    in a larger one where x-hyperpd-explain: 1 asks for it.
+    None looks at all workers, but to keep every candidate's score for /explain: always where there are at most 32,
+    in a larger fleet where x-hyperpd-explain: 1 asks for it.
     """
 
     def __init__(self, recipe: Recipe) -> None:
