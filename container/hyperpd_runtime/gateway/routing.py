@@ -39,11 +39,15 @@ log = logging.getLogger("hyperpd.gateway")
 _TTFT_MS, _ITL_MS = 2000.0, 50.0  # where the recipe has no objective
 _CACHE_TOKENS = 1 << 20  # of a worker that has not been scraped yet
 _TTL_S = 600.0
-_EXPLAINED = 32  # workers; in a larger fleet a decision's scores are kept where x-hyperpd-explain asks for them
+_EXPLAINED = 32  # workers
 
 
 class Routing:
-    """One per gateway process. Every decision is booked as it is made; none looks at all workers."""
+    """One per gateway process. Every decision is booked as it is made.
+
+    None looks at all workers, but to keep every candidate's score for /explain: always where there are at most 32,
+    in a larger fleet where x-hyperpd-explain: 1 asks for it.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         gateway, slo = recipe.gateway, recipe.slo
