@@ -284,26 +284,26 @@ ADAPTER, SALT = {"lora_name": "law"}, "s" * 43
 
 
 @pytest.mark.parametrize(
-    ("keys", "other", "own_salt", "seed"),
+    ("keys", "other", "own_salt", "of"),
     [
-        ([None, None], {}, "", 0),
-        ([[SALT], None], {}, "", salt("", SALT)),
-        ([["law"], ["law"]], ADAPTER, "", salt("law", "")),
-        ([["law", SALT], ["law"]], ADAPTER, "", salt("law", SALT)),
-        ([[f"{SALT}-own"], None], {}, "own", salt("", SALT)),
-        ([["own"], None], {}, "own", 0),
-        ([["law", "own"], ["law"]], ADAPTER, "own", salt("law", "")),
+        ([None, None], {}, "", ("", "")),
+        ([[SALT], None], {}, "", ("", SALT)),
+        ([["law"], ["law"]], ADAPTER, "", ("law", "")),
+        ([["law", SALT], ["law"]], ADAPTER, "", ("law", SALT)),
+        ([[f"{SALT}-own"], None], {}, "own", ("", SALT)),
+        ([["own"], None], {}, "own", ("", "")),
+        ([["law", "own"], ["law"]], ADAPTER, "own", ("law", "")),
         ([[SALT], None], {}, "own", None),  # of before the worker had a salt of its own: nobody finds it
         ([None, None], {}, "own", None),
         (None, {"extra_keys": None}, "", None),  # nobody says whose it is
     ],
 )
 def test_a_prompts_beginning_is_its_tenants_and_its_adapters(
-    keys: Any, other: dict[str, Any], own_salt: str, seed: int | None
+    keys: Any, other: dict[str, Any], own_salt: str, of: tuple[str, str] | None
 ) -> None:
     found = read(stored(TWO, keys=keys, **other), own_salt=own_salt)
-    assert [event.salt for event in found] == ([] if seed is None else [seed])
-    assert [event.hashes for event in found] == ([] if seed is None else [[theirs(ONE), theirs(TWO)]])
+    assert [event.salt for event in found] == ([salt(*of)] if of else [])
+    assert [event.hashes for event in found] == ([[theirs(ONE), theirs(TWO)]] if of else [])
 
 
 @pytest.mark.parametrize("key", [["image", 2], b"digest of embeddings"])
