@@ -170,11 +170,14 @@ class Modelled:
 
     def report(self) -> str:
         """In words."""
-        remote = sum(one.remote for one in self.decided) / len(self.decided)
+        pairs = list(zip(self.decided, self.real, strict=True))
+        remote = sum(ours.remote for ours, _ in pairs) / len(pairs)
+        ways = sum(ours.remote == theirs.remote for ours, theirs in pairs) / len(pairs)
         causes = dict(Counter(map(self.cause, self.differing)))
         lines = [
-            f"hit rate {self.hit_rate:.1%}, remote {remote:.0%}, {self.same:.1%} of decisions the same {causes or ''}",
-            f"  {len(self.alike)} met the same, {self.same_of_alike:.1%} of them decided the same",
+            f"hit rate {self.hit_rate:.1%}, remote {remote:.0%}, decided the same {self.same:.1%} {causes or ''}",
+            f"  local or remote alike, wherever: {ways:.1%}; of {len(self.alike)} that met the same,"
+            f" {self.same_of_alike:.1%} were decided the same",
         ]
         for number in self.differing:
             modelled, real = self.under_way(number)
