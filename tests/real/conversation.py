@@ -129,7 +129,7 @@ async def ask(http: httpx.AsyncClient, url: str, prompt: list[int], output_token
                     output += choice["token_ids"]
     assert (usage["prompt_tokens"], len(output)) == (len(prompt), output_tokens)
     cached_tokens = usage["prompt_tokens_details"]["cached_tokens"]
-    request_id = answer.headers.get("x-hyperpd-request-id", "")
+    request_id = answer.headers["x-hyperpd-request-id"]
     return Answered(sent_s, first_s, time.monotonic(), prompt, output, cached_tokens, request_id)
 
 
