@@ -30,6 +30,7 @@ _OUTPUT_TOKENS = (140, 220)
 # answered. Nothing that is decided hangs on milliseconds that two runs, or a run and a model, do not share.
 WAVE_S = 5.0
 _FOLLOWING_S = 0.35
+_SHARED_S = 0.2  # later with each further worker, which the machine's cores are shared with
 _APART_S = 0.08
 _JITTER_S = 0.03
 
@@ -100,10 +101,11 @@ def script(seed: int, waves: int, workers: int = 1) -> Script:
             going.append(len(talks))
             talks.append(Talk(system, lots.randrange(1 << 30)))
             lengths.append(len(system) // BLOCK_TOKENS)
+        following_s = _FOLLOWING_S + _SHARED_S * (workers - 1)
         for place, talk in enumerate(lots.sample(going, workers + lots.choice((0, 1, 2)))):
             blocks, output_tokens = lots.choice(_NEW_BLOCKS), lots.randint(*_OUTPUT_TOKENS)
             lengths[talk] += blocks
-            offset_s = place * _APART_S + (_FOLLOWING_S if place >= workers else 0) + lots.uniform(0, _JITTER_S)
+            offset_s = place * _APART_S + (following_s if place >= workers else 0) + lots.uniform(0, _JITTER_S)
             turns.append(Turn(wave * WAVE_S + offset_s, talk, blocks, output_tokens))
         most = MOST_TOKENS // BLOCK_TOKENS - max(_NEW_BLOCKS) - 1  # the next turn and its answer are to fit
         going = [talk for talk in going if lengths[talk] <= most]
@@ -129,7 +131,7 @@ async def ask(http: httpx.AsyncClient, url: str, prompt: list[int], output_token
                     output += choice["token_ids"]
     assert (usage["prompt_tokens"], len(output)) == (len(prompt), output_tokens)
     cached_tokens = usage["prompt_tokens_details"]["cached_tokens"]
-    request_id = answer.headers.get("x-hyperpd-request-id", "")
+    request_id = answer.headers["x-hyperpd-request-id"]
     return Answered(sent_s, first_s, time.monotonic(), prompt, output, cached_tokens, request_id)
 
 

@@ -147,9 +147,9 @@ class Modelled:
         return [number for number, (ours, theirs) in enumerate(zip(modelled, real, strict=True)) if ours == theirs]
 
     @property
-    def same_of_alike(self) -> float:
-        """The share of those whose decisions are the same: what the machine's pace has no part in."""
-        return 1 - len({*self.differing} & {*self.alike}) / len(self.alike)
+    def unexplained(self) -> list[int]:
+        """Requests that were decided otherwise although they met the same, and it was no near tie."""
+        return [number for number in self.differing if self.cause(number) not in ("near tie", "timing")]
 
     def cause(self, number: int) -> str:
         """Why the decisions of one request differ."""
@@ -170,11 +170,14 @@ class Modelled:
 
     def report(self) -> str:
         """In words."""
-        remote = sum(one.remote for one in self.decided) / len(self.decided)
+        pairs = list(zip(self.decided, self.real, strict=True))
+        remote = sum(ours.remote for ours, _ in pairs) / len(pairs)
+        ways = sum(ours.remote == theirs.remote for ours, theirs in pairs) / len(pairs)
         causes = dict(Counter(map(self.cause, self.differing)))
         lines = [
-            f"hit rate {self.hit_rate:.1%}, remote {remote:.0%}, {self.same:.1%} of decisions the same {causes or ''}",
-            f"  {len(self.alike)} met the same, {self.same_of_alike:.1%} of them decided the same",
+            f"hit rate {self.hit_rate:.1%}, remote {remote:.0%}, decided the same {self.same:.1%} {causes or ''}",
+            f"  local or remote alike, wherever: {ways:.1%}; {len(self.alike)} met the same,"
+            f" {len({*self.differing} & {*self.alike})} of them were decided otherwise",
         ]
         for number in self.differing:
             modelled, real = self.under_way(number)

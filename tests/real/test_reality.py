@@ -33,14 +33,14 @@ ENGINE = {
     "enable-prompt-tokens-details": True,
 }
 # What the rules go by, here and in the model: about what this fleet does on an idle machine, but stated, so that they
-# decide alike on a busy one. Tokens are to come every 0.2 ms, which none do: a prefill costs those that are being
-# answered something, so that one elsewhere pays then.
+# decide alike on a busy one, and with wide margins: a handoff is held to take longer than it does, so that an idle
+# worker computes for itself, and tokens are to come faster than any do, so that one that answers others does not.
 CALIBRATION = {
     "prefill_tokens_per_s": 12_000,
     "attention_s": 3e-8,
     "step_s": 0.005,
     "pair_bytes_per_s": 100_000_000,
-    "handoff_s": 0.06,
+    "handoff_s": 0.2,
     "mean_output_tokens": 180,
     "kv_bytes_per_token": 4096,
 }
@@ -171,4 +171,4 @@ def test_the_model_decides_as_the_gateway_does(tmp_path: Path, decode_workers: i
             # What a busy machine's pace has no part in: of the model on its own, the figures above tell.
             assert abs(engines - led.hit_rate) <= 0.05
             assert len(led.alike) >= len(real) / 2
-            assert led.same_of_alike >= 0.95
+            assert len(led.unexplained) <= 0.05 * len(real)
