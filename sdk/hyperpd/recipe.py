@@ -222,7 +222,9 @@ class Limits(Block):
         3600, gt=0, description="From a request's arrival to its last byte; above it: 504, or the end"
     )
     body_s: float = Field(60, gt=0, description="How long a body may take to arrive; above it: 408")
-    stalled_s: float = Field(60, gt=0, description="How long a client may leave a stream unread before it is cut")
+    stalled_s: float = Field(
+        60, gt=0, description="A client that takes less than 64 KiB of what waits for it in this time is cut"
+    )
 
 
 class CalibrationSpec(Block):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 
@@ -165,6 +166,17 @@ async def test_a_cache_that_may_be_wrong_is_no_reason_to_go_there() -> None:
         run.stack.flow._hide_cache(run.member("decode-0"))
         answer = await run.stack.ask(prompt=prompt(1, 5 * BLOCK))
         assert (await run.explained(answer))["decode"]["cached_tokens"] == 0
+
+
+async def test_a_worker_that_comes_back_may_be_another_with_nothing_cached() -> None:
+    async with fleet(decodes=1, decider="never") as run, aiohttp.ClientSession() as session:
+        talk, member = prompt(1, 5 * BLOCK), run.member("decode-0")
+        await run.stack.ask(prompt=talk)
+        for healthy in (False, True):
+            run.engines["decode-0"].well = healthy
+            await run.stack.pool._probe(session, member)
+            assert member.healthy is healthy
+        assert (await run.explained(await run.stack.ask(prompt=talk)))["decode"]["cached_tokens"] == 0
 
 
 async def test_a_session_goes_on_where_its_answer_is() -> None:
