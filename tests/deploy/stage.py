@@ -49,7 +49,7 @@ def altered(folder: Path) -> Path:
 def with_keys(folder: Path) -> Path:
     """The same recipe with a gateway that asks for a key."""
     path = folder / "keyed.yaml"
-    path.write_bytes(recipe.load(NAME).path.read_bytes() + b"gateway:\n  auth: keys\n")
+    path.write_bytes(recipe.load(NAME).path.read_bytes().replace(b"\ngateway:\n", b"\ngateway:\n  auth: keys\n"))
     return path
 
 
