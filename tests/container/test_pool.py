@@ -102,7 +102,7 @@ def test_who_is_asked_what_all_know() -> None:
         member.healthy = True
     assert {members.any_decode().name for _ in range(4)} == {"decode-0"}
     members.members[3].healthy = True
-    assert {members.any_decode().name for _ in range(4)} == {"decode-0", "decode-1"}
+    assert [members.any_decode().name for _ in range(4)] == ["decode-0", "decode-1"] * 2  # whoever stands between
     members.update([])
     with pytest.raises(NoWorkerAvailable):
         members.any_decode()

@@ -136,12 +136,10 @@ class Pool:
 
     def any_decode(self) -> Member:
         """One to ask what all of them know, each in turn. Raises NoWorkerAvailable."""
-        start = next(self._turn)
-        for place in range(len(self.members)):
-            member = self.members[(start + place) % len(self.members)]
-            if member.role != "prefill" and member.healthy and member.belongs:
-                return member
-        raise self.none_available()
+        decodes = self._decodes()
+        if not decodes:
+            raise self.none_available()
+        return decodes[next(self._turn) % len(decodes)]
 
     def another(self, decode: Member) -> Member:
         """Another that would take a ticket back; itself where there is none."""
