@@ -326,6 +326,18 @@ async def test_streams_teach_what_a_step_takes_and_how_long_answers_are() -> Non
             step_s, tokens = decode.step.value, known.output_tokens.value
 
 
+async def test_what_is_passed_on_teaches_nothing_of_prompts() -> None:
+    async with fleet(decider="never") as run:
+        known = run.stack.pool.routing.router.knowledge
+        before = known.prefill_s.value, known.output_tokens.value
+        for _ in range(2):
+            assert (await run.stack.http.post("/tokenize", json={"prompt": "hi"})).status_code == 200
+        assert (known.prefill_s.value, known.output_tokens.value) == before
+        for worker in ("decode-0", "decode-1"):
+            run.member(worker).healthy = False
+        assert (await run.stack.http.post("/tokenize", json={"prompt": "hi"})).status_code == 503
+
+
 async def test_what_engines_say_is_taken_in() -> None:
     async with fleet() as run:
         await run.stack.ask(prompt=prompt(1, 2 * BLOCK))

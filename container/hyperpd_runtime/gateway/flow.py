@@ -33,7 +33,6 @@ from hyperpd_runtime.gateway.telemetry import Record
 _TICKET_AGE = 0.6  # of the lease: an older ticket is not used
 _FIRST_EVENT = 0.9  # of the lease: decode must have answered by then
 _EXPIRED = "a lease expired before decode had answered"
-_PASSED = Request(1)  # what of a request without a second leg is known
 _LOCAL = ("cost_local", "below_threshold", "rule")  # decode computes the prompt by the decider's word
 _CANARY_TIMEOUT_S = 60  # or less: no pair is proven by a handoff that would be too late for a request
 
@@ -79,9 +78,10 @@ class Flow:
 
     async def pass_on(self, path: str, body: dict[str, object], record: Record) -> Answer:
         """Answer what has no second leg, by a worker that decodes."""
-        way = self._choose(_PASSED, record, Verdict(False, "shape_guard"))
-        record.decode, record.mode = way.decode.name, "passed"
-        return await self._deadlines.answer(self.legs.pass_on(path, body, way.decode), record, stream=False)
+        self._pool.check_warm()
+        worker = self._pool.any_decode()
+        record.decode, record.mode = worker.name, "passed"
+        return await self._deadlines.answer(self.legs.pass_on(path, body, worker), record, stream=False)
 
     async def _ask(self, path: str, body: dict[str, object]) -> Answer:
         """Any worker that decodes."""
