@@ -326,6 +326,22 @@ async def test_streams_teach_what_a_step_takes_and_how_long_answers_are() -> Non
             step_s, tokens = decode.step.value, known.output_tokens.value
 
 
+async def test_an_error_in_place_of_the_first_event_is_no_first_token() -> None:
+    """And what decode computes after it is booked as its own."""
+    async with fleet(decodes=1) as run:
+        (decode,) = run.stack.pool.routing.router.decode.fleet.named.values()
+        engine = run.stack.decode
+        engine.fault, engine.waits_for = "error_event", "hello"
+        asking = asyncio.create_task(run.stack.ask(stream=True))
+        await until(lambda: engine.waiting)
+        engine.proceed.set()  # to the first, which fails
+        engine.proceed.clear()
+        await until(lambda: engine.waiting and any("kv_transfer_params" not in body for body in engine.bodies))
+        assert (decode.waiting, decode.running, decode.prefill_tokens > 0) == (1, 0, True)
+        engine.proceed.set()
+        assert (await asking).status_code == 200
+
+
 async def test_what_is_passed_on_teaches_nothing_of_prompts() -> None:
     async with fleet(decider="never") as run:
         known = run.stack.pool.routing.router.knowledge

@@ -54,15 +54,23 @@ class Flight:
             self._ledger.prefill.done(self.choice.prefill.worker, self.choice.prefill, self._sent_s, now_s)
 
     def fall_back(self, now_s: float) -> None:
-        """The remote prefill failed, or its ticket is not used: decode computes the prompt itself."""
-        if self._over or self._first_s is not None or self._local:
+        """The remote prefill failed, or its ticket is not used: decode computes the prompt itself.
+
+        A first token that was only guessed has not come, then.
+        """
+        guessed = self._first_s is not None and not self._seen
+        if self._over or (not guessed and (self._first_s is not None or self._local)):
             return
         self._give_up_prefill(now_s)
         self._hold()
         self._moving_s = None
         self._sent_s = now_s
         decode = self.choice.decode
-        self._ledger.decode.cancel(decode.worker, None, now_s)
+        if guessed:
+            self._first_s, self._seen = None, True
+            self._ledger.decode.end(decode.worker)
+        else:
+            self._ledger.decode.cancel(decode.worker, None, now_s)
         self._local = decode
         self._ledger.decode.book(decode.worker, self._local, now_s)
 

@@ -313,6 +313,22 @@ def test_a_first_token_that_was_not_seen_teaches_nothing() -> None:
     assert router.knowledge.output_tokens.value != router.knowledge.calibration.mean_output_tokens
 
 
+@pytest.mark.parametrize("decider", ["always", "never"])
+def test_a_first_token_that_was_guessed_has_not_come_where_decode_has_to_begin_anew(decider: str) -> None:
+    router = router_of(decider=decider, decodes=1, prefills=1)
+    worker = router.decode.fleet.named["d0"]
+    flight = router.choose(request(1_000), 0.0)
+    flight.first_token(1.0, seen=False)
+    assert (worker.waiting, worker.running, worker.prefill_tokens) == (0, 1, 0)
+    flight.fall_back(2.0)
+    assert (worker.waiting, worker.running, worker.prefill_tokens, worker.kv_tokens) == (1, 0, 1_000, 1_256)
+    flight.first_token(3.0)
+    flight.fall_back(4.0)  # it was seen
+    assert (worker.waiting, worker.running, worker.prefill_tokens) == (0, 1, 0)
+    flight.end(5.0, 10)
+    assert (worker.waiting, worker.running, worker.kv_tokens, worker.prefill_s) == (0, 0, 0, 0.0)
+
+
 def prefills(router: Router) -> set[str]:
     """Who prefills the next two."""
     legs = [router.choose(Request(4096), 0.0).choice.prefill for _ in range(2)]
