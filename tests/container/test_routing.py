@@ -382,6 +382,18 @@ def test_aggregated_workers_need_no_pair() -> None:
     assert router.decode.fleet.why_out(router.decode.fleet.named["aggregated-0"]) == ["draining"]
 
 
+@pytest.mark.parametrize(("disaggregated", "reason", "times"), [(True, "remote", 3), (False, "no_prefill_worker", 1)])
+async def test_each_decision_counts_also_where_nothing_splits(disaggregated: bool, reason: str, times: int) -> None:
+    async with running(tiny()) as stack:
+        if not disaggregated:
+            stack.pool.disaggregated = False
+            stack.pool.update([Endpoint("aggregated", "aggregated-0", stack.decode.url)])
+            stack.pool.members[0].healthy = True
+        before = counted("hyperpd_routing_total", reason=reason)
+        assert (await stack.ask(n=3, temperature=1)).status_code == 200
+        assert counted("hyperpd_routing_total", reason=reason) == before + times
+
+
 async def test_two_workers_of_one_name_are_two() -> None:
     async with fleet(decodes=1, decider="never") as run:
         again = Endpoint("decode", "decode-0", "http://127.0.0.1:9")

@@ -289,6 +289,7 @@ class Passage:
 
     def _end(self) -> None:
         self._stop()
+        telemetry.ROUTING.labels(self._record.reason).inc()
         tokens = self._record.output_tokens()
         if tokens:
             self._flight.first_token(time.monotonic(), seen=False)
