@@ -148,7 +148,8 @@ class Routing:
         if self._changed:
             self._changed = False
             self._prefer_proven()
-        flight = self.router.choose(
+        decide = partial(
+            self.router.choose,
             request,
             time.monotonic(),
             avoid=[self._names[member] for member in avoid if member in self._names],
@@ -156,6 +157,12 @@ class Routing:
             settled=settled,
             explain=record.explain or len(self._members) <= _EXPLAINED,
         )
+        try:
+            flight = decide()
+        except NoWorkerAvailable:  # one that no pair is proven of can answer alone, which is better than nobody
+            self._allow_unproven()
+            self._changed = True
+            flight = decide()
         self.explained.put(record.request_id, flight)
         return flight
 
@@ -186,16 +193,19 @@ class Routing:
 
     def _prefer_proven(self) -> None:
         """A decode worker that has just joined is tried before it is used; where none is proven, all answer alone."""
+        self._allow_unproven()
         fleet, pairs = self.router.decode.fleet, self.router.pairs
         named = {worker: name for name, worker in fleet.named.items()}
-        for name in named.values():
-            self.router.keep_out("decode", name, "breaker", False)
         ways = self.router.prefill.fleet.allowed
         allowed = [fleet.at(index) for index in members(fleet.allowed)]
         unproven = [worker for worker in allowed if not pairs.open_to(worker) & ways]
         if len(unproven) < len(allowed):
             for worker in unproven:
                 self.router.keep_out("decode", named[worker], "breaker")
+
+    def _allow_unproven(self) -> None:
+        for name in self.router.decode.fleet.named:
+            self.router.keep_out("decode", name, "breaker", False)
 
 
 class Passage:
