@@ -342,6 +342,19 @@ async def test_an_error_in_place_of_the_first_event_is_no_first_token() -> None:
         assert (await asking).status_code == 200
 
 
+@pytest.mark.parametrize("gone", ["prefill-0", "decode-0"])
+async def test_kv_of_a_worker_that_left_is_not_waited_for(gone: str) -> None:
+    async with fleet(decodes=1) as run:
+        routing, engine = run.stack.pool.routing, run.stack.prefill
+        engine.fault = "hang"
+        asking = asyncio.create_task(run.stack.ask())
+        await until(lambda: engine.waiting)
+        run.stack.pool.update(member.endpoint for member in run.stack.pool.members if member.name != gone)
+        engine.proceed.set()
+        assert (await asking).status_code == 200
+        assert routing._moved == {}
+
+
 async def test_what_is_passed_on_teaches_nothing_of_prompts() -> None:
     async with fleet(decider="never") as run:
         known = run.stack.pool.routing.router.knowledge

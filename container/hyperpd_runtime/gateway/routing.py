@@ -180,7 +180,9 @@ class Routing:
         return bool(self.router.prefill.without([self._names.get(prefill, "")]) & self.router.pairs.open_to(decode))
 
     def used(self, pair: Pair) -> None:
-        """KV has begun to move through it."""
+        """KV has begun to move through it. One that has left is not scraped any more, so nothing waits for that."""
+        if not {pair.prefill, pair.decode} <= self._names.keys():
+            return
         self._moved[pair.prefill].add(pair)
         self._moved[pair.decode].add(pair)
 

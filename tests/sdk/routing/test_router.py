@@ -10,7 +10,7 @@ from hyperpd.routing import costs
 from hyperpd.routing.blocks import chain
 from hyperpd.routing.choice import Reason, Verdict
 from hyperpd.routing.request import Request
-from hyperpd.routing.router import Router
+from hyperpd.routing.router import Role, Router
 from tests.sdk.routing.test_policies import BLOCK, request, router_of
 
 
@@ -327,6 +327,18 @@ def test_a_first_token_that_was_guessed_has_not_come_where_decode_has_to_begin_a
     assert (worker.waiting, worker.running, worker.prefill_tokens) == (0, 1, 0)
     flight.end(5.0, 10)
     assert (worker.waiting, worker.running, worker.kv_tokens, worker.prefill_s) == (0, 0, 0, 0.0)
+
+
+@pytest.mark.parametrize(("role", "name"), [("prefill", "p0"), ("decode", "d0")])
+def test_of_a_pair_that_is_no_more_nothing_is_kept(role: Role, name: str) -> None:
+    router = router_of(decider="always", decodes=1, prefills=1)
+    flight = router.choose(request(1_000), 0.0)
+    flight.prefilled(1.0)
+    router.leave(role, name)
+    router.join(role, name, 2_000)
+    flight.first_token(9.0)
+    flight.end(10.0, 5)
+    assert router.pairs._speeds == {}
 
 
 def prefills(router: Router) -> set[str]:
