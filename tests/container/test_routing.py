@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -353,6 +354,28 @@ async def test_kv_of_a_worker_that_left_is_not_waited_for(gone: str) -> None:
         engine.proceed.set()
         assert (await asking).status_code == 200
         assert routing._moved == {}
+
+
+async def test_waiting_for_a_place_at_decode_is_not_taken_for_slowness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither prefill's, nor decode's that computes another part of the same request itself."""
+    clock = SimpleNamespace(monotonic=lambda: 1_000.0)
+    monkeypatch.setattr("hyperpd_runtime.gateway.routing.time", clock)
+    async with fleet(decodes=2, decider="uncached_tokens", threshold_tokens=200) as run:
+        router = run.stack.pool.routing.router
+        rooms = [member.room for member in run.stack.pool.members if member.role == "decode"]
+        for room in rooms:
+            await room.take(room.places)
+        asking = asyncio.create_task(run.stack.ask(prompt=[prompt(1, 300), prompt(2, 100)], stream=True))
+        await until(lambda: any(room.waiting for room in rooms))
+        assert sorted(worker.waiting for worker in run.workers()) == [1, 1, 1]
+        clock.monotonic = lambda: 9_000.0
+        for room in rooms:
+            for _ in range(room.places):
+                room.leave()
+        assert (await asking).status_code == 200
+        assert len(run.stack.prefill.bodies) == 1
+        workers = [*router.prefill.fleet.named.values(), *router.decode.fleet.named.values()]
+        assert [worker.pace.value >= 1 for worker in workers] == [True] * 3
 
 
 async def test_what_is_passed_on_teaches_nothing_of_prompts() -> None:

@@ -198,6 +198,7 @@ class Flow:
             why = "prefill_failed"
             pair = self._pool.pair(way.prefill, way.decode)
             record.prefill = pair.prefill.name
+            way.started()
             try:
                 async with asyncio.timeout(_TICKET_AGE * pair.lease_s):
                     ticket = await self.legs.prefill_or_let_go(request.api, request.body, pair.prefill, pair.decode)

@@ -237,6 +237,10 @@ class Passage:
         """The decider's word."""
         return self._flight.choice.verdict
 
+    def started(self) -> None:
+        """The prompt goes to prefill."""
+        self._flight.started(time.monotonic())
+
     def prefilled(self, pair: Pair) -> None:
         """The ticket is there."""
         self._flight.prefilled(time.monotonic())
@@ -245,6 +249,7 @@ class Passage:
     def sent(self, *, stream: bool) -> None:
         """The request goes to decode. When a whole answer's first token comes is only guessed: as it was predicted."""
         self._stop()
+        self._flight.started(time.monotonic())  # where decode computes the prompt
         if not stream:
             left_s = self._flight.choice.decode.worker.clear_s - time.monotonic()
             self._guess = asyncio.get_running_loop().call_later(max(left_s, 0.0), self._first, False)

@@ -12,8 +12,9 @@ from hyperpd.routing.request import Request
 class Flight:
     """Told of what happens to the request, each at its time, on the router's clock; all that is booked is returned.
 
-    Remote: `prefilled`, `first_token`, `end`. Local: `first_token`, `end`. `fall_back` where a remote prefill came to
-    nothing. `end` may come at any time, whatever became of the request, and more than once.
+    Remote: `prefilled`, `first_token`, `end`. Local: `first_token`, `end`. `started` before, where the prompt is not
+    sent at once. `fall_back` where a remote prefill came to nothing. `end` may come at any time, whatever became of the
+    request, and more than once.
     """
 
     __slots__ = (
@@ -42,6 +43,11 @@ class Flight:
             ledger.prefill.book(choice.prefill.worker, choice.prefill, now_s)
         self._local = None if choice.prefill else choice.decode  # booked on decode's worker
         ledger.decode.book(choice.decode.worker, self._local, now_s)
+
+    def started(self, now_s: float) -> None:
+        """Its prompt is sent only now: what it waited for before that teaches nothing of the worker's pace."""
+        if not self._over and self._first_s is None and (self._remote or self._local):
+            self._sent_s = now_s
 
     def prefilled(self, now_s: float) -> None:
         """The remote prefill has answered; its KV moves as soon as decode takes it."""

@@ -329,6 +329,20 @@ def test_a_first_token_that_was_guessed_has_not_come_where_decode_has_to_begin_a
     assert (worker.waiting, worker.running, worker.kv_tokens, worker.prefill_s) == (0, 0, 0, 0.0)
 
 
+@pytest.mark.parametrize(("decider", "side"), [("always", "prefill"), ("never", "decode")])
+def test_waiting_to_be_sent_is_not_taken_for_slowness(decider: str, side: str) -> None:
+    router = router_of(decider=decider, decodes=1, prefills=1)
+    (worker,) = getattr(router, side).fleet.named.values()
+    flight = router.choose(request(1_000), 0.0)
+    leg = flight.choice.prefill or flight.choice.decode
+    flight.started(50.0)
+    flight.prefilled(50.0 + leg.prefill_s)
+    flight.first_token(50.0 + leg.prefill_s)
+    flight.started(60.0)  # of no meaning any more
+    assert worker.pace.value == pytest.approx(1.0)
+    flight.end(70.0)
+
+
 @pytest.mark.parametrize(("role", "name"), [("prefill", "p0"), ("decode", "d0")])
 def test_of_a_pair_that_is_no_more_nothing_is_kept(role: Role, name: str) -> None:
     router = router_of(decider="always", decodes=1, prefills=1)
