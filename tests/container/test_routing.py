@@ -343,6 +343,34 @@ async def test_an_error_in_place_of_the_first_event_is_no_first_token() -> None:
         assert (await asking).status_code == 200
 
 
+@pytest.mark.parametrize("lost", ["unproven", "ill", "left", "decode left"])
+@pytest.mark.parametrize("prefills", [1, 2])
+async def test_a_way_that_is_lost_while_a_place_is_waited_for_is_not_used(lost: str, prefills: int) -> None:
+    """Another is, where one leads there; else decode computes the prompt, and prefill is not asked at all."""
+    async with fleet(decodes=1, prefills=prefills) as run:
+        pool, room = run.stack.pool, run.member("decode-0").room
+        await room.take(room.places)
+        asking = asyncio.create_task(run.stack.ask(EXPLAIN))
+        await until(lambda: room.waiting)
+        (chosen,) = (name for name, worker in pool.routing.router.prefill.fleet.named.items() if worker.waiting)
+        if lost == "unproven":
+            next(pair for pair in pool.pairs if pair.prefill.name == chosen).doubt("a test")
+        elif lost == "ill":
+            run.member(chosen).healthy = False
+        else:
+            gone = chosen if lost == "left" else "decode-0"
+            pool.update(member.endpoint for member in pool.members if member.name != gone)
+        room.leave()
+        answer = await asking
+        assert answer.json()["choices"][0]["text"] == "after hello"
+        served = answer.headers["x-hyperpd-decision"].partition("; ")[2]
+        asked = {name for name, engine in run.engines.items() if name.startswith("prefill") and engine.bodies}
+        if prefills == 2 and lost != "decode left":
+            assert (served, asked) == ("reason=plain; routing=remote; served=pd", {"prefill-0", "prefill-1"} - {chosen})
+        else:
+            assert (served, asked) == ("reason=plain; routing=pair_open; served=recomputed", set())
+
+
 @pytest.mark.parametrize("gone", ["prefill-0", "decode-0"])
 async def test_kv_of_a_worker_that_left_is_not_waited_for(gone: str) -> None:
     async with fleet(decodes=1) as run:

@@ -109,9 +109,10 @@ class Pool:
         if self._pair.get((pair.prefill, pair.decode)) is pair:
             self.routing.judge(pair)
 
-    def pair(self, prefill: Member, decode: Member) -> Pair:
-        """The way between these two; nobody else's where one has left."""
-        return self._pair.get((prefill, decode)) or Pair(prefill, decode, self._lease_s)
+    def pair(self, prefill: Member, decode: Member) -> Pair | None:
+        """The way between these two, while it may be used."""
+        pair = self._pair.get((prefill, decode))
+        return pair if pair and pair.proven and prefill.healthy else None
 
     def identify(self, member: Member, fingerprint: Fingerprint | None) -> None:
         """Note what a worker says of itself; its pairs are judged anew."""

@@ -40,6 +40,7 @@ _TTFT_MS, _ITL_MS = 2000.0, 50.0  # where the recipe has no objective
 _CACHE_TOKENS = 1 << 20  # of a worker that has not been scraped yet
 _TTL_S = 600.0
 _EXPLAINED = 32  # workers
+_REASONS = {"ticket_old": "ticket_expired", "no_proven_pair": "pair_open"}  # of a recompute, where named otherwise
 
 
 class Routing:
@@ -255,10 +256,11 @@ class Passage:
             self._guess = asyncio.get_running_loop().call_later(max(left_s, 0.0), self._first, False)
 
     def fall_back(self, why: str) -> None:
-        """Decode computes the prompt itself, although prefill was meant to."""
+        """Decode computes the prompt itself, although prefill was meant to; why: as `Record.recompute` counts it."""
         self._stop()
         self._flight.fall_back(time.monotonic())
-        self._record.reason = why
+        self._record.recompute(why)
+        self._record.reason = _REASONS.get(why, why)
 
     def another_prefill(self) -> bool:
         """To another prefill worker after one has failed, or to the same where it is the only one; False: to none."""
