@@ -304,3 +304,17 @@ async def test_a_decode_worker_that_is_gone_is_replaced_where_there_is_no_ticket
             stack.pool.pairs[0].proven = False  # none is: both have their turn
     finally:
         await other.stop()
+
+
+async def test_a_worker_that_no_pair_is_proven_of_answers_where_the_proven_one_is_gone(stack: Stack) -> None:
+    other = FakeEngine(stack.leases)
+    await other.start()
+    await stack.decode.stop()
+    try:
+        stack.pool.update([*(m.endpoint for m in stack.pool.members), Endpoint("decode", "decode-1", other.url)])
+        stack.pool.members[2].healthy = True
+        answer = await stack.ask(max_tokens=1)  # with no ticket nothing says that the pair is dead
+        assert (answer.status_code, len(other.bodies)) == (200, 1)
+        assert routed(stack.pool) == ("decode-0", "prefill-0")  # until a probe finds it gone
+    finally:
+        await other.stop()

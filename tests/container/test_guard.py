@@ -318,7 +318,7 @@ async def test_an_error_event_has_its_type(stack: Stack) -> None:
 async def test_what_has_no_second_leg_is_passed(stack: Stack) -> None:
     answer = await stack.http.post("/tokenize", json={"prompt": "hi"}, headers={"x-hyperpd-explain": "1"})
     assert answer.json()["tokens"] == [104, 105]
-    assert answer.headers["x-hyperpd-decision"] == "passed; reason=/tokenize; routing=shape_guard; served=passed"
+    assert answer.headers["x-hyperpd-decision"] == "passed; reason=/tokenize; routing=-; served=passed"
     refused = await stack.http.post("/tokenize", json={"prompt": "hi", "cache_salt": "x"})
     assert (refused.status_code, "cache_salt" in refused.text) == (400, True)
     unknown = await stack.http.post("/tokenize", json={"prompt": "hi", "model": "x"})

@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -326,6 +327,97 @@ async def test_streams_teach_what_a_step_takes_and_how_long_answers_are() -> Non
             step_s, tokens = decode.step.value, known.output_tokens.value
 
 
+async def test_an_error_in_place_of_the_first_event_is_no_first_token() -> None:
+    """And what decode computes after it is booked as its own."""
+    async with fleet(decodes=1) as run:
+        (decode,) = run.stack.pool.routing.router.decode.fleet.named.values()
+        engine = run.stack.decode
+        engine.fault, engine.waits_for = "error_event", "hello"
+        asking = asyncio.create_task(run.stack.ask(stream=True))
+        await until(lambda: engine.waiting)
+        engine.proceed.set()  # to the first, which fails
+        engine.proceed.clear()
+        await until(lambda: engine.waiting and any("kv_transfer_params" not in body for body in engine.bodies))
+        assert (decode.waiting, decode.running, decode.prefill_tokens > 0) == (1, 0, True)
+        engine.proceed.set()
+        assert (await asking).status_code == 200
+
+
+@pytest.mark.parametrize("lost", ["unproven", "ill", "left", "decode left"])
+@pytest.mark.parametrize("prefills", [1, 2])
+async def test_a_way_that_is_lost_while_a_place_is_waited_for_is_not_used(lost: str, prefills: int) -> None:
+    """Another is, where one leads there; else decode computes the prompt, and prefill is not asked at all."""
+    async with fleet(decodes=1, prefills=prefills) as run:
+        pool, room = run.stack.pool, run.member("decode-0").room
+        await room.take(room.places)
+        asking = asyncio.create_task(run.stack.ask(EXPLAIN))
+        await until(lambda: room.waiting)
+        (chosen,) = (name for name, worker in pool.routing.router.prefill.fleet.named.items() if worker.waiting)
+        if lost == "unproven":
+            next(pair for pair in pool.pairs if pair.prefill.name == chosen).doubt("a test")
+        elif lost == "ill":
+            run.member(chosen).healthy = False
+        else:
+            gone = chosen if lost == "left" else "decode-0"
+            pool.update(member.endpoint for member in pool.members if member.name != gone)
+        room.leave()
+        answer = await asking
+        assert answer.json()["choices"][0]["text"] == "after hello"
+        served = answer.headers["x-hyperpd-decision"].partition("; ")[2]
+        asked = {name for name, engine in run.engines.items() if name.startswith("prefill") and engine.bodies}
+        if prefills == 2 and lost != "decode left":
+            assert (served, asked) == ("reason=plain; routing=remote; served=pd", {"prefill-0", "prefill-1"} - {chosen})
+        else:
+            assert (served, asked) == ("reason=plain; routing=pair_open; served=recomputed", set())
+
+
+@pytest.mark.parametrize("gone", ["prefill-0", "decode-0"])
+async def test_kv_of_a_worker_that_left_is_not_waited_for(gone: str) -> None:
+    async with fleet(decodes=1) as run:
+        routing, engine = run.stack.pool.routing, run.stack.prefill
+        engine.fault = "hang"
+        asking = asyncio.create_task(run.stack.ask())
+        await until(lambda: engine.waiting)
+        run.stack.pool.update(member.endpoint for member in run.stack.pool.members if member.name != gone)
+        engine.proceed.set()
+        assert (await asking).status_code == 200
+        assert routing._moved == {}
+
+
+async def test_waiting_for_a_place_at_decode_is_not_taken_for_slowness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither prefill's, nor decode's that computes another part of the same request itself."""
+    clock = SimpleNamespace(monotonic=lambda: 1_000.0)
+    monkeypatch.setattr("hyperpd_runtime.gateway.routing.time", clock)
+    async with fleet(decodes=2, decider="uncached_tokens", threshold_tokens=200) as run:
+        router = run.stack.pool.routing.router
+        rooms = [member.room for member in run.stack.pool.members if member.role == "decode"]
+        for room in rooms:
+            await room.take(room.places)
+        asking = asyncio.create_task(run.stack.ask(prompt=[prompt(1, 300), prompt(2, 100)], stream=True))
+        await until(lambda: any(room.waiting for room in rooms))
+        assert sorted(worker.waiting for worker in run.workers()) == [1, 1, 1]
+        clock.monotonic = lambda: 9_000.0
+        for room in rooms:
+            for _ in range(room.places):
+                room.leave()
+        assert (await asking).status_code == 200
+        assert len(run.stack.prefill.bodies) == 1
+        workers = [*router.prefill.fleet.named.values(), *router.decode.fleet.named.values()]
+        assert [worker.pace.value >= 1 for worker in workers] == [True] * 3
+
+
+async def test_what_is_passed_on_teaches_nothing_of_prompts() -> None:
+    async with fleet(decider="never") as run:
+        known = run.stack.pool.routing.router.knowledge
+        before = known.prefill_s.value, known.output_tokens.value
+        for _ in range(2):
+            assert (await run.stack.http.post("/tokenize", json={"prompt": "hi"})).status_code == 200
+        assert (known.prefill_s.value, known.output_tokens.value) == before
+        for worker in ("decode-0", "decode-1"):
+            run.member(worker).healthy = False
+        assert (await run.stack.http.post("/tokenize", json={"prompt": "hi"})).status_code == 503
+
+
 async def test_what_engines_say_is_taken_in() -> None:
     async with fleet() as run:
         await run.stack.ask(prompt=prompt(1, 2 * BLOCK))
@@ -352,6 +444,18 @@ def test_aggregated_workers_need_no_pair() -> None:
     assert {routed(members) for _ in range(2)} == {("aggregated-1", None)}
     router = members.routing.router
     assert router.decode.fleet.why_out(router.decode.fleet.named["aggregated-0"]) == ["draining"]
+
+
+@pytest.mark.parametrize(("disaggregated", "reason", "times"), [(True, "remote", 3), (False, "no_prefill_worker", 1)])
+async def test_each_decision_counts_also_where_nothing_splits(disaggregated: bool, reason: str, times: int) -> None:
+    async with running(tiny()) as stack:
+        if not disaggregated:
+            stack.pool.disaggregated = False
+            stack.pool.update([Endpoint("aggregated", "aggregated-0", stack.decode.url)])
+            stack.pool.members[0].healthy = True
+        before = counted("hyperpd_routing_total", reason=reason)
+        assert (await stack.ask(n=3, temperature=1)).status_code == 200
+        assert counted("hyperpd_routing_total", reason=reason) == before + times
 
 
 async def test_two_workers_of_one_name_are_two() -> None:

@@ -33,7 +33,6 @@ from hyperpd_runtime.gateway.telemetry import Record
 _TICKET_AGE = 0.6  # of the lease: an older ticket is not used
 _FIRST_EVENT = 0.9  # of the lease: decode must have answered by then
 _EXPIRED = "a lease expired before decode had answered"
-_PASSED = Request(1)  # what of a request without a second leg is known
 _LOCAL = ("cost_local", "below_threshold", "rule")  # decode computes the prompt by the decider's word
 _CANARY_TIMEOUT_S = 60  # or less: no pair is proven by a handoff that would be too late for a request
 
@@ -79,9 +78,10 @@ class Flow:
 
     async def pass_on(self, path: str, body: dict[str, object], record: Record) -> Answer:
         """Answer what has no second leg, by a worker that decodes."""
-        way = self._choose(_PASSED, record, Verdict(False, "shape_guard"))
-        record.decode, record.mode = way.decode.name, "passed"
-        return await self._deadlines.answer(self.legs.pass_on(path, body, way.decode), record, stream=False)
+        self._pool.check_warm()
+        worker = self._pool.any_decode()
+        record.decode, record.mode = worker.name, "passed"
+        return await self._deadlines.answer(self.legs.pass_on(path, body, worker), record, stream=False)
 
     async def _ask(self, path: str, body: dict[str, object]) -> Answer:
         """Any worker that decodes."""
@@ -181,23 +181,26 @@ class Flow:
         self, request: Admitted, way: Passage, record: Record, room: bool
     ) -> tuple[Pair | None, Ticket | None]:
         """A ticket for `decode`; None where decode has to compute the prompt itself."""
-        record.mode = "pd" if self._pool.disaggregated else "aggregated"
+        record.mode = "pd"
         if not self._pool.disaggregated:
-            return None, None
-        if request.shape.how == "decode_only":
+            record.mode = "aggregated"
+        elif request.shape.how == "decode_only":
             record.mode = "decode_only"
-            return None, None
-        if record.reason in _LOCAL:
+        elif record.reason in _LOCAL:
             record.mode = "local"
-            return None, None
-        if not way.prefill:
+        elif not way.prefill:
             record.recompute("no_proven_pair")
+        if not way.prefill:
             return None, None
         why = "no_room"
+        if room and not self._pool.pair(way.prefill, way.decode):  # it was lost while a place was waited for
+            room, why = way.another_prefill(), "no_proven_pair"
         for again in (True, False) if room else ():
             why = "prefill_failed"
             pair = self._pool.pair(way.prefill, way.decode)
+            assert pair  # chosen at this moment
             record.prefill = pair.prefill.name
+            way.started()
             try:
                 async with asyncio.timeout(_TICKET_AGE * pair.lease_s):
                     ticket = await self.legs.prefill_or_let_go(request.api, request.body, pair.prefill, pair.decode)
@@ -213,12 +216,8 @@ class Flow:
             record.prefilled(ticket.sent_s)
             way.prefilled(pair)
             return pair, ticket
-        self._recompute(why, way, record)
+        way.fall_back(why)
         return None, None
-
-    def _recompute(self, why: str, way: Passage, record: Record) -> None:
-        way.fall_back("ticket_expired" if why == "ticket_old" else why)
-        record.recompute(why)
 
     async def _decode(
         self, request: Admitted, way: Passage, pair: Pair | None, ticket: Ticket | None, record: Record
@@ -227,7 +226,7 @@ class Flow:
         if ticket and pair and ticket.age_s(time.monotonic()) >= _TICKET_AGE * pair.lease_s:
             record.fault("ticket_old", f"{ticket.age_s(time.monotonic()):.1f} s of a lease of {pair.lease_s} s")
             self.legs.release(ticket, decode)
-            self._recompute("ticket_old", way, record)
+            way.fall_back("ticket_old")
         elif ticket and pair:
             sent: Sent = {}
             way.sent(stream=request.stream)
@@ -240,7 +239,7 @@ class Flow:
                 said = telemetry.described(error)
                 record.fault(error.code if isinstance(error, DecodeFailed) else unnamed, said)
                 pair.doubt(f"handoff failed: {said}")
-                self._recompute("handoff_failed", way, record)
+                way.fall_back("handoff_failed")
                 # The same without the ticket where it did answer: that works even when the pair is dead.
                 if not isinstance(error, DecodeFailed):
                     record.decode = way.another_decode().name

@@ -116,7 +116,6 @@ class Legs:
         try:
             stream = request.stream and response.status == 200
             first = await first_event(response, api, deadline, record.at_work) if stream else await whole(response)
-            record.first_event(streamed=stream)
             if 400 <= response.status < 500:
                 refused = EngineRefused(_told(Answer(response.status, response.content_type, first), api.path))
                 if ticket and refused.by_form:
@@ -124,6 +123,7 @@ class Legs:
                 raise refused
             if response.status != 200 or (stream and is_error(first, api)):
                 raise DecodeFailed(f"{decode.name} answered {response.status} with an error")
+            record.first_event(streamed=stream)
 
             def close() -> None:
                 response.close()

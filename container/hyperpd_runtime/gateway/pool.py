@@ -109,9 +109,10 @@ class Pool:
         if self._pair.get((pair.prefill, pair.decode)) is pair:
             self.routing.judge(pair)
 
-    def pair(self, prefill: Member, decode: Member) -> Pair:
-        """The way between these two; nobody else's where one has left."""
-        return self._pair.get((prefill, decode)) or Pair(prefill, decode, self._lease_s)
+    def pair(self, prefill: Member, decode: Member) -> Pair | None:
+        """The way between these two, while it may be used."""
+        pair = self._pair.get((prefill, decode))
+        return pair if pair and pair.proven and prefill.healthy else None
 
     def identify(self, member: Member, fingerprint: Fingerprint | None) -> None:
         """Note what a worker says of itself; its pairs are judged anew."""
@@ -136,12 +137,10 @@ class Pool:
 
     def any_decode(self) -> Member:
         """One to ask what all of them know, each in turn. Raises NoWorkerAvailable."""
-        start = next(self._turn)
-        for place in range(len(self.members)):
-            member = self.members[(start + place) % len(self.members)]
-            if member.role != "prefill" and member.healthy and member.belongs:
-                return member
-        raise self.none_available()
+        decodes = self._decodes()
+        if not decodes:
+            raise self.none_available()
+        return decodes[next(self._turn) % len(decodes)]
 
     def another(self, decode: Member) -> Member:
         """Another that would take a ticket back; itself where there is none."""

@@ -40,6 +40,7 @@ _TTFT_MS, _ITL_MS = 2000.0, 50.0  # where the recipe has no objective
 _CACHE_TOKENS = 1 << 20  # of a worker that has not been scraped yet
 _TTL_S = 600.0
 _EXPLAINED = 32  # workers
+_REASONS = {"ticket_old": "ticket_expired", "no_proven_pair": "pair_open"}  # of a recompute, where named otherwise
 
 
 class Routing:
@@ -148,7 +149,8 @@ class Routing:
         if self._changed:
             self._changed = False
             self._prefer_proven()
-        flight = self.router.choose(
+        decide = partial(
+            self.router.choose,
             request,
             time.monotonic(),
             avoid=[self._names[member] for member in avoid if member in self._names],
@@ -156,6 +158,12 @@ class Routing:
             settled=settled,
             explain=record.explain or len(self._members) <= _EXPLAINED,
         )
+        try:
+            flight = decide()
+        except NoWorkerAvailable:  # one that no pair is proven of can answer alone, which is better than nobody
+            self._allow_unproven()
+            self._changed = True
+            flight = decide()
         self.explained.put(record.request_id, flight)
         return flight
 
@@ -173,7 +181,9 @@ class Routing:
         return bool(self.router.prefill.without([self._names.get(prefill, "")]) & self.router.pairs.open_to(decode))
 
     def used(self, pair: Pair) -> None:
-        """KV has begun to move through it."""
+        """KV has begun to move through it. One that has left is not scraped any more, so nothing waits for that."""
+        if not {pair.prefill, pair.decode} <= self._names.keys():
+            return
         self._moved[pair.prefill].add(pair)
         self._moved[pair.decode].add(pair)
 
@@ -186,16 +196,19 @@ class Routing:
 
     def _prefer_proven(self) -> None:
         """A decode worker that has just joined is tried before it is used; where none is proven, all answer alone."""
+        self._allow_unproven()
         fleet, pairs = self.router.decode.fleet, self.router.pairs
         named = {worker: name for name, worker in fleet.named.items()}
-        for name in named.values():
-            self.router.keep_out("decode", name, "breaker", False)
         ways = self.router.prefill.fleet.allowed
         allowed = [fleet.at(index) for index in members(fleet.allowed)]
         unproven = [worker for worker in allowed if not pairs.open_to(worker) & ways]
         if len(unproven) < len(allowed):
             for worker in unproven:
                 self.router.keep_out("decode", named[worker], "breaker")
+
+    def _allow_unproven(self) -> None:
+        for name in self.router.decode.fleet.named:
+            self.router.keep_out("decode", name, "breaker", False)
 
 
 class Passage:
@@ -225,6 +238,10 @@ class Passage:
         """The decider's word."""
         return self._flight.choice.verdict
 
+    def started(self) -> None:
+        """The prompt goes to prefill."""
+        self._flight.started(time.monotonic())
+
     def prefilled(self, pair: Pair) -> None:
         """The ticket is there."""
         self._flight.prefilled(time.monotonic())
@@ -233,15 +250,17 @@ class Passage:
     def sent(self, *, stream: bool) -> None:
         """The request goes to decode. When a whole answer's first token comes is only guessed: as it was predicted."""
         self._stop()
+        self._flight.started(time.monotonic())  # where decode computes the prompt
         if not stream:
             left_s = self._flight.choice.decode.worker.clear_s - time.monotonic()
             self._guess = asyncio.get_running_loop().call_later(max(left_s, 0.0), self._first, False)
 
     def fall_back(self, why: str) -> None:
-        """Decode computes the prompt itself, although prefill was meant to."""
+        """Decode computes the prompt itself, although prefill was meant to; why: as `Record.recompute` counts it."""
         self._stop()
         self._flight.fall_back(time.monotonic())
-        self._record.reason = why
+        self._record.recompute(why)
+        self._record.reason = _REASONS.get(why, why)
 
     def another_prefill(self) -> bool:
         """To another prefill worker after one has failed, or to the same where it is the only one; False: to none."""
@@ -289,6 +308,7 @@ class Passage:
 
     def _end(self) -> None:
         self._stop()
+        telemetry.ROUTING.labels(self._record.reason).inc()
         tokens = self._record.output_tokens()
         if tokens:
             self._flight.first_token(time.monotonic(), seen=False)

@@ -229,8 +229,6 @@ class Record:
         with contextlib.ExitStack() as leaving:  # all of them, also where one breaks
             for leave in self.on_end:
                 leaving.callback(leave)
-        if self.reason != "-" and (self.part or self.decision != "split"):
-            ROUTING.labels(self.reason).inc()
         if self.part:
             return
         total_s = time.monotonic() - self.began_s

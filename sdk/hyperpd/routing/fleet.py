@@ -72,6 +72,10 @@ class Fleet:
         assert worker is not None, index
         return worker
 
+    def has(self, worker: Worker) -> bool:
+        """Whether it has not left, even if another is at its place or has its name."""
+        return self.workers[worker.index] is worker
+
     def _sift(self) -> None:
         out = 0
         for mask in self._out.values():

@@ -12,8 +12,9 @@ from hyperpd.routing.request import Request
 class Flight:
     """Told of what happens to the request, each at its time, on the router's clock; all that is booked is returned.
 
-    Remote: `prefilled`, `first_token`, `end`. Local: `first_token`, `end`. `fall_back` where a remote prefill came to
-    nothing. `end` may come at any time, whatever became of the request, and more than once.
+    Remote: `prefilled`, `first_token`, `end`. Local: `first_token`, `end`. `started` before, where the prompt is not
+    sent at once. `fall_back` where a remote prefill came to nothing. `end` may come at any time, whatever became of the
+    request, and more than once.
     """
 
     __slots__ = (
@@ -43,6 +44,11 @@ class Flight:
         self._local = None if choice.prefill else choice.decode  # booked on decode's worker
         ledger.decode.book(choice.decode.worker, self._local, now_s)
 
+    def started(self, now_s: float) -> None:
+        """Its prompt is sent only now: what it waited for before that teaches nothing of the worker's pace."""
+        if not self._over and self._first_s is None and (self._remote or self._local):
+            self._sent_s = now_s
+
     def prefilled(self, now_s: float) -> None:
         """The remote prefill has answered; its KV moves as soon as decode takes it."""
         if self._remote and self.choice.prefill:
@@ -54,15 +60,23 @@ class Flight:
             self._ledger.prefill.done(self.choice.prefill.worker, self.choice.prefill, self._sent_s, now_s)
 
     def fall_back(self, now_s: float) -> None:
-        """The remote prefill failed, or its ticket is not used: decode computes the prompt itself."""
-        if self._over or self._first_s is not None or self._local:
+        """The remote prefill failed, or its ticket is not used: decode computes the prompt itself.
+
+        A first token that was only guessed has not come, then.
+        """
+        guessed = self._first_s is not None and not self._seen
+        if self._over or (not guessed and (self._first_s is not None or self._local)):
             return
         self._give_up_prefill(now_s)
         self._hold()
         self._moving_s = None
         self._sent_s = now_s
         decode = self.choice.decode
-        self._ledger.decode.cancel(decode.worker, None, now_s)
+        if guessed:
+            self._first_s, self._seen = None, True
+            self._ledger.decode.end(decode.worker)
+        else:
+            self._ledger.decode.cancel(decode.worker, None, now_s)
         self._local = decode
         self._ledger.decode.book(decode.worker, self._local, now_s)
 

@@ -26,11 +26,14 @@ class Ledger:
     def moved(self, choice: Choice, seconds: float, now_s: float) -> None:
         """Learn a pair's bandwidth from the time between a prefill's answer and decode's first token.
 
-        Only where nobody was before it in decode's queue: what it waits there says nothing of the way.
+        Only where nobody was before it in decode's queue: what it waits there says nothing of the way. Of a pair that
+        is no more nothing is kept.
         """
         known, prefill, decode = self.knowledge.calibration, choice.prefill, choice.decode
         moving_s = seconds - known.handoff_s - decode.worker.step.value
-        if prefill and moving_s > 0:
+        if not prefill or not (self.prefill.fleet.has(prefill.worker) and self.decode.fleet.has(decode.worker)):
+            return
+        if moving_s > 0:
             moved_bytes = decode.uncached_tokens * known.kv_bytes_per_token
             self.pairs.moved(prefill.worker, decode.worker, moved_bytes, moving_s, now_s)
 

@@ -8,6 +8,7 @@ recently used first, and of one prompt the last block first, so what a worker ho
 from __future__ import annotations
 
 import heapq
+import itertools
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -71,9 +72,10 @@ class _Hold:
 class _Shelf:
     """One worker's cache: its holds as a ring through `end`, whose newer is the oldest."""
 
-    __slots__ = ("blocks", "capacity_blocks", "end", "queued")
+    __slots__ = ("blocks", "capacity_blocks", "end", "number", "queued")
 
-    def __init__(self, root: _Run, capacity_blocks: int) -> None:
+    def __init__(self, root: _Run, capacity_blocks: int, number: int) -> None:
+        self.number = number  # never another's, while an index may be the next worker's
         self.capacity_blocks = capacity_blocks
         self.blocks = 0
         self.end = _Hold(root, 0.0)
@@ -88,11 +90,12 @@ class PrefixView:
         self._ttl_s = ttl_s
         self._root = _Run(None, array("q"))
         self._shelves: dict[int, _Shelf] = {}
-        self._expiry: list[tuple[float, int]] = []  # heap of (no later than the oldest hold, worker)
+        self._numbers = itertools.count()
+        self._expiry: list[tuple[float, int, int]] = []  # heap of (no later than the oldest hold, worker, its shelf)
 
     def join(self, index: int, capacity_blocks: int) -> None:
         """A worker with an empty cache of this size."""
-        self._shelves[index] = _Shelf(self._root, capacity_blocks)
+        self._shelves[index] = _Shelf(self._root, capacity_blocks, next(self._numbers))
 
     def leave(self, index: int) -> None:
         """A worker has gone."""
@@ -155,7 +158,7 @@ class PrefixView:
             self._evict(index, shelf)
         if not shelf.queued:
             shelf.queued = True
-            heapq.heappush(self._expiry, (shelf.end.newer.last_s, index))
+            heapq.heappush(self._expiry, (shelf.end.newer.last_s, index, shelf.number))
 
     def _walk(self, blocks: Sequence[int]) -> Iterator[tuple[_Run, int]]:
         """The runs that a chain goes through, each with the depth to which it follows it."""
@@ -230,12 +233,12 @@ class PrefixView:
     def _expire(self, now_s: float) -> None:
         before_s = now_s - self._ttl_s
         while self._expiry and self._expiry[0][0] < before_s:
-            _, index = heapq.heappop(self._expiry)
+            _, index, number = heapq.heappop(self._expiry)
             shelf = self._shelves.get(index)
-            if not shelf:
+            if not shelf or shelf.number != number:  # its worker has left
                 continue
             while shelf.blocks and shelf.end.newer.last_s < before_s:
                 self._drop(index, shelf, shelf.end.newer)
             shelf.queued = bool(shelf.blocks)
             if shelf.queued:
-                heapq.heappush(self._expiry, (shelf.end.newer.last_s, index))
+                heapq.heappush(self._expiry, (shelf.end.newer.last_s, index, shelf.number))

@@ -152,7 +152,7 @@ class Router:
     def _with_session(self, field: Field, session: Session, request: Request) -> Field:
         """The session's worker holds the answer as well, if it still holds the prompt."""
         bit = session.worker.bit
-        if not field.mask & bit or self.decode.fleet.named.get(session.worker.name) is not session.worker:
+        if not field.mask & bit or not self.decode.fleet.has(session.worker):
             return field
         block = self.knowledge.block_tokens
         cached = field.cached_tokens(session.worker)

@@ -148,7 +148,7 @@ class Side:
 
     def holds(self, worker: Worker, blocks: Sequence[int], now_s: float) -> None:
         """A worker has these in its cache, or soon will."""
-        if blocks and self.fleet.workers[worker.index] is worker:
+        if blocks and self.fleet.has(worker):
             self.view.sent(worker.index, blocks, now_s)
 
     def scraped(self, name: str, running: int, waiting: int, kv_usage: float, now_s: float) -> None:
@@ -172,5 +172,5 @@ class Side:
         worker.prefill_s = worker.prefill_s - leg.prefill_s if worker.prefill_tokens else 0.0  # no rounding is left
 
     def _changed(self, worker: Worker) -> None:
-        if self.fleet.workers[worker.index] is worker:  # else it has left
+        if self.fleet.has(worker):
             self.policy.changed(worker)

@@ -132,3 +132,16 @@ def test_a_block_stands_for_all_before_it() -> None:
     assert chain([1, 2, 3, 4], 2) == one
     assert chain([1, 2, 3, 4], 2, salt=7)[0] != one[0]
     assert isinstance(one, array)
+
+
+def test_workers_that_come_and_go_leave_nothing_behind() -> None:
+    view = view_of([8])
+    for turn in range(100):
+        view.sent(0, range(1, 5), turn * 10.0)
+        view.match(range(1, 5), turn * 10.0)
+        view.leave(0)
+        view.join(0, 8)
+    view.sent(0, range(1, 5), 1_000.0)
+    for now_s in (1_001.0, 1_002.0):
+        assert view.match(range(1, 5), now_s) == [(4, 1)]
+    assert len(view._expiry) <= TTL_S // 10 + 2

@@ -10,7 +10,7 @@ from hyperpd.routing import costs
 from hyperpd.routing.blocks import chain
 from hyperpd.routing.choice import Reason, Verdict
 from hyperpd.routing.request import Request
-from hyperpd.routing.router import Router
+from hyperpd.routing.router import Role, Router
 from tests.sdk.routing.test_policies import BLOCK, request, router_of
 
 
@@ -311,6 +311,48 @@ def test_a_first_token_that_was_not_seen_teaches_nothing() -> None:
     flight.end(60.0, 100)
     assert (worker.pace.value, worker.step.value) == (pace, step)
     assert router.knowledge.output_tokens.value != router.knowledge.calibration.mean_output_tokens
+
+
+@pytest.mark.parametrize("decider", ["always", "never"])
+def test_a_first_token_that_was_guessed_has_not_come_where_decode_has_to_begin_anew(decider: str) -> None:
+    router = router_of(decider=decider, decodes=1, prefills=1)
+    worker = router.decode.fleet.named["d0"]
+    flight = router.choose(request(1_000), 0.0)
+    flight.first_token(1.0, seen=False)
+    assert (worker.waiting, worker.running, worker.prefill_tokens) == (0, 1, 0)
+    flight.fall_back(2.0)
+    assert (worker.waiting, worker.running, worker.prefill_tokens, worker.kv_tokens) == (1, 0, 1_000, 1_256)
+    flight.first_token(3.0)
+    flight.fall_back(4.0)  # it was seen
+    assert (worker.waiting, worker.running, worker.prefill_tokens) == (0, 1, 0)
+    flight.end(5.0, 10)
+    assert (worker.waiting, worker.running, worker.kv_tokens, worker.prefill_s) == (0, 0, 0, 0.0)
+
+
+@pytest.mark.parametrize(("decider", "side"), [("always", "prefill"), ("never", "decode")])
+def test_waiting_to_be_sent_is_not_taken_for_slowness(decider: str, side: str) -> None:
+    router = router_of(decider=decider, decodes=1, prefills=1)
+    (worker,) = getattr(router, side).fleet.named.values()
+    flight = router.choose(request(1_000), 0.0)
+    leg = flight.choice.prefill or flight.choice.decode
+    flight.started(50.0)
+    flight.prefilled(50.0 + leg.prefill_s)
+    flight.first_token(50.0 + leg.prefill_s)
+    flight.started(60.0)  # of no meaning any more
+    assert worker.pace.value == pytest.approx(1.0)
+    flight.end(70.0)
+
+
+@pytest.mark.parametrize(("role", "name"), [("prefill", "p0"), ("decode", "d0")])
+def test_of_a_pair_that_is_no_more_nothing_is_kept(role: Role, name: str) -> None:
+    router = router_of(decider="always", decodes=1, prefills=1)
+    flight = router.choose(request(1_000), 0.0)
+    flight.prefilled(1.0)
+    router.leave(role, name)
+    router.join(role, name, 2_000)
+    flight.first_token(9.0)
+    flight.end(10.0, 5)
+    assert router.pairs._speeds == {}
 
 
 def prefills(router: Router) -> set[str]:
