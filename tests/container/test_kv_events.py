@@ -191,6 +191,20 @@ async def test_one_that_was_away_is_checked_when_it_is_back() -> None:
         await until(lambda: it.held(THREE) == 1)
 
 
+async def test_of_the_same_engine_nothing_is_forgotten_when_it_is_back() -> None:
+    async with following(Publisher()) as it, aiohttp.ClientSession() as session:
+        await it.publisher.heard()
+        await it.publisher.publish(stored(THREE))
+        await until(lambda: it.held(THREE) == 3)
+        for it.publisher.well in (False, True):
+            await it.pool._probe(session, it.pool.members[0])
+            await it.publisher.heard(any_longer=it.publisher.well)
+        await until(lambda: it.publisher.replays_asked == [0, 0])
+        await it.publisher.publish(stored(block(50)))
+        await until(lambda: it.held(block(50)))
+        assert it.held(THREE) == 3
+
+
 GARBAGE = [b"", b"\xc1", msgspec.msgpack.encode([1.0, [{"type": "BlockStored", "block_hashes": 7}]])]
 
 
