@@ -242,10 +242,16 @@ async def test_messages_that_are_no_batch_change_nothing(frames: list[bytes]) ->
         ({}, "publishes no KV events"),
         ({"0": {"endpoint": "tcp://*:1"}, "1": {"endpoint": "tcp://*:2"}}, "2 data-parallel ranks"),
         ({"0": {"endpoint": "inproc://events"}}, "publishes at no port"),
+        ({"0": {"endpoint": "tcp://*:x"}}, "publishes at no port"),
+        ([1], "not as vLLM's: Expected `object`, got `array`"),
+        ("x", "got `str`"),
+        ({"0": 1}, "got `int`"),
+        ({"0": {"endpoint": None}}, "got `null` - at `$[...].endpoint`"),
+        ({"0": {"endpoint": 7}}, "got `int` - at `$[...].endpoint`"),
     ],
 )
 async def test_why_a_worker_cannot_be_followed_is_said(
-    sources: dict[str, Any], why: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    sources: Any, why: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_events, "_ASK_AGAIN_S", 0.01)
     publisher = Publisher()
@@ -258,6 +264,17 @@ async def test_why_a_worker_cannot_be_followed_is_said(
         await publisher.publish(stored(ONE))
         await until(lambda: it.held(ONE) == 1)
     assert caplog.text.count("followed=False") == 1
+
+
+async def test_where_no_socket_can_be_opened_it_is_tried_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_events, "_ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr(kv_events, "_SOCKETS", 1)  # none for a replay
+    publisher = Publisher()
+    async with following(publisher):
+        await until(lambda: "Too many open files" in caplog.text and publisher.sources_asked > 2)
+    assert caplog.text.count("event=kv_events ") == 1
 
 
 async def test_blocks_of_another_size_are_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -45,7 +45,7 @@ class Publisher:
             "buffer_steps": buffer,
             "topic": "",
         }
-        self.sources: dict[str, Any] = {"0": self.source}
+        self.sources: Any = {"0": self.source}
 
     async def heard(self, *, any_longer: bool = True) -> None:
         """Return when somebody listens, or no longer."""

@@ -19,6 +19,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 import zmq
 import zmq.asyncio
 from prometheus_client import Counter, Gauge
@@ -83,6 +84,16 @@ class Source:
     replay: str
 
 
+class _Config(msgspec.Struct):
+    """What an engine says of its publisher."""
+
+    endpoint: str
+    replay_endpoint: str | None = None
+
+
+_configs = msgspec.json.Decoder(dict[str, _Config])  # by data-parallel rank
+
+
 class KVEvents:
     """Follows the engines of a pool's healthy workers, and keeps its routing's event views in step."""
 
@@ -137,12 +148,11 @@ class Follower:
         while True:
             try:
                 source = await self._ask()
-            except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError) as error:
-                self._say(str(error) if isinstance(error, ValueError) else described(error))
+                await self._listen(context, source)
+            except (aiohttp.ClientError, TimeoutError, ValueError, zmq.ZMQError) as error:
+                ours = isinstance(error, ValueError | zmq.ZMQError)
+                self._say(str(error) if ours else described(error))
                 await asyncio.sleep(_ASK_AGAIN_S)
-                continue
-            self._say("")
-            await self._listen(context, source)
 
     async def _ask(self) -> Source:
         """Where the engine publishes: at the worker's own address, whatever it says of hosts. Raises ValueError."""
@@ -155,14 +165,18 @@ class Follower:
         ) as answer:
             if answer.status != 200:
                 raise ValueError(f"/kv_event_sources answers {answer.status}")
-            told = await answer.json()
+            content = await answer.read()
+        try:
+            told = _configs.decode(content)
+        except ValueError as error:  # msgspec's own, which quote nothing
+            raise ValueError(f"/kv_event_sources is not as vLLM's: {error}") from None
         if not told:
             raise ValueError("its engine publishes no KV events; start it with gateway.prefix_view: exact")
         if len(told) > 1:
             raise ValueError(f"its engine has {len(told)} data-parallel ranks, each with a cache of its own")
         (config,) = told.values()
         host = urlsplit(member.url).hostname
-        ports = (_port(config["endpoint"]), _port(config.get("replay_endpoint") or ""))
+        ports = _port(config.endpoint), _port(config.replay_endpoint or "")
         if not ports[0]:
             raise ValueError("its engine publishes at no port of its own")
         return Source(*(f"tcp://{host}:{port}" if port else "" for port in ports))
@@ -177,10 +191,13 @@ class Follower:
             )
 
     async def _listen(self, context: zmq.asyncio.Context, source: Source) -> None:
+        """Raises ZMQError, as where this process may open no more sockets."""
         with _socket(context, zmq.SUB) as socket:
             socket.setsockopt(zmq.SUBSCRIBE, b"")
             socket.connect(source.events)
             await self._catch_up(context, source)
+            if not self._reader.other_block_tokens:
+                self._say("")
             while True:
                 if await socket.poll(int(_SILENT_S * 1000)):
                     await self._heard(context, source, await socket.recv_multipart())
@@ -294,4 +311,5 @@ def _socket(context: zmq.asyncio.Context, kind: int) -> Iterator[Any]:
 
 def _port(endpoint: str) -> int | None:
     scheme, _, at = endpoint.partition("://")
-    return int(at.rpartition(":")[2]) if scheme == "tcp" else None
+    port = at.rpartition(":")[2]
+    return int(port) if scheme == "tcp" and port.isdecimal() else None
