@@ -73,11 +73,11 @@ def no_counts() -> None:
 
 
 def lost(why: str) -> float:
-    return counted("hyperpd_kv_events_lost_total", worker="decode-0", why=why)
+    return counted("hyperpd_kv_events_lost_total", why=why)
 
 
 def batches(outcome: str) -> float:
-    return counted("hyperpd_kv_event_batches_total", worker="decode-0", outcome=outcome)
+    return counted("hyperpd_kv_event_batches_total", outcome=outcome)
 
 
 async def test_what_an_engine_holds_is_known_as_it_says_so() -> None:
@@ -161,7 +161,9 @@ async def test_an_engine_that_began_anew_is_seen_at_its_first_batch() -> None:
         assert (it.held(ONE), it.held(block(7)), it.blocks) == (0, 1, 2)
 
 
-async def test_an_engine_that_began_anew_and_is_silent_is_found_by_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_that_began_anew_and_is_silent_is_found_by_asking(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kv_events, "_SILENT_S", 0.05)
     async with following(Publisher()) as it:
         await it.publisher.heard()
@@ -171,6 +173,7 @@ async def test_an_engine_that_began_anew_and_is_silent_is_found_by_asking(monkey
         it.publisher.restart()
         await until(lambda: it.held(TWO) == 0)
         assert lost("restarted") == 1
+        assert "event=kv_events_lost worker=decode-0 why=restarted" in caplog.text
         await it.publisher.publish(stored(ONE))
         await until(lambda: it.held(TWO) == 1)
 

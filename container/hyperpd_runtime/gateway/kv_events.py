@@ -47,13 +47,13 @@ BATCHES = Counter(
     "hyperpd_kv_event_batches",
     "Batches of KV events by what became of them: applied, known (had come before), stale (some before it are missing),"
     " unreadable, foreign (no batch at all)",
-    ["worker", "outcome"],
+    ["outcome"],
     registry=telemetry.registry,
 )
 LOST = Counter(
     "hyperpd_kv_events_lost",
     "Times that what a worker's cache holds had to be forgotten: not_replayed, unreadable, restarted",
-    ["worker", "why"],
+    ["why"],
     registry=telemetry.registry,
 )
 AGE_S = Gauge(
@@ -207,7 +207,7 @@ class Follower:
 
     async def _heard(self, context: zmq.asyncio.Context, source: Source, frames: list[bytes]) -> None:
         if len(frames) != 3 or len(frames[1]) != len(_END):
-            BATCHES.labels(self._member.name, "foreign").inc()
+            BATCHES.labels("foreign").inc()
             return
         number, payload = int.from_bytes(frames[1], "big"), frames[2]
         if self._take(number, payload) != "stale":
@@ -233,14 +233,14 @@ class Follower:
         try:
             at_s, events = self._reader.read(payload, self._member.salt)
         except ValueError:  # msgspec's own are
-            BATCHES.labels(self._member.name, "unreadable").inc()
+            BATCHES.labels("unreadable").inc()
             if number >= view.reached(index):
                 self._lose("unreadable", number + 1)
             return None
         if self._reader.other_block_tokens:
             self._say(f"its engine's blocks have {self._reader.other_block_tokens} tokens; the recipe's have others")
         outcome = view.apply(index, number, at_s, events)
-        BATCHES.labels(self._member.name, outcome).inc()
+        BATCHES.labels(outcome).inc()
         if outcome == "applied":
             LAG_S.labels(self._member.name).set(time.time() - at_s)
             self._certain_s = time.monotonic()
@@ -248,10 +248,13 @@ class Follower:
 
     def _lose(self, why: str, first: int) -> None:
         """Forget what it holds; the batches from `first` on will say more."""
-        LOST.labels(self._member.name, why).inc()
-        log.warning("event=kv_events_lost worker=%s why=%s batch=%d", self._member.name, why, first)
+        self._tell_lost(why, first)
         if seat := self._seat():
             seat[0].lost(seat[1], first)
+
+    def _tell_lost(self, why: str, first: int) -> None:
+        LOST.labels(why).inc()
+        log.warning("event=kv_events_lost worker=%s why=%s batch=%d", self._member.name, why, first)
 
     async def _catch_up(self, context: zmq.asyncio.Context, source: Source) -> None:
         """Have replayed what was missed, as far as the engine can.
@@ -266,7 +269,7 @@ class Follower:
                 return
             view, index = seat
             if ended and reached and not came:  # it has told less than was taken in
-                LOST.labels(self._member.name, "restarted").inc()
+                self._tell_lost("restarted", 0)
                 view.leave(index)
                 view.join(index, 0)
             elif ended and view.wanted(index) is None:
@@ -284,7 +287,7 @@ class Follower:
             while await socket.poll(int(_REPLAY_TIMEOUT_S * 1000)):
                 frames = await socket.recv_multipart()
                 if len(frames) != 4 or len(frames[2]) != len(_END):
-                    BATCHES.labels(self._member.name, "foreign").inc()
+                    BATCHES.labels("foreign").inc()
                     continue
                 if frames[2] == _END:
                     return came, True
