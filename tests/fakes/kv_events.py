@@ -1,4 +1,4 @@
-"""An engine's KV events: vLLM 0.32's publisher on real sockets of the loopback, with /kv_event_sources and /health beside."""
+"""An engine's KV events: vLLM 0.32's publisher on real sockets of the loopback, and what answers beside it."""
 
 from __future__ import annotations
 
