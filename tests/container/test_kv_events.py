@@ -73,11 +73,11 @@ def no_counts() -> None:
 
 
 def lost(why: str) -> float:
-    return counted("hyperpd_kv_events_lost_total", worker="decode-0", why=why)
+    return counted("hyperpd_kv_events_lost_total", why=why)
 
 
 def batches(outcome: str) -> float:
-    return counted("hyperpd_kv_event_batches_total", worker="decode-0", outcome=outcome)
+    return counted("hyperpd_kv_event_batches_total", outcome=outcome)
 
 
 async def test_what_an_engine_holds_is_known_as_it_says_so() -> None:
@@ -161,7 +161,9 @@ async def test_an_engine_that_began_anew_is_seen_at_its_first_batch() -> None:
         assert (it.held(ONE), it.held(block(7)), it.blocks) == (0, 1, 2)
 
 
-async def test_an_engine_that_began_anew_and_is_silent_is_found_by_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_that_began_anew_and_is_silent_is_found_by_asking(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kv_events, "_SILENT_S", 0.05)
     async with following(Publisher()) as it:
         await it.publisher.heard()
@@ -171,6 +173,7 @@ async def test_an_engine_that_began_anew_and_is_silent_is_found_by_asking(monkey
         it.publisher.restart()
         await until(lambda: it.held(TWO) == 0)
         assert lost("restarted") == 1
+        assert "event=kv_events_lost worker=decode-0 why=restarted" in caplog.text
         await it.publisher.publish(stored(ONE))
         await until(lambda: it.held(TWO) == 1)
 
@@ -189,6 +192,20 @@ async def test_one_that_was_away_is_checked_when_it_is_back() -> None:
             await it.publisher.publish(stored(ONE))
         member.healthy = True
         await until(lambda: it.held(THREE) == 1)
+
+
+async def test_of_the_same_engine_nothing_is_forgotten_when_it_is_back() -> None:
+    async with following(Publisher()) as it, aiohttp.ClientSession() as session:
+        await it.publisher.heard()
+        await it.publisher.publish(stored(THREE))
+        await until(lambda: it.held(THREE) == 3)
+        for it.publisher.well in (False, True):
+            await it.pool._probe(session, it.pool.members[0])
+            await it.publisher.heard(any_longer=it.publisher.well)
+        await until(lambda: it.publisher.replays_asked == [0, 0])
+        await it.publisher.publish(stored(block(50)))
+        await until(lambda: it.held(block(50)))
+        assert it.held(THREE) == 3
 
 
 GARBAGE = [b"", b"\xc1", msgspec.msgpack.encode([1.0, [{"type": "BlockStored", "block_hashes": 7}]])]
@@ -228,10 +245,16 @@ async def test_messages_that_are_no_batch_change_nothing(frames: list[bytes]) ->
         ({}, "publishes no KV events"),
         ({"0": {"endpoint": "tcp://*:1"}, "1": {"endpoint": "tcp://*:2"}}, "2 data-parallel ranks"),
         ({"0": {"endpoint": "inproc://events"}}, "publishes at no port"),
+        ({"0": {"endpoint": "tcp://*:x"}}, "publishes at no port"),
+        ([1], "not as vLLM's: Expected `object`, got `array`"),
+        ("x", "got `str`"),
+        ({"0": 1}, "got `int`"),
+        ({"0": {"endpoint": None}}, "got `null` - at `$[...].endpoint`"),
+        ({"0": {"endpoint": 7}}, "got `int` - at `$[...].endpoint`"),
     ],
 )
 async def test_why_a_worker_cannot_be_followed_is_said(
-    sources: dict[str, Any], why: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    sources: Any, why: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_events, "_ASK_AGAIN_S", 0.01)
     publisher = Publisher()
@@ -244,6 +267,17 @@ async def test_why_a_worker_cannot_be_followed_is_said(
         await publisher.publish(stored(ONE))
         await until(lambda: it.held(ONE) == 1)
     assert caplog.text.count("followed=False") == 1
+
+
+async def test_where_no_socket_can_be_opened_it_is_tried_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_events, "_ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr(kv_events, "_SOCKETS", 1)  # none for a replay
+    publisher = Publisher()
+    async with following(publisher):
+        await until(lambda: "Too many open files" in caplog.text and publisher.sources_asked > 2)
+    assert caplog.text.count("event=kv_events ") == 1
 
 
 async def test_blocks_of_another_size_are_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""An engine's KV events: vLLM 0.32's publisher on real sockets of the loopback, and /kv_event_sources beside it."""
+"""An engine's KV events: vLLM 0.32's publisher on real sockets of the loopback, and what answers beside it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Publisher:
         self.at_once = at_once
         self.replays_asked: list[int] = []
         self.sources_asked = 0
+        self.well = True
         self.stamp_s = 1000.0  # the engine's clock
         self._next = 0
         self._context = zmq.asyncio.Context()
@@ -44,7 +45,7 @@ class Publisher:
             "buffer_steps": buffer,
             "topic": "",
         }
-        self.sources: dict[str, Any] = {"0": self.source}
+        self.sources: Any = {"0": self.source}
 
     async def heard(self, *, any_longer: bool = True) -> None:
         """Return when somebody listens, or no longer."""
@@ -85,12 +86,17 @@ class Publisher:
     async def serving(self) -> AsyncIterator[str]:
         """The URL of its API."""
 
+        app = web.Application()
+
         async def sources(_: web.Request) -> web.Response:
             self.sources_asked += 1
             return web.json_response(self.sources)
 
-        app = web.Application()
+        async def health(_: web.Request) -> web.Response:
+            return web.Response(status=200 if self.well else 503)
+
         app.router.add_get("/kv_event_sources", sources)
+        app.router.add_get("/health", health)
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -88,6 +88,21 @@ async def test_json_and_no_file_is_lost(stack: Stack, hyperpd: Hyperpd, recipe: 
     assert Path("kept.yaml").read_text() != "mine"
 
 
+async def test_where_nothing_can_be_written_nothing_is_measured(
+    stack: Stack, hyperpd: Hyperpd, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("kept.yaml").write_text("mine")
+    Path("kept.yaml").chmod(0o444)
+    Path("shut").mkdir(0o555)
+    writable = 0o222  # by its mode, since root may write everything
+    monkeypatch.setattr(os, "access", lambda at, how: not how & os.W_OK or bool(os.stat(at).st_mode & writable))
+    for out, at in (("kept.yaml", "kept.yaml"), ("shut/x.yaml", "shut")):
+        words = ("--url", str(stack.http.base_url), "--out", out, "--force")
+        code, _, err = await calibrate(hyperpd, recipe, *words)
+        assert (code, f"{out}: 1 problem\n  - {at} is not yours to write; give --out another" in err) == (2, True), err
+    assert (Path("kept.yaml").read_text(), stack.decode.bodies, [*Path("shut").iterdir()]) == ("mine", [], [])
+
+
 async def test_dry_run_sends_nothing(stack: Stack, hyperpd: Hyperpd, recipe: Path) -> None:
     code, out, _ = await calibrate(hyperpd, recipe, "--url", str(stack.http.base_url), "--dry-run")
     assert (code, stack.decode.bodies, list(Path().glob("*.calibration.yaml"))) == (0, [], [])

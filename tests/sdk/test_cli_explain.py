@@ -19,6 +19,7 @@ from hyperpd_runtime.gateway.pool import Pool
 from hyperpd_runtime.gateway.routing import Routing
 from hyperpd_runtime.listen import Listener
 from tests.container.stack import free_port, running, tiny
+from tests.fakes import wire
 from tests.sdk.routing.test_policies import request, router_of
 
 Hyperpd = Callable[..., tuple[int, str, str]]
@@ -147,6 +148,17 @@ async def test_what_is_no_admin_port(hyperpd: Hyperpd) -> None:
     for url in (f"http://127.0.0.1:{free_port()}", "nonsense"):
         code, _, err = await explain(hyperpd, "r", "--url", url)
         assert (code, f"{url}: " in err, "is it a gateway's admin port" in err) == (5, True, True)
+
+
+@pytest.mark.parametrize("said", ["{}", '{"decisions": 1}', "[]", "<html>", "\udcff"])
+async def test_who_answers_and_is_no_gateway(admin: Admin, hyperpd: Hyperpd, said: str) -> None:
+    admin.decide("r", "always")
+    with wire.serve(lambda _: wire.Answer(200, {}, said.encode(errors="surrogateescape"))) as url:
+        code, _, err = await explain(hyperpd, "r", "--url", url)
+        whose = f"{url}: answers with no explanation; is it a gateway's admin port, as hyperpd up shows?"
+        assert (code, whose in err) == (5, True), err
+        code, out, _ = await explain(hyperpd, "r", "--url", url, "--url", admin.url)
+        assert (code, "r: 9,000" in out) == (0, True)
 
 
 async def test_the_fleet_that_runs_here(

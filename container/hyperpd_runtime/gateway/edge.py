@@ -71,6 +71,7 @@ class Edge(HttpToolsProtocol):
         self._deaf = False  # what comes is dropped
         self._leaving = False  # all is said
         self._close_after = False  # the answer that is given
+        self._ending = False  # the gateway is
         self._linger_s = LINGER_S
         self._head_timer: asyncio.TimerHandle | None = None
         self._expect()
@@ -142,11 +143,14 @@ class Edge(HttpToolsProtocol):
             self._reader.rest()
 
     def shutdown(self) -> None:
-        """The gateway ends: no request after the one that runs."""
-        self._linger_s = 0.0  # many a pooled connection is not looked at until it is used again
+        """The gateway ends: no request after the one that runs. Whoever still sends has its time to see the answer."""
+        if self._leaving:
+            return
+        self._ending = True
         if self._running():
             self._close_after = True
         else:
+            self._linger_s = 0.0  # many a pooled connection is not looked at until it is used again
             self._leave()
 
     # What came
@@ -275,6 +279,8 @@ class Edge(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self._close_after and not self.transport.is_closing():
             self.server_state.total_requests += 1
+            if self._ending and not self.cycle.more_body:
+                self._linger_s = 0.0
             self._leave()
             return
         super().on_response_complete()

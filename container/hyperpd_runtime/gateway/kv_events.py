@@ -19,6 +19,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 import zmq
 import zmq.asyncio
 from prometheus_client import Counter, Gauge
@@ -46,13 +47,13 @@ BATCHES = Counter(
     "hyperpd_kv_event_batches",
     "Batches of KV events by what became of them: applied, known (had come before), stale (some before it are missing),"
     " unreadable, foreign (no batch at all)",
-    ["worker", "outcome"],
+    ["outcome"],
     registry=telemetry.registry,
 )
 LOST = Counter(
     "hyperpd_kv_events_lost",
     "Times that what a worker's cache holds had to be forgotten: not_replayed, unreadable, restarted",
-    ["worker", "why"],
+    ["why"],
     registry=telemetry.registry,
 )
 AGE_S = Gauge(
@@ -81,6 +82,16 @@ class Source:
 
     events: str
     replay: str
+
+
+class _Config(msgspec.Struct):
+    """What an engine says of its publisher."""
+
+    endpoint: str
+    replay_endpoint: str | None = None
+
+
+_configs = msgspec.json.Decoder(dict[str, _Config])  # by data-parallel rank
 
 
 class KVEvents:
@@ -137,12 +148,11 @@ class Follower:
         while True:
             try:
                 source = await self._ask()
-            except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError) as error:
-                self._say(str(error) if isinstance(error, ValueError) else described(error))
+                await self._listen(context, source)
+            except (aiohttp.ClientError, TimeoutError, ValueError, zmq.ZMQError) as error:
+                ours = isinstance(error, ValueError | zmq.ZMQError)
+                self._say(str(error) if ours else described(error))
                 await asyncio.sleep(_ASK_AGAIN_S)
-                continue
-            self._say("")
-            await self._listen(context, source)
 
     async def _ask(self) -> Source:
         """Where the engine publishes: at the worker's own address, whatever it says of hosts. Raises ValueError."""
@@ -155,14 +165,18 @@ class Follower:
         ) as answer:
             if answer.status != 200:
                 raise ValueError(f"/kv_event_sources answers {answer.status}")
-            told = await answer.json()
+            content = await answer.read()
+        try:
+            told = _configs.decode(content)
+        except ValueError as error:  # msgspec's own, which quote nothing
+            raise ValueError(f"/kv_event_sources is not as vLLM's: {error}") from None
         if not told:
             raise ValueError("its engine publishes no KV events; start it with gateway.prefix_view: exact")
         if len(told) > 1:
             raise ValueError(f"its engine has {len(told)} data-parallel ranks, each with a cache of its own")
         (config,) = told.values()
         host = urlsplit(member.url).hostname
-        ports = (_port(config["endpoint"]), _port(config.get("replay_endpoint") or ""))
+        ports = _port(config.endpoint), _port(config.replay_endpoint or "")
         if not ports[0]:
             raise ValueError("its engine publishes at no port of its own")
         return Source(*(f"tcp://{host}:{port}" if port else "" for port in ports))
@@ -177,10 +191,13 @@ class Follower:
             )
 
     async def _listen(self, context: zmq.asyncio.Context, source: Source) -> None:
+        """Raises ZMQError, as where this process may open no more sockets."""
         with _socket(context, zmq.SUB) as socket:
             socket.setsockopt(zmq.SUBSCRIBE, b"")
             socket.connect(source.events)
             await self._catch_up(context, source)
+            if not self._reader.other_block_tokens:
+                self._say("")
             while True:
                 if await socket.poll(int(_SILENT_S * 1000)):
                     await self._heard(context, source, await socket.recv_multipart())
@@ -190,7 +207,7 @@ class Follower:
 
     async def _heard(self, context: zmq.asyncio.Context, source: Source, frames: list[bytes]) -> None:
         if len(frames) != 3 or len(frames[1]) != len(_END):
-            BATCHES.labels(self._member.name, "foreign").inc()
+            BATCHES.labels("foreign").inc()
             return
         number, payload = int.from_bytes(frames[1], "big"), frames[2]
         if self._take(number, payload) != "stale":
@@ -216,14 +233,14 @@ class Follower:
         try:
             at_s, events = self._reader.read(payload, self._member.salt)
         except ValueError:  # msgspec's own are
-            BATCHES.labels(self._member.name, "unreadable").inc()
+            BATCHES.labels("unreadable").inc()
             if number >= view.reached(index):
                 self._lose("unreadable", number + 1)
             return None
         if self._reader.other_block_tokens:
             self._say(f"its engine's blocks have {self._reader.other_block_tokens} tokens; the recipe's have others")
         outcome = view.apply(index, number, at_s, events)
-        BATCHES.labels(self._member.name, outcome).inc()
+        BATCHES.labels(outcome).inc()
         if outcome == "applied":
             LAG_S.labels(self._member.name).set(time.time() - at_s)
             self._certain_s = time.monotonic()
@@ -231,10 +248,13 @@ class Follower:
 
     def _lose(self, why: str, first: int) -> None:
         """Forget what it holds; the batches from `first` on will say more."""
-        LOST.labels(self._member.name, why).inc()
-        log.warning("event=kv_events_lost worker=%s why=%s batch=%d", self._member.name, why, first)
+        self._tell_lost(why, first)
         if seat := self._seat():
             seat[0].lost(seat[1], first)
+
+    def _tell_lost(self, why: str, first: int) -> None:
+        LOST.labels(why).inc()
+        log.warning("event=kv_events_lost worker=%s why=%s batch=%d", self._member.name, why, first)
 
     async def _catch_up(self, context: zmq.asyncio.Context, source: Source) -> None:
         """Have replayed what was missed, as far as the engine can.
@@ -249,7 +269,7 @@ class Follower:
                 return
             view, index = seat
             if ended and reached and not came:  # it has told less than was taken in
-                LOST.labels(self._member.name, "restarted").inc()
+                self._tell_lost("restarted", 0)
                 view.leave(index)
                 view.join(index, 0)
             elif ended and view.wanted(index) is None:
@@ -267,7 +287,7 @@ class Follower:
             while await socket.poll(int(_REPLAY_TIMEOUT_S * 1000)):
                 frames = await socket.recv_multipart()
                 if len(frames) != 4 or len(frames[2]) != len(_END):
-                    BATCHES.labels(self._member.name, "foreign").inc()
+                    BATCHES.labels("foreign").inc()
                     continue
                 if frames[2] == _END:
                     return came, True
@@ -294,4 +314,5 @@ def _socket(context: zmq.asyncio.Context, kind: int) -> Iterator[Any]:
 
 def _port(endpoint: str) -> int | None:
     scheme, _, at = endpoint.partition("://")
-    return int(at.rpartition(":")[2]) if scheme == "tcp" else None
+    port = at.rpartition(":")[2]
+    return int(port) if scheme == "tcp" and port.isdecimal() else None

@@ -211,7 +211,7 @@ class Pool:
             log.info("event=worker worker=%s healthy=%s why=%r", member.name, healthy, why)
             if healthy:  # it may have been replaced. Or only frozen: its salt stays, which costs a new one nothing
                 self.identify(member, None)
-                self.routing.empty(member)
+                self.routing.came_back(member)
         if healthy and not member.fingerprint:
             await self._ask_who(session, member)
         member.why, member.healthy = why, healthy

@@ -119,6 +119,11 @@ class Routing:
         if member in self._names:
             self.router.empty(_role(member), self._names[member])
 
+    def came_back(self, member: Member) -> None:
+        """It may be another engine now: a guess at what it holds is over. By its events that shows by itself."""
+        if isinstance(self._side(member).view, PrefixView):
+            self.empty(member)
+
     # What engines say.
 
     def scraped(self, member: Member, said: Figures, moved_bytes: float, moving_s: float) -> None:

@@ -111,9 +111,15 @@ def _of_this_machine(name: str | None, recipe: str | None) -> tuple[str, RecipeF
 
 def _cannot_write(path: Path, force: bool) -> list[str]:
     """Known before two minutes of measuring."""
-    if path.exists() and not force:
+    import os
+
+    there = os.path.exists(path)
+    if there and not force:
         return ["is there already; give --force to replace it, or --out another"]
-    return [] if path.parent.is_dir() else [f"{path.parent} is no folder; make it first"]
+    if not path.parent.is_dir():
+        return [f"{path.parent} is no folder; make it first"]
+    at, rights = (path, os.W_OK) if there else (path.parent, os.W_OK | os.X_OK)
+    return [] if os.access(at, rights) else [f"{at} is not yours to write; give --out another place"]
 
 
 async def _measured(planned: Plan, url: str, file: RecipeFile, key: str | None) -> Mapping[str, Figure]:

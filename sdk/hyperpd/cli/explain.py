@@ -89,14 +89,14 @@ def _asked(request_id: str, urls: tuple[str, ...] | list[str], key: str | None) 
             try:
                 answer = http.get(where)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                what = (
-                    f"{url}: {str(error) or type(error).__name__}; is it a gateway's admin port, as hyperpd up shows?"
-                )
-                failed.append(RequestError(what, code="unreachable"))
+                failed.append(_stranger(url, str(error) or type(error).__name__, "unreachable"))
                 continue
             if answer.status_code == 200:
-                found: Any = answers.document(where, answer.headers.get("content-type", ""), answer.content)
-                return found  # type: ignore[no-any-return]
+                found = _explanation(answer.content)
+                if found:
+                    return found
+                failed.append(_stranger(url, "answers with no explanation", "not_a_gateway"))
+                continue
             step = "--key-file with an operator's key" if answer.status_code in (401, 403) else ""
             said = answers.error(answer.status_code, answer.headers, answer.content, step)
             failed.append(type(said)(f"{url}: {said}", status=said.status, code=said.code))
@@ -105,6 +105,21 @@ def _asked(request_id: str, urls: tuple[str, ...] | list[str], key: str | None) 
     lines = "\n".join(f"  - {error}" for error in failed)
     kind = Rejected if all(error.code == _UNKNOWN for error in failed) else RequestError
     raise kind(f"no gateway of {len(failed)} explains {request_id}:\n{lines}", status=404, code=_UNKNOWN)
+
+
+def _explanation(content: bytes) -> Explained | None:
+    """An answer's document; None where it is another than a gateway's."""
+    import json
+
+    try:
+        found: Any = json.loads(content)
+    except ValueError:  # also bytes that are not text
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("decisions"), list) else None  # type: ignore[return-value]
+
+
+def _stranger(url: str, what: str, code: str) -> RequestError:
+    return RequestError(f"{url}: {what}; is it a gateway's admin port, as hyperpd up shows?", code=code)
 
 
 def _title(found: Explained, number: int) -> str:

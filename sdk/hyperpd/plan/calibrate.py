@@ -18,7 +18,7 @@ from hyperpd.recipe import Recipe
 AT_ONCE = 8  # streams on each worker, a batch usually seen
 STREAM_TOKENS = 64
 ROUNDS = 9
-LEAST_ROUNDS = 6
+LEAST_ROUNDS = 6  # samples, of which fewer tell nothing with 95 % confidence
 _BEYOND = 0.025  # of each side of an interval
 _BATCHES = 3
 _STREAM_PROMPT_TOKENS = 32
@@ -51,15 +51,20 @@ class Plan:
         return self.long_tokens if self.long_chunks == 1 else self.short_tokens
 
     @property
+    def batches(self) -> int:
+        """Of which the streams are samples enough together."""
+        return max(_BATCHES, math.ceil(LEAST_ROUNDS / self.streams))
+
+    @property
     def requests(self) -> int:
         """All of them, with a first round and a first batch that only warm up."""
-        return (self.rounds + 1) * (4 if self.remote else 2) + (_BATCHES + 1) * self.streams
+        return (self.rounds + 1) * (4 if self.remote else 2) + (self.batches + 1) * self.streams
 
     @property
     def tokens(self) -> int:
         """Prompt tokens of all requests."""
         each = (self.short_tokens + self.long_tokens) * (2 if self.remote else 1)
-        return (self.rounds + 1) * each + (_BATCHES + 1) * self.streams * _STREAM_PROMPT_TOKENS
+        return (self.rounds + 1) * each + (self.batches + 1) * self.streams * _STREAM_PROMPT_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +123,17 @@ async def measure(
     round_s = clock() - began_s
     await _batch(planned, ask)
     batch_s = clock() - began_s - round_s
-    tell(f"expected: about {planned.rounds * round_s + _BATCHES * batch_s:.0f} s more")
+    tell(f"expected: about {planned.rounds * round_s + planned.batches * batch_s:.0f} s more")
     rounds = []
     for number in range(planned.rounds):
         rounds.append(await _round(planned, ask))
         tell(f"round {number + 1} of {planned.rounds}: {_said(planned, rounds[-1])}")
     gaps_s: list[float] = []
-    for number in range(_BATCHES):
+    for number in range(planned.batches):
         batch = await _batch(planned, ask)
         gaps_s += batch
-        gap_ms = statistics.median(batch) * 1000
-        tell(f"batch {number + 1} of {_BATCHES}: {planned.streams} streams at once, {gap_ms:.1f} ms between two tokens")
+        said = f"{planned.streams} streams at once, {statistics.median(batch) * 1000:.1f} ms between two tokens"
+        tell(f"batch {number + 1} of {planned.batches}: {said}")
     return rounds, gaps_s
 
 

@@ -79,8 +79,11 @@ class Probe:
         if model not in served:
             what = f"serves {', '.join(served) or 'nothing'}, the recipe {model}: give the recipe that it runs"
             raise RecipeError(way.where, [what])
-        if served[model] is not None and served[model] < longest_tokens:
-            what = f"takes {served[model]} tokens, the recipe says more: give the recipe that it runs"
+        most = served[model]
+        if not isinstance(most, int | None):
+            raise answers.not_openai(f"{way.where}/v1/models", "a max_model_len that is no whole number")
+        if most is not None and most < longest_tokens:
+            what = f"takes {most} tokens, the recipe says more: give the recipe that it runs"
             raise RecipeError(way.where, [what])
         self._model = model
 

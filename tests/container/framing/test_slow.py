@@ -91,15 +91,34 @@ async def test_a_next_request_that_begins_and_does_not_end(stack: Stack) -> None
         writer.close()
 
 
-async def test_who_stays_after_a_refusal(authority: Authority | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has a moment to go."""
+@pytest.mark.parametrize(
+    ("sent", "status", "ends"),
+    [
+        (b"GET\r\n", 400, "never"),
+        (b"GET\r\n", 400, "after"),
+        (GOOD[:-1], 408, "never"),
+        (GOOD[:-1], 408, "before"),
+        (GOOD[:-1], 408, "after"),
+    ],
+)
+async def test_who_stays_after_a_refusal(
+    authority: Authority | None, monkeypatch: pytest.MonkeyPatch, sent: bytes, status: int, ends: str
+) -> None:
+    """It has a moment to go, also where the gateway ends before it is refused or after."""
     clock = Clock(monkeypatch)
-    async with running(tiny(), authority=authority) as stack:
+    async with running(tiny(gateway={"limits": {"body_s": 0.5}}), authority=authority) as stack:
         reader_, writer = await stack.connect()
-        writer.write(b"GET\r\n")
-        assert statuses(await one_answer(reader_)) == (400,)
+        writer.write(sent)
+        if ends == "before":
+            await until(lambda: _edges(stack) and _edges(stack)[0].cycle)
+            _edges(stack)[0].shutdown()
+        assert statuses(await one_answer(reader_)) == (status,)
         (one,) = _edges(stack)
+        if ends == "after":
+            one.shutdown()
         clock.pass_(reader.LINGER_S - 1)
+        for _ in range(3):  # in which it would be cut
+            await asyncio.sleep(0)
         assert _edges(stack) == [one]
         clock.pass_(1)
         await until(lambda: not _edges(stack))

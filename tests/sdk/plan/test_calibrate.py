@@ -151,6 +151,15 @@ async def test_each_round_has_each_prompt_once_and_the_first_one_warms_up() -> N
     assert told[2].startswith("round 1 of 9: first token of 2,048 and 8,192 tokens after 0.")
 
 
+@pytest.mark.parametrize(("streams", "batches"), [(1, 6), (2, 3), (5, 3)])
+async def test_few_streams_make_more_batches(streams: int, batches: int) -> None:
+    engine, planned, told = Engine(), replace(PLANNED, streams=streams), list[str]()
+    _, gaps_s = await calibrate.measure(planned, engine.ask, told.append, lambda: 0.0)
+    assert len(gaps_s) == batches * streams >= calibrate.LEAST_ROUNDS
+    assert told[-1].startswith(f"batch {batches} of {batches}: ")
+    assert (len(engine.sent), sum(one[0] for one in engine.sent)) == (planned.requests, planned.tokens)
+
+
 async def test_a_refusal_ends_it_and_every_stream() -> None:
     ended = []
 

@@ -63,6 +63,16 @@ async def test_the_gateway_serves_what_the_recipe_says(stack: Stack, probe: Prob
         await probe.check(MODEL, 4096)
 
 
+@pytest.mark.parametrize("most", ['"2048"', "[]", "2048.5"])
+async def test_a_longest_prompt_that_is_no_number_is_refused(most: str) -> None:
+    models = b'{"data": [{"id": "tiny-llama", "max_model_len": %s}]}' % most.encode()
+    with wire.serve(lambda _: wire.Answer(200, {}, models)) as url:
+        probe = Probe(url, 320)
+        with pytest.raises(RequestError, match="v1/models does not speak OpenAI's API: a max_model_len that is no"):
+            await probe.check(MODEL, 2048)
+        await probe.close()
+
+
 async def test_times_are_the_clocks() -> None:
     assert Times(1.0, 4.0, 4).gap_s == 1.0
     ticks = iter((10.0, 10.5, 12.5))
