@@ -133,8 +133,8 @@ class Routing:
         if said.cache_blocks and said.block_tokens:
             tokens = said.cache_blocks * said.block_tokens
             self.router.resize(role, name, tokens // self.router.knowledge.block_tokens)
-        pairs = [pair for pair in self._moved.pop(member, ()) if {pair.prefill, pair.decode} <= self._names.keys()]
-        if moved_bytes > 0 and moving_s > 0:
+        if moved_bytes > 0 and moving_s > 0:  # else what is under way is counted by a later scrape
+            pairs = [pair for pair in self._moved.pop(member, ()) if {pair.prefill, pair.decode} <= self._names.keys()]
             for pair in pairs:  # alike, since nobody says which moved how much
                 share = moved_bytes / len(pairs), moving_s / len(pairs)
                 self.router.transferred(self._names[pair.prefill], self._names[pair.decode], *share, now_s)
