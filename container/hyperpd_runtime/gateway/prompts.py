@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 from array import array
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from struct import Struct
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ from hyperpd_runtime.gateway import telemetry
 from hyperpd_runtime.gateway.apis import COMPLETIONS, MESSAGES, Api
 from hyperpd_runtime.gateway.guard import Admitted
 from hyperpd_runtime.gateway.relay import Answer
-from hyperpd_runtime.gateway.shapes import MEDIA, Ask
+from hyperpd_runtime.gateway.shapes import MEDIA, Ask, texts
 
 UNKNOWN = Counter(
     "hyperpd_unknown_prompts",
@@ -172,7 +172,7 @@ def _write(value: Any, pieces: list[str]) -> None:
     elif isinstance(value.get("text"), str):
         _write(value["text"], pieces)
     elif str(value.get("type")) in MEDIA or not value.keys().isdisjoint(MEDIA):
-        pieces.append(f"{_MARK}{hash(tuple(_strings([value])))}")
+        pieces.append(f"{_MARK}{hash(tuple(texts([value], but=())))}")
     else:
         pieces.append(f"{_MARK}{value.get('role')}\n")
         more = {key: one for key, one in value.items() if key not in _APART and one not in (None, "message")}
@@ -181,18 +181,6 @@ def _write(value: Any, pieces: list[str]) -> None:
         for inner in _INNER:
             if value.get(inner) is not None:
                 _write(value[inner], pieces)
-
-
-def _strings(values: list[Any]) -> Iterator[str]:
-    """Every text within: a medium's are its address or its bytes."""
-    while values:
-        value = values.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list):
-            values += value
-        elif isinstance(value, dict):
-            values += value.values()
 
 
 def _prompts(body: dict[str, Any]) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +111,7 @@ class Ask:
             longest = max(self._completion_prompts(), key=_tokens)
             return _tokens(longest), not isinstance(longest, str)
         parts = [self.body.get(field) for field in (self.api.prompt, *_BESIDE)]
-        return math.ceil(sum(map(len, _texts(parts))) / 4), False
+        return math.ceil(sum(map(len, texts(parts))) / 4), False
 
     def _completion_prompts(self) -> list[Any]:
         prompt = self.body.get("prompt")
@@ -125,16 +125,16 @@ def _tokens(prompt: Any) -> int:
     return len(prompt) if isinstance(prompt, list) else 1
 
 
-def _texts(values: list[Any]) -> Iterator[str]:
-    """Every text within, but for what media hold."""
+def texts(values: list[Any], but: Collection[str] = MEDIA) -> Iterator[str]:
+    """Every text within, but for what is of these types or under these names. Takes `values` apart."""
     while values:
         value = values.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, list):
             values += value
-        elif isinstance(value, dict) and str(value.get("type")) not in MEDIA:
-            values += [inner for key, inner in value.items() if key not in MEDIA]
+        elif isinstance(value, dict) and str(value.get("type")) not in but:
+            values += [inner for key, inner in value.items() if key not in but]
 
 
 def _function(tool: Any) -> bool:
