@@ -235,7 +235,7 @@ def test_a_place_that_is_free_again_is_taken_by_the_next() -> None:
 def test_a_pair_without_bandwidth_is_never_worth_it() -> None:
     router = router_of(decodes=1, prefills=1)
     decode, prefill = router.decode.fleet.named["d0"], router.prefill.fleet.named["p0"]
-    assert costs.remote(router.knowledge, decode, prefill, 0.01, 100, 0.0, 0.0) == float("inf")
+    assert costs.remote(router.knowledge, decode, prefill, 100, 0.01, 100, 0.0, 0.0) == float("inf")
 
 
 def test_waiting_for_memory_is_not_taken_for_slowness() -> None:
