@@ -427,8 +427,8 @@ async def test_what_engines_say_is_taken_in() -> None:
         prefill = router.prefill.fleet.named["prefill-0"]
         before = router.pairs.bytes_per_s(prefill, worker, worker.freed_s)
         routing.scraped(member, Figures(5, 2, 0.5, 16, 0, 0, 16), 1e6, 1.0)
-        assert (worker.foreign_running, worker.foreign_waiting, worker.kv_usage) == (5, 2, 0.5)
-        assert worker.cache_tokens == 2 * BLOCK
+        assert (worker.foreign_running, worker.foreign_waiting) == (5, 2)
+        assert (worker.cache_tokens, worker.held_tokens) == (2 * BLOCK, BLOCK)
         assert router.pairs.bytes_per_s(prefill, worker, worker.freed_s) < before
         routing.scraped(member, Figures(0, 0, 0.0, None, 0, 0), 0, 0)
         assert (worker.foreign_running, worker.cache_tokens) == (0, 2 * BLOCK)

@@ -129,10 +129,10 @@ class Routing:
     def scraped(self, member: Member, said: Figures, moved_bytes: float, moving_s: float) -> None:
         """moved_bytes, moving_s: by NIXL since it was scraped before, through whichever pairs were used."""
         role, name, now_s = _role(member), self._names[member], time.monotonic()
-        self.router.scraped(role, name, said.running, said.waiting, said.kv_usage, now_s)
         if said.cache_blocks and said.block_tokens:
             tokens = said.cache_blocks * said.block_tokens
             self.router.resize(role, name, tokens // self.router.knowledge.block_tokens)
+        self.router.scraped(role, name, said.running, said.waiting, said.kv_usage, now_s)
         if moved_bytes > 0 and moving_s > 0:  # else what is under way is counted by a later scrape
             pairs = [pair for pair in self._moved.pop(member, ()) if {pair.prefill, pair.decode} <= self._names.keys()]
             for pair in pairs:  # alike, since nobody says which moved how much

@@ -10,8 +10,9 @@ from hyperpd.routing.worker import Worker
 SAFE = 0.7  # of an objective: predicted to take no longer, a first token will be in time
 MISSED = 2.0  # what a first token costs that is predicted just at the objective
 LATE = 0.2  # what each further factor of e costs
-NEXT = 0.5  # what a usual prefill costs who comes after it
-GIVEN_UP = 6.0  # objectives of backlog beyond which who comes next is late in any case
+PREFILLS = 3.0  # what a usual prefill costs who comes after it, where all wait an objective or more for prefills
+MEMORY = 2.0  # what a usual request's memory costs them, where all wait so for memory
+GIVEN_UP = 10.0  # objectives of waiting beyond which who comes next is late in any case
 FULL = 0.9  # of a KV cache: beyond it sequences wait, or are preempted
 _TURNS = 2.0  # stays that a whole cache of waiting requests takes
 SPREAD = 64  # requests on a worker that weigh half an objective; any number weighs less than a whole one
@@ -36,17 +37,27 @@ def ttft(known: Knowledge, seconds: float) -> float:
 def memory_s(known: Knowledge, worker: Worker, tokens: int) -> float:
     """How long a prompt waits for KV memory: by how much the cache is too small, times how long a request stays."""
     output = known.output_tokens.value
-    over = (worker.kv_tokens + tokens + output) / worker.cache_tokens - FULL
+    over = (worker.held_tokens + tokens + output) / worker.cache_tokens - FULL
     return _TURNS * over * output * worker.step.value if over > 0 else 0.0
 
 
 def after(known: Knowledge, backlog_s: float, prefill_s: float) -> float:
     """What a prefill takes from those who come after it, by how many usual ones its seconds would have been enough for.
 
-    Both by the calibration. Nothing on a worker whose backlog is GIVEN_UP: there they are late in any case.
+    As dear as prefills are scarce, by what requests wait for them of late; where they wait for memory, prefills are not
+    what is scarce. Nothing on a worker whose backlog is GIVEN_UP: there they are late in any case.
     """
+    scarce = known.prefill_pressure.value * (1 - known.memory_pressure.value)
     lost_s = min(prefill_s, max(0.0, GIVEN_UP * known.slo.ttft_s - backlog_s))
-    return NEXT * lost_s / known.prefill_s.value
+    return PREFILLS * scarce * lost_s / known.prefill_s.value
+
+
+def crowds(known: Knowledge, worker: Worker, tokens: int) -> float:
+    """What a request takes from those who come after it by the memory it holds; as `after`, by usual ones' memory."""
+    if memory_s(known, worker, tokens) > GIVEN_UP * known.slo.ttft_s:
+        return 0.0
+    held = tokens + known.output_tokens.value
+    return MEMORY * known.memory_pressure.value * held / known.held_tokens.value
 
 
 def spread(worker: Worker) -> float:
@@ -55,8 +66,8 @@ def spread(worker: Worker) -> float:
     return requests / (requests + SPREAD)
 
 
-def local(known: Knowledge, worker: Worker, prefill_s: float, now_s: float, memory_s: float = 0.0) -> float:
-    """Prefill where it decodes. prefill_s: by the calibration; memory_s: to wait for memory.
+def local(known: Knowledge, worker: Worker, tokens: int, prefill_s: float, now_s: float) -> float:
+    """Prefill where it decodes. tokens: of the prompt; prefill_s: of what is not cached, by the calibration.
 
     TTFT = max(backlog, memory) + prefill + step; the prefill stands in the way of the decodes that run there,
     spread over what they generate on average: prefill * decodes / (mean_output * SLO_itl) * near^3, where near is
@@ -65,7 +76,8 @@ def local(known: Knowledge, worker: Worker, prefill_s: float, now_s: float, memo
     step_s = worker.step.value
     own_s = prefill_s / worker.pace.value
     backlog_s = worker.backlog_s(now_s)
-    first_s = max(backlog_s, memory_s) + own_s + step_s
+    short_s = memory_s(known, worker, tokens)
+    first_s = max(backlog_s, short_s) + own_s + step_s
     return ttft(known, first_s) + taken(known, worker, own_s) + after(known, backlog_s, prefill_s)
 
 
@@ -80,22 +92,23 @@ def remote(
     known: Knowledge,
     worker: Worker,
     prefill: Worker,
+    tokens: int,
     prefill_s: float,
     moved_tokens: int,
     bytes_per_s: float,
     now_s: float,
-    memory_s: float = 0.0,
 ) -> float:
-    """Prefill on `prefill`, and move `moved_tokens` of KV to `worker`, which decodes. prefill_s: by the calibration;
-    memory_s: to wait for memory where it decodes.
+    """Prefill on `prefill`, and move `moved_tokens` of KV to `worker`, which decodes. tokens, prefill_s: as of `local`.
 
-    TTFT = max(backlog + prefill, memory) + moved * kv_bytes / bandwidth + handoff + step; and what it takes from those
-    who come after on the prefill worker. A pair that is not proven has no bandwidth.
+    TTFT = max(max(backlog, memory of prefill) + prefill, memory) + moved * kv_bytes / bandwidth + handoff + step; and
+    what it takes from those who come after. A pair that is not proven has no bandwidth.
     """
     if not bytes_per_s:
         return inf
     start = known.calibration
     moved_s = moved_tokens * start.kv_bytes_per_token / bytes_per_s
     backlog_s = prefill.backlog_s(now_s)
-    first_s = max(backlog_s + prefill_s / prefill.pace.value, memory_s) + moved_s + start.handoff_s + worker.step.value
+    short_s = memory_s(known, worker, tokens)
+    begins_s = max(backlog_s, memory_s(known, prefill, tokens))
+    first_s = max(begins_s + prefill_s / prefill.pace.value, short_s) + moved_s + start.handoff_s + worker.step.value
     return ttft(known, first_s) + after(known, backlog_s, prefill_s)

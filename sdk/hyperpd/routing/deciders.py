@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class Offer:
     bytes_per_s: float
 
 
-class Decider:
+class Decider(ABC):
     """The rule. `offer` looks for the prefill worker when it is called: a rule that needs none saves the search."""
 
     name = ""
@@ -27,9 +28,9 @@ class Decider:
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
 
+    @abstractmethod
     def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
         """Remote or not. Asked only where at least one prefill worker may be picked."""
-        raise NotImplementedError
 
 
 class Always(Decider):
@@ -78,14 +79,11 @@ class PredictedCost(Decider):
 
     def decide(self, request: Request, decode: Leg, offer: Callable[[], Offer], now_s: float) -> Verdict:
         """By both paths' predicted costs."""
-        known = self.knowledge
-        memory_s = costs.memory_s(known, decode.worker, request.tokens)
-        local = costs.local(known, decode.worker, decode.prefill_s, now_s, memory_s)
+        known, tokens = self.knowledge, request.tokens
+        local = costs.local(known, decode.worker, tokens, decode.prefill_s, now_s)
         best, moved_tokens = offer(), decode.uncached_tokens
         leg, speed = best.leg, best.bytes_per_s
-        remote = costs.remote(
-            known, decode.worker, leg.worker, leg.prefill_s, moved_tokens, speed, now_s, memory_s=memory_s
-        )
+        remote = costs.remote(known, decode.worker, leg.worker, tokens, leg.prefill_s, moved_tokens, speed, now_s)
         pays = remote <= local
         return Verdict(pays, "remote" if pays else "cost_local", local, remote)
 

@@ -37,6 +37,7 @@ class Flight:
         self._remote = choice.prefill is not None  # a prefill worker is at it
         self._kv_tokens = request.tokens + (request.output_tokens or round(ledger.knowledge.output_tokens.value))
         self._held = False
+        ledger.sent(choice.decode.worker, request)
         if not choice.prefill:
             self._hold()
         else:

@@ -10,6 +10,7 @@ from hyperpd.routing.calibration import Calibration
 from hyperpd.routing.estimates import Mean
 
 _USUAL_PREFILL_S = 0.1
+_USUAL_TOKENS = 2000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +38,10 @@ class Knowledge:
         self.calibration = calibration
         self.block_tokens = block_tokens
         self.output_tokens = Mean(calibration.mean_output_tokens)
-        self.prefill_s = Mean(_USUAL_PREFILL_S)  # of requests that were placed, by the calibration
+        # Of requests as they were placed: a prefill's seconds, by the calibration; tokens that one holds, or will hold;
+        # and what they wait for others' prefills, and for memory, in objectives, none more than one.
+        self.prefill_s = Mean(_USUAL_PREFILL_S)
+        self.held_tokens = Mean(_USUAL_TOKENS)
+        self.prefill_pressure = Mean(0.0)
+        self.memory_pressure = Mean(0.0)
         self.random = random.Random(seed)

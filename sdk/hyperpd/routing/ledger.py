@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hyperpd.routing import costs
 from hyperpd.routing.choice import Choice
 from hyperpd.routing.knowledge import Knowledge
 from hyperpd.routing.pairs import Pairs
@@ -22,6 +23,12 @@ class Ledger:
     prefill: Side
     pairs: Pairs
     sessions: Sessions
+
+    def sent(self, decode: Worker, request: Request) -> None:
+        """Learn how scarce memory is, before this request is booked."""
+        known = self.knowledge
+        known.memory_pressure.observe(min(1.0, costs.memory_s(known, decode, request.tokens) / known.slo.ttft_s))
+        known.held_tokens.observe(request.tokens + known.output_tokens.value)
 
     def moved(self, choice: Choice, seconds: float, now_s: float) -> None:
         """Learn a pair's bandwidth from the time between a prefill's answer and decode's first token.

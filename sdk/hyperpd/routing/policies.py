@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from math import inf
 
@@ -14,10 +15,11 @@ from hyperpd.routing.worker import Worker
 
 _CLASSES = 6  # of equal cached tokens that are looked at one by one, those with most; the others are one
 _LOOKED_AT = 8  # workers of each
+_LATE_ONES = 2  # workers with most before them
 _AS_GOOD = 0.01  # of an objective: less than what is known of a worker, so that the same one is not always picked
 
 
-class Policy:
+class Policy(ABC):
     """The least score wins; among equal ones the worker that was picked longest ago, which spreads cold requests.
 
     A subclass gives `score`; one that is stateful or fast overrides `pick` too, and then `changed` tells it of every
@@ -29,9 +31,9 @@ class Policy:
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
 
+    @abstractmethod
     def score(self, request: Request, worker: Worker, cached_tokens: int, now_s: float) -> float:
         """The cost of `request` on `worker`; lower is better. Its unit is the policy's own."""
-        raise NotImplementedError
 
     def scores(self, request: Request, field: Field, now_s: float) -> Iterator[tuple[Worker, float]]:
         """Every candidate's score, for explaining."""
@@ -42,10 +44,10 @@ class Policy:
         """One of the candidates, of which there is at least one. `now_s`: seconds on the router's clock."""
         return min(self.scores(request, field, now_s), key=lambda scored: (scored[1], scored[0].picked))[0]
 
-    def changed(self, worker: Worker) -> None:
+    def changed(self, worker: Worker) -> None:  # noqa: B027  who keeps no state has nothing to do
         """A worker's load changed, or it joined."""
 
-    def left(self, worker: Worker) -> None:
+    def left(self, worker: Worker) -> None:  # noqa: B027
         """A worker has left the fleet."""
 
 
@@ -56,9 +58,9 @@ class Ordered(Policy):
         super().__init__(knowledge)
         self._order = Order()
 
+    @abstractmethod
     def rank(self, worker: Worker) -> float:
         """Lower is better. Where it is the whole score, the first worker is the pick."""
-        raise NotImplementedError
 
     def score(self, request: Request, worker: Worker, cached_tokens: int, now_s: float) -> float:
         """The rank."""
@@ -137,7 +139,7 @@ class MarginalSLOCost(Ordered):
         others = self._order.first(rest, _LOOKED_AT)
         costly = least[0] * _AS_GOOD > costs.MISSED
         if costly and field.mask.bit_count() > _LOOKED_AT:  # who is late in any case may join the late ones
-            others += self._order.last(field.mask, _LOOKED_AT)
+            others += self._order.last(field.mask, _LATE_ONES)
         for worker in others:
             cached = field.cached_tokens(worker)
             cost = round(self.score(request, worker, cached, now_s) / _AS_GOOD)
@@ -147,9 +149,9 @@ class MarginalSLOCost(Ordered):
         return best
 
     def _cost(self, request: Request, worker: Worker, prefill_s: float, now_s: float) -> float:
-        known = self.knowledge
-        waits_s = costs.memory_s(known, worker, request.tokens)
-        return costs.local(known, worker, prefill_s, now_s, waits_s) + costs.spread(worker)
+        known, tokens = self.knowledge, request.tokens
+        own = costs.local(known, worker, tokens, prefill_s, now_s)
+        return own + costs.crowds(known, worker, tokens) + costs.spread(worker)
 
 
 POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in (RoundRobin, LeastTokens, MarginalSLOCost)}

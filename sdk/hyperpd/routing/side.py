@@ -116,9 +116,11 @@ class Side:
         worker.picked = self._turn
         worker.waiting += 1
         if leg:
+            known = self.knowledge
+            known.prefill_s.observe(leg.prefill_s)
+            known.prefill_pressure.observe(min(1.0, worker.backlog_s(now_s) / known.slo.ttft_s))
             worker.prefill_tokens += leg.uncached_tokens
             worker.prefill_s += leg.prefill_s
-            self.knowledge.prefill_s.observe(leg.prefill_s)
             worker.clear_s = max(worker.clear_s, now_s) + leg.prefill_s / worker.pace.value
         self._changed(worker)
 
@@ -131,7 +133,7 @@ class Side:
         if leg:
             self._take_back(worker, leg)
             # Where memory was short, or other routers' prompts waited, it may have waited for that.
-            short = worker.kv_tokens > costs.FULL * worker.cache_tokens
+            short = worker.held_tokens > costs.FULL * worker.cache_tokens
             if seen and not short and not worker.foreign_waiting:
                 worker.pace.observe(leg.prefill_s, now_s - max(worker.freed_s, sent_s))
             worker.freed_s = now_s
@@ -163,7 +165,7 @@ class Side:
         worker.foreign_running = foreign - worker.foreign_waiting
         foreign_s = worker.foreign_waiting * self.knowledge.prefill_s.value / worker.pace.value
         worker.foreign_clear_s = now_s + foreign_s
-        worker.kv_usage = kv_usage
+        worker.kv_unbooked = max(0, round(kv_usage * worker.cache_tokens) - worker.kv_tokens)
         self._changed(worker)
 
     @staticmethod

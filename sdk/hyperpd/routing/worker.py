@@ -12,9 +12,10 @@ class Worker:
     prefill_s: the seconds they take by the calibration. clear_s: when they will be done at its pace, on the router's
     clock; in the past for an idle worker. waiting: requests before their first token (q); running: requests that
     generate (n); both without `foreign_…`, which are those of other routers, known from scrapes; foreign_clear_s: when
-    those that wait will be done. kv_tokens: tokens that its requests hold or will hold; cache_tokens: of its KV cache.
-    pace: seconds by the calibration that it gets done in a second, below 1 while it decodes as well. step: seconds of
-    one decode step. picked: turn of its last pick, 0 for never.
+    those that wait will be done. kv_tokens: tokens that its requests hold or will hold; kv_unbooked: what its engine
+    holds beyond that, by the last scrape: longer answers than usual, other routers' requests; cache_tokens: of its KV
+    cache. pace: seconds by the calibration that it gets done in a second, below 1 while it decodes as well. step:
+    seconds of one decode step. picked: turn of its last pick, 0 for never.
     """
 
     __slots__ = (
@@ -27,7 +28,7 @@ class Worker:
         "freed_s",
         "index",
         "kv_tokens",
-        "kv_usage",
+        "kv_unbooked",
         "name",
         "pace",
         "picked",
@@ -54,8 +55,8 @@ class Worker:
         self.foreign_running = 0
         self.foreign_waiting = 0
         self.kv_tokens = 0
+        self.kv_unbooked = 0
         self.cache_tokens = 0
-        self.kv_usage = 0.0  # 0 to 1, by the last scrape
         self.picked = 0
 
     @property
@@ -72,6 +73,11 @@ class Worker:
     def in_flight(self) -> int:
         """Requests on it, other routers' included."""
         return self.queued + self.decodes
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens in its KV cache, or soon to be, other routers' included."""
+        return self.kv_tokens + self.kv_unbooked
 
     def backlog_s(self, now_s: float) -> float:
         """Seconds until a prefill that is sent now would begin. What is overdue is expected to take as long again."""

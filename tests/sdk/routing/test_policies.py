@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hyperpd.errors import NoWorkerAvailable, RecipeError
 from hyperpd.plan.baselines import DECIDERS, POLICIES
+from hyperpd.routing import costs
 from hyperpd.routing.blocks import chain
 from hyperpd.routing.calibration import Calibration
 from hyperpd.routing.choice import Candidate
@@ -60,16 +61,17 @@ def loaded(router: Router, seed: int, requests: int) -> None:
 
 
 def naive_cost(router: Router, one: Request, worker: Worker, cached: int, now_s: float) -> float:
-    """As local, after and spread in routing/costs.py."""
-    slo, start = router.knowledge.slo, router.knowledge.calibration
+    """As local, after, crowds and spread in routing/costs.py."""
+    known = router.knowledge
+    slo, start = known.slo, known.calibration
     u = one.tokens - cached
     calibrated_s = u / start.prefill_tokens_per_s + start.attention_s * u * (cached + u / 2)
     prefill_s = calibrated_s / worker.pace.value
     backlog_s = abs(worker.clear_s - now_s) if worker.prefill_tokens or worker.clear_s > now_s else 0.0
-    output = router.knowledge.output_tokens.value
-    over = (worker.kv_tokens + one.tokens + output) / worker.cache_tokens - 0.9
-    waits_s = max(0, backlog_s, 2 * over * output * worker.step.value)
-    late = (waits_s + prefill_s + worker.step.value) / slo.ttft_s
+    output = known.output_tokens.value
+    over = (worker.kv_tokens + worker.kv_unbooked + one.tokens + output) / worker.cache_tokens - 0.9
+    memory_s = max(0, 2 * over * output * worker.step.value)
+    late = (max(backlog_s, memory_s) + prefill_s + worker.step.value) / slo.ttft_s
     if late <= 0.7:
         first = late
     elif late <= 1:
@@ -77,10 +79,13 @@ def naive_cost(router: Router, one: Request, worker: Worker, cached: int, now_s:
     else:
         first = 2 + 0.2 * math.log(late)
     near = min(1, worker.step.value / slo.itl_s)
-    taken = near**3 * prefill_s * worker.decodes / (router.knowledge.output_tokens.value * slo.itl_s)
-    after = 0.5 * min(calibrated_s, max(0, 6 * slo.ttft_s - backlog_s)) / router.knowledge.prefill_s.value
+    taken = near**3 * prefill_s * worker.decodes / (output * slo.itl_s)
+    prefills, memory = known.prefill_pressure.value, known.memory_pressure.value
+    lost_s = min(calibrated_s, max(0, 10 * slo.ttft_s - backlog_s))
+    after = 3 * prefills * (1 - memory) * lost_s / known.prefill_s.value
+    crowds = 0 if memory_s > 10 * slo.ttft_s else 2 * memory * (one.tokens + output) / known.held_tokens.value
     there = worker.running + min(worker.waiting, 32)
-    return first + taken + after + there / (there + 64)
+    return first + taken + after + crowds + there / (there + 64)
 
 
 @settings(max_examples=100, deadline=None)
@@ -132,11 +137,36 @@ def test_a_large_fleet_gets_the_least_cost_too() -> None:
 
 @pytest.mark.parametrize("workers", [6, 30])
 def test_who_cannot_be_in_time_joins_the_late(workers: int) -> None:
-    """One that is given up already takes it, though all others are idle; a prompt that can be in time goes to those."""
+    """Where prefills are scarce, one that is given up already takes it, though all others are idle; a prompt that can
+    be in time goes to those."""
     router = router_of(decodes=workers, blocks=1_000_000)
-    given_up = router.choose(Request(200_000), 0.0).choice.decode.worker
+    given_up = router.choose(Request(400_000), 0.0).choice.decode.worker
+    for _ in range(200):
+        router.knowledge.prefill_pressure.observe(0.5)
     assert router.choose(Request(60_000), 0.0).choice.decode.worker is given_up
     assert router.choose(Request(5_000), 0.0).choice.decode.worker is not given_up
+
+
+def test_nobody_waits_for_others_where_nothing_is_scarce() -> None:
+    router = router_of(decodes=6, blocks=1_000_000)
+    given_up = router.choose(Request(400_000), 0.0).choice.decode.worker
+    assert router.choose(Request(60_000), 0.0).choice.decode.worker is not given_up
+
+
+def test_who_cannot_be_in_time_waits_where_memory_is_given_up() -> None:
+    """Of two whose memory is short, the one that is nearly in time is kept for those to come."""
+    router = router_of(decodes=2)
+    known, nearly, given_up = router.knowledge, *(router.decode.fleet.named[name] for name in ("d0", "d1"))
+    for worker, share in ((nearly, 1.0), (given_up, 6.0)):
+        router.scraped("decode", worker.name, 0, 0, share, 0.0)
+    waits_s = [costs.memory_s(known, worker, 5_000) for worker in (nearly, given_up)]
+    assert known.slo.ttft_s < waits_s[0] < costs.GIVEN_UP * known.slo.ttft_s < waits_s[1]
+    first = router.choose(Request(5_000), 0.0)
+    assert first.choice.decode.worker is nearly
+    first.end(0.0)
+    for _ in range(200):
+        known.memory_pressure.observe(1.0)
+    assert router.choose(Request(5_000), 0.0).choice.decode.worker is given_up
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -235,7 +235,7 @@ def test_a_place_that_is_free_again_is_taken_by_the_next() -> None:
 def test_a_pair_without_bandwidth_is_never_worth_it() -> None:
     router = router_of(decodes=1, prefills=1)
     decode, prefill = router.decode.fleet.named["d0"], router.prefill.fleet.named["p0"]
-    assert costs.remote(router.knowledge, decode, prefill, 0.01, 100, 0.0, 0.0) == float("inf")
+    assert costs.remote(router.knowledge, decode, prefill, 100, 0.01, 100, 0.0, 0.0) == float("inf")
 
 
 def test_waiting_for_memory_is_not_taken_for_slowness() -> None:
@@ -247,6 +247,33 @@ def test_waiting_for_memory_is_not_taken_for_slowness() -> None:
     late = router.choose(request(9_000, 90_000), 0.0)
     late.first_token(60.0)
     assert worker.pace.value == 1
+
+
+def test_answers_longer_than_usual_hold_memory_too() -> None:
+    """What was booked for them is outgrown; the engine's own figure tells."""
+    router = router_of(decodes=1)
+    worker = router.decode.fleet.named["d0"]
+    flight = router.choose(request(1_000), 0.0)
+    flight.first_token(1.0)
+    assert costs.memory_s(router.knowledge, worker, 1_000) == 0
+    router.scraped("decode", "d0", 1, 0, 0.95, 2.0)
+    assert worker.held_tokens == round(0.95 * worker.cache_tokens)
+    assert costs.memory_s(router.knowledge, worker, 1_000) > 0
+    router.scraped("decode", "d0", 1, 0, 0.01, 3.0)
+    assert worker.held_tokens == worker.kv_tokens == 1_256
+
+
+def test_what_is_scarce_is_learnt_from_what_requests_wait_for() -> None:
+    router = router_of(decodes=1, blocks=1_000_000)
+    known = router.knowledge
+    for n in range(50):
+        router.choose(request(9_000, n * 9_000), 0.0)
+    assert known.prefill_pressure.value > 0.5
+    assert known.memory_pressure.value == 0
+    router.scraped("decode", "d0", 50, 0, 1.0, 0.0)
+    for n in range(50, 100):
+        router.choose(request(9_000, n * 9_000), 0.0)
+    assert known.memory_pressure.value > 0.2
 
 
 def test_memory_on_decode_is_taken_when_prefill_has_answered() -> None:
