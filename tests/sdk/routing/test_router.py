@@ -288,6 +288,8 @@ def test_what_is_scarce_is_learnt_from_what_requests_wait_for() -> None:
     assert known.memory_pressure.value == 0
     assert known.held_tokens.value > 5_000  # of 9,256 each, from 2,000 on
     router.scraped("decode", "d0", 50, 0, 1.0, 0.0)
+    for _ in range(1_000):
+        known.output_tokens.observe(10_000)
     for n in range(50, 100):
         router.choose(request(9_000, n * 9_000), 0.0)
     assert 0.2 < known.memory_pressure.value < 1
