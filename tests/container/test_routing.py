@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -432,6 +433,19 @@ async def test_what_engines_say_is_taken_in() -> None:
         assert router.pairs.bytes_per_s(prefill, worker, worker.freed_s) < before
         routing.scraped(member, Figures(0, 0, 0.0, None, 0, 0), 0, 0)
         assert (worker.foreign_running, worker.cache_tokens) == (0, 2 * BLOCK)
+
+
+@pytest.mark.parametrize("over", [Routing.unread, Routing.came_back])
+async def test_what_an_engine_said_is_over_when_it_says_no_more(over: Callable[[Routing, Member], None]) -> None:
+    async with fleet() as run:
+        routing, member = run.stack.pool.routing, run.member("decode-0")
+        worker = routing.router.decode.fleet.named["decode-0"]
+        routing.scraped(member, Figures(5, 2, 0.5, 16, 0, 0, 16), 0, 0)
+        assert worker.in_flight == 7
+        assert worker.held_tokens == BLOCK
+        over(routing, member)
+        assert (worker.in_flight, worker.held_tokens) == (0, 0)
+        assert worker.backlog_s(time.monotonic()) == 0
 
 
 def test_aggregated_workers_need_no_pair() -> None:

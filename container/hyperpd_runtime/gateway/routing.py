@@ -121,6 +121,8 @@ class Routing:
 
     def came_back(self, member: Member) -> None:
         """It may be another engine now: a guess at what it holds is over. By its events that shows by itself."""
+        if member in self._names:
+            self.unread(member)
         if isinstance(self._side(member).view, PrefixView):
             self.empty(member)
 
@@ -138,6 +140,12 @@ class Routing:
             for pair in pairs:  # alike, since nobody says which moved how much
                 share = moved_bytes / len(pairs), moving_s / len(pairs)
                 self.router.transferred(self._names[pair.prefill], self._names[pair.decode], *share, now_s)
+
+    def unread(self, member: Member) -> None:
+        """Its engine says nothing now: only what this gateway has booked counts, until it does again."""
+        role, name = _role(member), self._names[member]
+        worker = self._side(member).fleet.named[name]
+        self.router.scraped(role, name, worker.running, worker.waiting, 0.0, time.monotonic())
 
     # What requests ask.
 

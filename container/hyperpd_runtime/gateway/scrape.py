@@ -95,8 +95,9 @@ def _most(label: re.Pattern[bytes], configs: list[bytes]) -> int | None:
 class Scrapes:
     """Reads the metrics of a pool's healthy workers."""
 
-    def __init__(self, pool: Pool, told: Callable[[Member, Figures], None]) -> None:
-        """told: is called with what a member's engine says, each time it was read."""
+    def __init__(self, pool: Pool, told: Callable[[Member, Figures | None], None]) -> None:
+        """told: is called with what a member's engine says, each time it was read, and once with None where it can no
+        longer be read: what it said before is over."""
         self._pool = pool
         self._told = told
         self._unread: WeakSet[Member] = WeakSet()  # of whom that was said
@@ -126,10 +127,14 @@ class Scrapes:
                 self._unread.add(member)
                 why = str(error) if type(error) is ValueError else described(error)
                 log.warning("event=metrics_unread worker=%s why=%r", member.name, why)
+                self._tell(member, None)
             return
         if member in self._unread:
             self._unread.discard(member)
             log.info("event=metrics_read worker=%s", member.name)
+        self._tell(member, said)
+
+    def _tell(self, member: Member, said: Figures | None) -> None:
         if member in self._pool.members:  # it may have left meanwhile
             self._told(member, said)
 

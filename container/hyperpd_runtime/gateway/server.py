@@ -111,8 +111,11 @@ class Gateway:
             self._listeners.append(Listener(asgi, address, port, self._file.recipe.drain_s, protocol, context))
             await self._listeners[-1].start()
 
-    def _scraped(self, member: Member, said: Figures) -> None:
-        self.pool.routing.scraped(member, said, *self._transfers.since(member, said))
+    def _scraped(self, member: Member, said: Figures | None) -> None:
+        if said is None:
+            self.pool.routing.unread(member)
+        else:
+            self.pool.routing.scraped(member, said, *self._transfers.since(member, said))
 
     def _watch_ended(self, watch: asyncio.Task[None]) -> None:
         """A defect: blind, this gateway would go on with workers that are gone."""

@@ -35,7 +35,12 @@ def ttft(known: Knowledge, seconds: float) -> float:
 
 
 def memory_s(known: Knowledge, worker: Worker, tokens: int) -> float:
-    """How long a prompt waits for KV memory: by how much the cache is too small, times how long a request stays."""
+    """How long a prompt waits for KV memory: by how much the cache is too small, times how long a request stays.
+
+    Not where it only prefills: it stays there no longer than decode is short.
+    """
+    if not worker.generates:
+        return 0.0
     output = known.output_tokens.value
     over = (worker.held_tokens + tokens + output) / worker.cache_tokens - FULL
     return _TURNS * over * output * worker.step.value if over > 0 else 0.0
@@ -54,7 +59,7 @@ def after(known: Knowledge, backlog_s: float, prefill_s: float) -> float:
 
 def crowds(known: Knowledge, worker: Worker, tokens: int) -> float:
     """What a request takes from those who come after it by the memory it holds; as `after`, by usual ones' memory."""
-    if memory_s(known, worker, tokens) > GIVEN_UP * known.slo.ttft_s:
+    if not worker.generates or memory_s(known, worker, tokens) > GIVEN_UP * known.slo.ttft_s:
         return 0.0
     held = tokens + known.output_tokens.value
     return MEMORY * known.memory_pressure.value * held / known.held_tokens.value
@@ -100,8 +105,8 @@ def remote(
 ) -> float:
     """Prefill on `prefill`, and move `moved_tokens` of KV to `worker`, which decodes. tokens, prefill_s: as of `local`.
 
-    TTFT = max(max(backlog, memory of prefill) + prefill, memory) + moved * kv_bytes / bandwidth + handoff + step; and
-    what it takes from those who come after. A pair that is not proven has no bandwidth.
+    TTFT = max(backlog + prefill, memory) + moved * kv_bytes / bandwidth + handoff + step; and what it takes from those
+    who come after on the prefill worker. A pair that is not proven has no bandwidth.
     """
     if not bytes_per_s:
         return inf
@@ -109,6 +114,5 @@ def remote(
     moved_s = moved_tokens * start.kv_bytes_per_token / bytes_per_s
     backlog_s = prefill.backlog_s(now_s)
     short_s = memory_s(known, worker, tokens)
-    begins_s = max(backlog_s, memory_s(known, prefill, tokens))
-    first_s = max(begins_s + prefill_s / prefill.pace.value, short_s) + moved_s + start.handoff_s + worker.step.value
+    first_s = max(backlog_s + prefill_s / prefill.pace.value, short_s) + moved_s + start.handoff_s + worker.step.value
     return ttft(known, first_s) + after(known, backlog_s, prefill_s)

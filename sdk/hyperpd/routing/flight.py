@@ -35,7 +35,9 @@ class Flight:
         self._seen = True  # the first token, where there is one
         self._over = False
         self._remote = choice.prefill is not None  # a prefill worker is at it
-        self._kv_tokens = request.tokens + (request.output_tokens or round(ledger.knowledge.output_tokens.value))
+        # What is cached may be held by others already; if it is not, the next scrape says so.
+        output_tokens = request.output_tokens or round(ledger.knowledge.output_tokens.value)
+        self._kv_tokens = choice.decode.uncached_tokens + output_tokens
         self._held = False
         ledger.sent(choice.decode.worker, request)
         if not choice.prefill:

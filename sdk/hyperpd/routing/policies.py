@@ -100,8 +100,9 @@ class LeastTokens(Ordered):
 
 
 class MarginalSLOCost(Ordered):
-    """What placing the request costs it, those that are there and those to come (costs.local, costs.spread).
+    """What placing the request costs it, those that are there and those to come.
 
+    costs.local + costs.crowds + costs.spread.
     A decode worker is judged as if it had to prefill: looking ahead to a remote prefill changed nothing in replays.
     Scored are the least loaded workers of each class of equal cached tokens, all of them in a small fleet, and the most
     loaded ones for who is late in any case.

@@ -39,8 +39,8 @@ class Router:
     ) -> None:
         """policy, decider: see POLICIES and DECIDERS. view: makes one side's view of the prefix caches."""
         self.knowledge = knowledge
-        self.decode = Side(knowledge, policy(knowledge), view())
-        self.prefill = Side(knowledge, policy(knowledge), view())
+        self.decode = Side(knowledge, policy(knowledge), view(), generates=True)
+        self.prefill = Side(knowledge, policy(knowledge), view(), generates=False)
         self.decider = decider(knowledge)
         self.pairs = Pairs(knowledge.calibration.pair_bytes_per_s)
         self.sessions = Sessions(knowledge.block_tokens)

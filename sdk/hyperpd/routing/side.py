@@ -21,11 +21,12 @@ _STEP_MEMORY = 50  # requests
 class Side:
     """Decode (or aggregated), or prefill."""
 
-    def __init__(self, knowledge: Knowledge, policy: Policy, view: View) -> None:
+    def __init__(self, knowledge: Knowledge, policy: Policy, view: View, *, generates: bool) -> None:
         self.knowledge = knowledge
         self.policy = policy
         self.view = view
         self.fleet = Fleet()
+        self._generates = generates
         self._turn = 0
 
     def join(self, name: str, cache_blocks: int) -> Worker:
@@ -33,7 +34,9 @@ class Side:
         start = self.knowledge.calibration
         worker = self.fleet.join(
             name,
-            lambda name, index: Worker(name, index, Ratio(1.0, _PACE_MEMORY_S), Mean(start.step_s, _STEP_MEMORY)),
+            lambda name, index: Worker(
+                name, index, Ratio(1.0, _PACE_MEMORY_S), Mean(start.step_s, _STEP_MEMORY), self._generates
+            ),
         )
         worker.cache_tokens = cache_blocks * self.knowledge.block_tokens
         self.view.join(worker.index, cache_blocks)
@@ -133,7 +136,7 @@ class Side:
         if leg:
             self._take_back(worker, leg)
             # Where memory was short, or other routers' prompts waited, it may have waited for that.
-            short = worker.held_tokens > costs.FULL * worker.cache_tokens
+            short = worker.generates and worker.held_tokens > costs.FULL * worker.cache_tokens
             if seen and not short and not worker.foreign_waiting:
                 worker.pace.observe(leg.prefill_s, now_s - max(worker.freed_s, sent_s))
             worker.freed_s = now_s

@@ -8,7 +8,8 @@ from hyperpd.routing.estimates import Mean, Ratio
 class Worker:
     """A candidate. Loads change at pick time, at the first token, at the end, and with every scrape.
 
-    index: its bit in the fleet's masks. prefill_tokens: uncached prompt tokens whose prefill is not done (B);
+    index: its bit in the fleet's masks. generates: not only prefills; only then its memory is what requests wait for.
+    prefill_tokens: uncached prompt tokens whose prefill is not done (B);
     prefill_s: the seconds they take by the calibration. clear_s: when they will be done at its pace, on the router's
     clock; in the past for an idle worker. waiting: requests before their first token (q); running: requests that
     generate (n); both without `foreign_…`, which are those of other routers, known from scrapes; foreign_clear_s: when
@@ -26,6 +27,7 @@ class Worker:
         "foreign_running",
         "foreign_waiting",
         "freed_s",
+        "generates",
         "index",
         "kv_tokens",
         "kv_unbooked",
@@ -39,12 +41,13 @@ class Worker:
         "waiting",
     )
 
-    def __init__(self, name: str, index: int, pace: Ratio, step: Mean) -> None:
+    def __init__(self, name: str, index: int, pace: Ratio, step: Mean, generates: bool) -> None:
         self.name = name
         self.index = index
         self.bit = 1 << index
         self.pace = pace
         self.step = step
+        self.generates = generates
         self.prefill_tokens = 0
         self.prefill_s = 0.0
         self.clear_s = 0.0

@@ -15,7 +15,7 @@ from hyperpd.plan.baselines import DECIDERS, POLICIES
 from hyperpd.routing import costs
 from hyperpd.routing.blocks import chain
 from hyperpd.routing.calibration import Calibration
-from hyperpd.routing.choice import Candidate
+from hyperpd.routing.choice import Candidate, Verdict
 from hyperpd.routing.fleet import Field
 from hyperpd.routing.flight import Flight
 from hyperpd.routing.knowledge import SLO, Knowledge
@@ -58,6 +58,9 @@ def loaded(router: Router, seed: int, requests: int) -> None:
             flights[draw.randrange(len(flights))].first_token(n * 0.05)
         if draw.random() < 0.3:
             flights[draw.randrange(len(flights))].end(n * 0.05, draw.randrange(1, 500))
+        if draw.random() < 0.2:
+            name = draw.choice(list(router.decode.fleet.named))
+            router.scraped("decode", name, 0, 0, draw.random(), n * 0.05)
 
 
 def naive_cost(router: Router, one: Request, worker: Worker, cached: int, now_s: float) -> float:
@@ -157,16 +160,32 @@ def test_who_cannot_be_in_time_waits_where_memory_is_given_up() -> None:
     """Of two whose memory is short, the one that is nearly in time is kept for those to come."""
     router = router_of(decodes=2)
     known, nearly, given_up = router.knowledge, *(router.decode.fleet.named[name] for name in ("d0", "d1"))
-    for worker, share in ((nearly, 1.0), (given_up, 6.0)):
-        router.scraped("decode", worker.name, 0, 0, share, 0.0)
+    router.scraped("decode", nearly.name, 0, 0, 1.0, 0.0)
+    for n in range(20):
+        router.choose(request(5_000, n * 5_000), 0.0, at=given_up.name).first_token(0.0, seen=False)
     waits_s = [costs.memory_s(known, worker, 5_000) for worker in (nearly, given_up)]
     assert known.slo.ttft_s < waits_s[0] < costs.GIVEN_UP * known.slo.ttft_s < waits_s[1]
-    first = router.choose(Request(5_000), 0.0)
-    assert first.choice.decode.worker is nearly
-    first.end(0.0)
+    for scarce, worker in ((0.0, nearly), (1.0, given_up)):
+        for _ in range(2_000):
+            known.memory_pressure.observe(scarce)
+        flight = router.choose(Request(5_000), 0.0)
+        assert flight.choice.decode.worker is worker
+        flight.end(0.0)
+
+
+def test_a_full_prefill_worker_is_not_taken_for_a_free_one() -> None:
+    """Nor for a late one: what it holds goes as soon as decode takes it."""
+    router = router_of(decider="predicted_cost", decodes=1, prefills=2)
     for _ in range(200):
-        known.memory_pressure.observe(1.0)
-    assert router.choose(Request(5_000), 0.0).choice.decode.worker is given_up
+        router.knowledge.memory_pressure.observe(1.0)
+    router.scraped("prefill", "p0", 0, 0, 1.0, 0.0)
+    busy = router.choose(request(9_000), 0.0, at="d0", settled=Verdict(False, "rule"))
+    busy.first_token(0.0, seen=False)
+    router.decode.fleet.named["d0"].clear_s = 5.0
+    flights = [router.choose(request(9_000, n * 9_000), 0.0, explain=True) for n in range(1, 3)]
+    assert {flight.choice.prefill.worker.name for flight in flights if flight.choice.prefill} == {"p0", "p1"}
+    scores = [flight.explanation.prefill.values() for flight in flights if flight.explanation]
+    assert all(isinstance(one, Candidate) and one.score < 1 for each in scores for one in each)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -249,6 +249,22 @@ def test_waiting_for_memory_is_not_taken_for_slowness() -> None:
     assert worker.pace.value == 1
 
 
+def test_waiting_for_memory_that_only_the_engine_knows_of_is_not_taken_for_slowness() -> None:
+    router = router_of(decodes=1)
+    worker = router.decode.fleet.named["d0"]
+    router.scraped("decode", "d0", 0, 0, 0.95, 0.0)
+    router.choose(request(1_000), 0.0).first_token(60.0)
+    assert worker.pace.value == 1
+
+
+def test_what_requests_share_is_not_held_twice() -> None:
+    router = router_of(decodes=1)
+    worker = router.decode.fleet.named["d0"]
+    for n in range(5):
+        router.choose(request(16_000), n).first_token(n)
+    assert worker.held_tokens < 16_000 + 5 * 300  # of 32,000
+
+
 def test_answers_longer_than_usual_hold_memory_too() -> None:
     """What was booked for them is outgrown; the engine's own figure tells."""
     router = router_of(decodes=1)
@@ -268,12 +284,15 @@ def test_what_is_scarce_is_learnt_from_what_requests_wait_for() -> None:
     known = router.knowledge
     for n in range(50):
         router.choose(request(9_000, n * 9_000), 0.0)
-    assert known.prefill_pressure.value > 0.5
+    assert 0.5 < known.prefill_pressure.value < 1
     assert known.memory_pressure.value == 0
+    assert known.held_tokens.value > 5_000  # of 9,256 each, from 2,000 on
     router.scraped("decode", "d0", 50, 0, 1.0, 0.0)
+    for _ in range(1_000):
+        known.output_tokens.observe(10_000)
     for n in range(50, 100):
         router.choose(request(9_000, n * 9_000), 0.0)
-    assert known.memory_pressure.value > 0.2
+    assert 0.2 < known.memory_pressure.value < 1
 
 
 def test_memory_on_decode_is_taken_when_prefill_has_answered() -> None:
