@@ -159,6 +159,6 @@ def _why(decision: Decision, objective_ms: float) -> str:
     return (
         f"{path}: predicted cost {local:.3f} local, {elsewhere} remote\n"
         f"A cost of 0.1 is a first token after a tenth of the objective, {objective_ms:,.0f} ms; it grows steeply from"
-        " 0.7 on, and is 2 at the objective. Both include what a prefill takes from those to come, up to 3 for a usual one"
-        " as far as requests wait for prefills of late; local also what it takes from answers that run there."
+        " 0.7 on, and is 2 at the objective. Both include what a prefill takes from those to come, up to 3 for a usual"
+        " one as far as requests wait for prefills of late; local also what it takes from answers that run there."
     )
