@@ -213,16 +213,19 @@ def tables() -> Iterator[str]:
             cell.setdefault(Rules(row["policy"], row["decider"]), {})[int(row["seed"])] = float(row["goodput_per_s"])
     yield f"Goodput in requests/s, means over seeds ± 95 %; ahead: seed by seed, of the best other. Code {code}."
     yield ""
-    yield from by_rules(cells)
+    behind: list[str] = []
+    yield from by_rules(cells, behind)
+    yield ""
+    yield f"Behind the best other by more than that noise: {'; '.join(behind) or 'nowhere'}."
     yield ""
     yield from by_layout(cells)
 
 
-def by_rules(cells: Cells) -> Iterator[str]:
-    """The default against the best other policy and the best other decider."""
+def by_rules(cells: Cells, behind: list[str]) -> Iterator[str]:
+    """The default against the best other policy and the best other decider. behind: takes those it is behind of."""
     yield "| trace | load | layout | seeds | default | best other policy | ahead | best other decider | ahead |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for name, cell in cells.items():
+    for name, cell in sorted(cells.items(), key=lambda one: _place(one[0])):
         own = cell.get(DEFAULT)
         if not own:
             continue
@@ -239,6 +242,9 @@ def by_rules(cells: Cells) -> Iterator[str]:
             gap = difference([own[seed] for seed in seeds], [others[best][seed] for seed in seeds])
             label = best.policy if best.policy != DEFAULT_POLICY else best.decider
             parts += [f"{label} {text(list(others[best].values()))}", told(gap, "+")]
+            if gap.within is not None and gap.high < 0:
+                share = -gap.mean / fmean(others[best].values())
+                behind.append(f"{' '.join(name)} {label} {share:.1%}")
         yield f"| {' | '.join([*name, str(len(own)), text(list(own.values())), *parts])} |"
 
 
@@ -246,12 +252,17 @@ def by_layout(cells: Cells) -> Iterator[str]:
     """The default in each layout; beside the aggregated fleet's, its best policy."""
     yield f"| trace | load | {' | '.join(LAYOUTS)} | best policy of {AGGREGATED} |"
     yield f"|---|---|{'---|' * len(LAYOUTS)}---|"
-    for trace, load in dict.fromkeys(name[:2] for name in cells):
+    for trace, load in dict.fromkeys(name[:2] for name in sorted(cells, key=_place)):
         found = [cells.get((trace, load, layout), {}) for layout in LAYOUTS]
         parts = [text(list(cell[DEFAULT].values())) if DEFAULT in cell else "–" for cell in found]
         best = max(found[0], key=lambda rules: fmean(found[0][rules].values()), default=None)
         parts.append(f"{best.policy} {text(list(found[0][best].values()))}" if best else "–")
         yield f"| {trace} | {load} | {' | '.join(parts)} |"
+
+
+def _place(cell: tuple[str, str, str]) -> tuple[int, float, int]:
+    name, load, layout = cell
+    return [subject.name for subject in SUBJECTS].index(name), -float(load), LAYOUTS.index(layout)
 
 
 def text(values: list[float]) -> str:
