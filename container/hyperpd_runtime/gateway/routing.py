@@ -120,7 +120,7 @@ class Routing:
             self.router.empty(_role(member), self._names[member])
 
     def came_back(self, member: Member) -> None:
-        """It may be another engine now: what it said and a guess at its cache are over. By its events that shows by itself."""
+        """It may be another engine now: what it said is over, and so is a guess at what it has cached."""
         if member in self._names:
             self.unread(member)
         if isinstance(self._side(member).view, PrefixView):
