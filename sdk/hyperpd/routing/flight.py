@@ -42,8 +42,10 @@ class Flight:
         ledger.sent(choice.decode.worker, request)
         if not choice.prefill:
             self._hold()
+            ledger.decode.holds(choice.decode.worker, request.blocks, now_s)
         else:
             ledger.prefill.book(choice.prefill.worker, choice.prefill, now_s)
+            ledger.prefill.holds(choice.prefill.worker, request.blocks, now_s)
         self._local = None if choice.prefill else choice.decode  # booked on decode's worker
         ledger.decode.book(choice.decode.worker, self._local, now_s)
 
@@ -61,6 +63,7 @@ class Flight:
             alone = decode.waiting == 1 and not decode.foreign_waiting
             self._moving_s = now_s if alone else None
             self._ledger.prefill.done(self.choice.prefill.worker, self.choice.prefill, self._sent_s, now_s)
+            self._ledger.decode.holds(decode, self.request.blocks, now_s)  # no sooner: a prefill may wait for long
 
     def fall_back(self, now_s: float) -> None:
         """The remote prefill failed, or its ticket is not used: decode computes the prompt itself.
@@ -82,6 +85,7 @@ class Flight:
             self._ledger.decode.cancel(decode.worker, None, now_s)
         self._local = decode
         self._ledger.decode.book(decode.worker, self._local, now_s)
+        self._ledger.decode.holds(decode.worker, self.request.blocks, now_s)
 
     def first_token(self, now_s: float, *, seen: bool = True) -> None:
         """Decode has sent its first token. seen: and that is no guess, as of an answer that comes as a whole."""

@@ -39,7 +39,8 @@ class Knowledge:
         self.block_tokens = block_tokens
         self.output_tokens = Mean(calibration.mean_output_tokens)
         # Of requests as they were placed: a prefill's seconds, by the calibration; tokens that one holds, or will hold;
-        # and what they wait for others' prefills, and for memory, in objectives, none more than one.
+        # and what they wait for others' prefills (where that is no given-up worker's), and for memory, in objectives,
+        # none more than one.
         self.prefill_s = Mean(_USUAL_PREFILL_S)
         self.held_tokens = Mean(_USUAL_TOKENS)
         self.prefill_pressure = Mean(0.0)

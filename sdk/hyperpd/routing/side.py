@@ -121,7 +121,9 @@ class Side:
         if leg:
             known = self.knowledge
             known.prefill_s.observe(leg.prefill_s)
-            known.prefill_pressure.observe(min(1.0, worker.backlog_s(now_s) / known.slo.ttft_s))
+            late = worker.backlog_s(now_s) / known.slo.ttft_s
+            if late < costs.GIVEN_UP:  # who waits longer says nothing of the others
+                known.prefill_pressure.observe(min(1.0, late))
             worker.prefill_tokens += leg.uncached_tokens
             worker.prefill_s += leg.prefill_s
             worker.clear_s = max(worker.clear_s, now_s) + leg.prefill_s / worker.pace.value
