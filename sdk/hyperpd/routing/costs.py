@@ -10,8 +10,8 @@ from hyperpd.routing.worker import Worker
 SAFE = 0.7  # of an objective: predicted to take no longer, a first token will be in time
 MISSED = 2.0  # what a first token costs that is predicted just at the objective
 LATE = 0.2  # what each further factor of e costs
-PREFILLS = 3.0  # what a usual prefill costs who comes after it, where prefills are scarce
-SCARCE = 0.15  # of an objective: where requests wait so long for prefills, they are half as scarce as they can be
+PREFILLS = 2.0  # what a usual prefill costs who comes after it, where prefills are scarce
+SCARCE = 0.12  # of an objective: where requests wait so long for prefills, they are half as scarce as they can be
 BUSY = 0.25  # of an objective: who has less to prefill than this is soon idle again
 MEMORY = 2.0  # what a usual request's memory costs them, where all wait so for memory
 GIVEN_UP = 10.0  # objectives of waiting beyond which who comes next is late in any case

@@ -11,6 +11,7 @@ from hyperpd.routing.estimates import Mean
 
 _USUAL_PREFILL_S = 0.1
 _USUAL_TOKENS = 2000.0
+_SCARCITY_MEMORY = 50  # requests: a burst that is over is soon forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,6 @@ class Knowledge:
         # none more than one.
         self.prefill_s = Mean(_USUAL_PREFILL_S)
         self.held_tokens = Mean(_USUAL_TOKENS)
-        self.prefill_pressure = Mean(0.0)
+        self.prefill_pressure = Mean(0.0, _SCARCITY_MEMORY)
         self.memory_pressure = Mean(0.0)
         self.random = random.Random(seed)

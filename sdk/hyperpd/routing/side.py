@@ -81,6 +81,10 @@ class Side:
         matches = self.view.match(request.blocks, now_s) if request.blocks and mask else ()
         return Field(self.fleet, mask, [(min(held, most) * block, holders) for held, holders in matches])
 
+    def lacked_tokens(self, worker: Worker, request: Request, now_s: float) -> int:
+        """Of a prompt, what a worker has not cached."""
+        return request.tokens - self.field(request, worker.bit, now_s).cached_tokens(worker)
+
     def pick(self, request: Request, field: Field, now_s: float) -> Leg:
         """The policy's worker, of the candidates."""
         worker = self.policy.pick(request, field, now_s)
