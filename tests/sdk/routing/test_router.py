@@ -315,6 +315,24 @@ def test_memory_on_decode_is_taken_when_prefill_has_answered() -> None:
     assert worker.kv_tokens == 1_256
 
 
+def test_what_another_remote_prefill_brought_is_neither_held_nor_moved_twice() -> None:
+    """Two that begin alike, both on their way before either has come."""
+    router = router_of(decider="always", decodes=1, prefills=1)
+    worker, prefill = router.decode.fleet.named["d0"], router.prefill.fleet.named["p0"]
+    first, second = (router.choose(request(n * BLOCK), 0.0) for n in (100, 101))
+    first.prefilled(1.0)
+    first.first_token(1.1)
+    assert worker.kv_tokens == 100 * BLOCK + 256
+    before = router.pairs.bytes_per_s(prefill, worker, 1.1)
+    second.prefilled(2.0)
+    assert worker.kv_tokens == 101 * BLOCK + 2 * 256
+    second.first_token(2.5)
+    assert router.pairs.bytes_per_s(prefill, worker, 2.5) < before  # next to nothing moved, in half a second
+    first.end(3.0, 1)
+    second.end(3.0, 1)
+    assert worker.kv_tokens == 0
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_what_is_settled_is_not_decided(remote: bool) -> None:
     router = router_of(decider="never" if remote else "always", prefills=1)
