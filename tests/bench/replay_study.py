@@ -66,6 +66,8 @@ SUBJECTS = (
     Subject("reasoning", "servegen_deepseek-r1_20h_5rps_20min.csv.gz", Slice(600, 120)),
     # Two minutes hold more of its tiny requests than ten of the others'.
     Subject("tiny", "servegen_m-small_20h_10rps_20min.csv.gz", Slice(120, 30)),
+    # Long prompts that share much: kvcache-ai/Mooncake, FAST25-release/traces. Not played where it is not there.
+    Subject("synthetic", "synthetic_trace.jsonl", Slice(600, 180)),
 )
 
 
@@ -138,7 +140,7 @@ def play_all(folder: Path, only: list[str], seeds: int) -> None:
                 for load, layout in itertools.product(loads, LAYOUTS)
                 if {*only} <= {subject.name, layout, str(load)}
             ]
-            if not cells:
+            if not cells or not (folder / subject.file).exists():
                 continue
             trace = traces.read(folder / subject.file, max_len_tokens=131_072)
             rate_per_s, chunk_tokens = tuned(subject, trace)

@@ -30,7 +30,11 @@ _OUTPUT_TOKENS = (140, 220)
 # answered. Nothing that is decided hangs on milliseconds that two runs, or a run and a model, do not share.
 WAVE_S = 5.0
 _FOLLOWING_S = 0.35
-_SHARED_S = 0.2  # later with each further worker, which the machine's cores are shared with
+# With each further worker, which the machine's cores are shared with, all takes longer: later follow the others, longer
+# are the answers that they are to meet, and the waves.
+_SHARED_S = 0.8
+_SHARED_TOKENS = 120
+_SHARED_WAVE_S = 4.0
 _APART_S = 0.08
 _JITTER_S = 0.03
 
@@ -95,6 +99,7 @@ def script(seed: int, waves: int, workers: int = 1) -> Script:
     lengths: list[int] = []  # blocks of each talk's last prompt
     going: list[int] = []
     turns = []
+    wave_s = WAVE_S + _SHARED_WAVE_S * (workers - 1)
     for wave in range(waves):
         while len(going) < _TALKS:
             system = systems[len(talks) % len(systems)]
@@ -103,10 +108,11 @@ def script(seed: int, waves: int, workers: int = 1) -> Script:
             lengths.append(len(system) // BLOCK_TOKENS)
         following_s = _FOLLOWING_S + _SHARED_S * (workers - 1)
         for place, talk in enumerate(lots.sample(going, workers + lots.choice((0, 1, 2)))):
-            blocks, output_tokens = lots.choice(_NEW_BLOCKS), lots.randint(*_OUTPUT_TOKENS)
+            blocks = lots.choice(_NEW_BLOCKS)
+            output_tokens = lots.randint(*_OUTPUT_TOKENS) + _SHARED_TOKENS * (workers - 1)
             lengths[talk] += blocks
             offset_s = place * _APART_S + (following_s if place >= workers else 0) + lots.uniform(0, _JITTER_S)
-            turns.append(Turn(wave * WAVE_S + offset_s, talk, blocks, output_tokens))
+            turns.append(Turn(wave * wave_s + offset_s, talk, blocks, output_tokens))
         most = MOST_TOKENS // BLOCK_TOKENS - max(_NEW_BLOCKS) - 1  # the next turn and its answer are to fit
         going = [talk for talk in going if lengths[talk] <= most]
     return Script(tuple(turns), tuple(talks))

@@ -10,7 +10,9 @@ from hyperpd.routing.worker import Worker
 SAFE = 0.7  # of an objective: predicted to take no longer, a first token will be in time
 MISSED = 2.0  # what a first token costs that is predicted just at the objective
 LATE = 0.2  # what each further factor of e costs
-PREFILLS = 3.0  # what a usual prefill costs who comes after it, where all wait an objective or more for prefills
+PREFILLS = 2.0  # what a usual prefill costs who comes after it, where prefills are scarce
+SCARCE = 0.12  # of an objective: where requests wait so long for prefills, they are half as scarce as they can be
+BUSY = 0.25  # of an objective: who has less to prefill than this is soon idle again
 MEMORY = 2.0  # what a usual request's memory costs them, where all wait so for memory
 GIVEN_UP = 10.0  # objectives of waiting beyond which who comes next is late in any case
 FULL = 0.9  # of a KV cache: beyond it sequences wait, or are preempted
@@ -49,12 +51,16 @@ def memory_s(known: Knowledge, worker: Worker, tokens: int) -> float:
 def after(known: Knowledge, backlog_s: float, prefill_s: float) -> float:
     """What a prefill takes from those who come after it, by how many usual ones its seconds would have been enough for.
 
-    As dear as prefills are scarce, by what requests wait for them of late; where they wait for memory, prefills are not
-    what is scarce. Nothing on a worker whose backlog is GIVEN_UP: there they are late in any case.
+    As dear as prefills are scarce: waited^2 / (waited^2 + SCARCE^2), where waited is what requests waited for them of
+    late, in objectives, on workers that are not given up; where they wait for memory, prefills are not what is scarce.
+    Little on a worker that is soon idle again; nothing on one whose backlog is GIVEN_UP: there they are late in any
+    case.
     """
-    scarce = known.prefill_pressure.value * (1 - known.memory_pressure.value)
-    lost_s = min(prefill_s, max(0.0, GIVEN_UP * known.slo.ttft_s - backlog_s))
-    return PREFILLS * scarce * lost_s / known.prefill_s.value
+    slo_s, waited = known.slo.ttft_s, known.prefill_pressure.value
+    scarce = waited**2 / (waited**2 + SCARCE**2) * (1 - known.memory_pressure.value)
+    busy = min(1.0, (backlog_s + prefill_s) / (BUSY * slo_s))
+    lost_s = min(prefill_s, max(0.0, GIVEN_UP * slo_s - backlog_s))
+    return PREFILLS * scarce * busy * lost_s / known.prefill_s.value
 
 
 def crowds(known: Knowledge, worker: Worker, tokens: int) -> float:

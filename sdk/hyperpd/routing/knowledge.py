@@ -11,6 +11,7 @@ from hyperpd.routing.estimates import Mean
 
 _USUAL_PREFILL_S = 0.1
 _USUAL_TOKENS = 2000.0
+_SCARCITY_MEMORY = 50  # requests: a burst that is over is soon forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,10 @@ class Knowledge:
         self.block_tokens = block_tokens
         self.output_tokens = Mean(calibration.mean_output_tokens)
         # Of requests as they were placed: a prefill's seconds, by the calibration; tokens that one holds, or will hold;
-        # and what they wait for others' prefills, and for memory, in objectives, none more than one.
+        # and what they wait for others' prefills (where that is no given-up worker's), and for memory, in objectives,
+        # none more than one.
         self.prefill_s = Mean(_USUAL_PREFILL_S)
         self.held_tokens = Mean(_USUAL_TOKENS)
-        self.prefill_pressure = Mean(0.0)
+        self.prefill_pressure = Mean(0.0, _SCARCITY_MEMORY)
         self.memory_pressure = Mean(0.0)
         self.random = random.Random(seed)

@@ -30,7 +30,7 @@ class Ledger:
         known.memory_pressure.observe(min(1.0, costs.memory_s(known, decode, request.tokens) / known.slo.ttft_s))
         known.held_tokens.observe(request.tokens + known.output_tokens.value)
 
-    def moved(self, choice: Choice, seconds: float, now_s: float) -> None:
+    def moved(self, choice: Choice, tokens: int, seconds: float, now_s: float) -> None:
         """Learn a pair's bandwidth from the time between a prefill's answer and decode's first token.
 
         Only where nobody was before it in decode's queue: what it waits there says nothing of the way. Of a pair that
@@ -41,7 +41,7 @@ class Ledger:
         if not prefill or not (self.prefill.fleet.has(prefill.worker) and self.decode.fleet.has(decode.worker)):
             return
         if moving_s > 0:
-            moved_bytes = decode.uncached_tokens * known.kv_bytes_per_token
+            moved_bytes = tokens * known.kv_bytes_per_token
             self.pairs.moved(prefill.worker, decode.worker, moved_bytes, moving_s, now_s)
 
     def ended(

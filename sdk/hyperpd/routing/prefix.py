@@ -1,4 +1,4 @@
-"""Which worker holds which prefix, guessed from what was sent to it: bounded, LRU and TTL for each worker.
+"""Which worker holds which prefix, guessed from what was sent to it, or moved: bounded, LRU and TTL for each worker.
 
 One tree for all workers. A node is a run of blocks that were always sent together, with the mask of the workers that
 hold it, so a match costs a step per run, whatever the number of workers. Blocks leave a worker as an engine's do: least

@@ -140,11 +140,7 @@ class Router:
                 self.prefill.explain(request, offered[0][0], avoid, now_s) if offered else {},
                 choice,
             )
-        flight = Flight(self._ledger, request, choice, now_s, explanation)
-        self.decode.holds(decode.worker, request.blocks, now_s)
-        if choice.prefill:
-            self.prefill.holds(choice.prefill.worker, request.blocks, now_s)
-        return flight
+        return Flight(self._ledger, request, choice, now_s, explanation)
 
     def _side(self, role: Role) -> Side:
         return self.decode if role == "decode" else self.prefill

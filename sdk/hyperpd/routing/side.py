@@ -81,6 +81,10 @@ class Side:
         matches = self.view.match(request.blocks, now_s) if request.blocks and mask else ()
         return Field(self.fleet, mask, [(min(held, most) * block, holders) for held, holders in matches])
 
+    def lacked_tokens(self, worker: Worker, request: Request, now_s: float) -> int:
+        """Of a prompt, what a worker has not cached."""
+        return request.tokens - self.field(request, worker.bit, now_s).cached_tokens(worker)
+
     def pick(self, request: Request, field: Field, now_s: float) -> Leg:
         """The policy's worker, of the candidates."""
         worker = self.policy.pick(request, field, now_s)
@@ -121,7 +125,9 @@ class Side:
         if leg:
             known = self.knowledge
             known.prefill_s.observe(leg.prefill_s)
-            known.prefill_pressure.observe(min(1.0, worker.backlog_s(now_s) / known.slo.ttft_s))
+            late = worker.backlog_s(now_s) / known.slo.ttft_s
+            if late < costs.GIVEN_UP:  # who waits longer says nothing of the others
+                known.prefill_pressure.observe(min(1.0, late))
             worker.prefill_tokens += leg.uncached_tokens
             worker.prefill_s += leg.prefill_s
             worker.clear_s = max(worker.clear_s, now_s) + leg.prefill_s / worker.pace.value

@@ -84,8 +84,10 @@ def naive_cost(router: Router, one: Request, worker: Worker, cached: int, now_s:
     near = min(1, worker.step.value / slo.itl_s)
     taken = near**3 * prefill_s * worker.decodes / (output * slo.itl_s)
     prefills, memory = known.prefill_pressure.value, known.memory_pressure.value
+    scarce = prefills**2 / (prefills**2 + 0.12**2) * (1 - memory)
+    busy = min(1, (backlog_s + calibrated_s) / (0.25 * slo.ttft_s))
     lost_s = min(calibrated_s, max(0, 10 * slo.ttft_s - backlog_s))
-    after = 3 * prefills * (1 - memory) * lost_s / known.prefill_s.value
+    after = 2 * scarce * busy * lost_s / known.prefill_s.value
     crowds = 0 if memory_s > 10 * slo.ttft_s else 2 * memory * (one.tokens + output) / known.held_tokens.value
     there = worker.running + min(worker.waiting, 32)
     return first + taken + after + crowds + there / (there + 64)
@@ -144,10 +146,35 @@ def test_who_cannot_be_in_time_joins_the_late(workers: int) -> None:
     be in time goes to those."""
     router = router_of(decodes=workers, blocks=1_000_000)
     given_up = router.choose(Request(400_000), 0.0).choice.decode.worker
-    for _ in range(200):
-        router.knowledge.prefill_pressure.observe(0.5)
+    known = router.knowledge
+    for _ in range(1_000):
+        known.prefill_pressure.observe(0.5)
+        known.prefill_s.observe(known.calibration.prefill_s(5_000, 0))
     assert router.choose(Request(60_000), 0.0).choice.decode.worker is given_up
-    assert router.choose(Request(5_000), 0.0).choice.decode.worker is not given_up
+    assert router.choose(Request(5_000), 0.0).choice.decode.worker is not given_up  # it can be in time elsewhere
+
+
+def test_what_waits_where_all_is_given_up_does_not_make_prefills_scarce() -> None:
+    """It would go on and on: those that are sent there would keep the price up that sends the next ones there."""
+    router = router_of(decodes=2, blocks=1_000_000)
+    router.choose(Request(400_000), 0.0)
+    before = router.knowledge.prefill_pressure.value
+    for _ in range(20):
+        router.choose(Request(400_000), 0.0)
+    assert router.knowledge.prefill_pressure.value == before
+
+
+def test_a_prefill_on_an_idle_worker_takes_little_from_others() -> None:
+    """However scarce prefills are elsewhere: it will be idle again before many come."""
+    known = router_of().knowledge
+    for _ in range(1_000):
+        known.prefill_pressure.observe(1.0)
+    slo_s, usual_s = known.slo.ttft_s, known.prefill_s.value
+    short_s = costs.BUSY * slo_s / 100
+    busy = costs.after(known, costs.BUSY * slo_s, short_s)
+    assert costs.after(known, 0.0, short_s) == pytest.approx(busy / 100)
+    assert busy == pytest.approx(costs.PREFILLS * short_s / usual_s, rel=0.05)
+    assert costs.after(known, costs.GIVEN_UP * slo_s, short_s) == 0
 
 
 def test_nobody_waits_for_others_where_nothing_is_scarce() -> None:

@@ -66,7 +66,7 @@ def test_a_new_pair_is_closed() -> None:
 
 def test_isl_bounding_keeps_what_is_mostly_cached() -> None:
     router = router_of(decider="isl_bounding", decodes=1, prefills=1)
-    router.choose(request(4_000), 0.0)
+    router.choose(request(4_000), 0.0).prefilled(0.5)
     assert reason(router, request(4_100)) == "below_threshold"
 
 
@@ -133,12 +133,23 @@ def test_one_prompt_token_is_computed_always() -> None:
     assert (leg.cached_tokens, leg.uncached_tokens) == (144, 16)
 
 
-def test_both_workers_hold_a_prompt_that_was_prefilled_remotely() -> None:
+def test_decode_holds_a_prompt_no_sooner_than_its_remote_prefill_has_answered() -> None:
+    """A prefill may wait for minutes; who reckons with what is not there yet computes it in others' way."""
     router = router_of(decider="always", decodes=1, prefills=1)
-    router.choose(request(1_000), 0.0)
-    choice = router.choose(request(1_000), 0.0).choice
+    asked = request(8 * BLOCK)
+    flight = router.choose(asked, 0.0)
+    choice = router.choose(asked, 0.1).choice
     assert choice.prefill
-    assert choice.prefill.cached_tokens == choice.decode.cached_tokens == 992
+    assert (choice.prefill.cached_tokens, choice.decode.cached_tokens) == (7 * BLOCK, 0)
+    flight.prefilled(1.0)
+    assert router.choose(asked, 1.1).choice.decode.cached_tokens == 7 * BLOCK
+
+
+def test_decode_holds_a_prompt_that_falls_back_to_it() -> None:
+    router = router_of(decider="always", decodes=1, prefills=1)
+    asked = request(8 * BLOCK)
+    router.choose(asked, 0.0).fall_back(1.0)
+    assert router.choose(asked, 1.1).choice.decode.cached_tokens == 7 * BLOCK
 
 
 def test_a_conversation_goes_back_to_who_holds_its_answer() -> None:
@@ -284,7 +295,7 @@ def test_what_is_scarce_is_learnt_from_what_requests_wait_for() -> None:
     known = router.knowledge
     for n in range(50):
         router.choose(request(9_000, n * 9_000), 0.0)
-    assert 0.5 < known.prefill_pressure.value < 1
+    assert 0.4 < known.prefill_pressure.value < 1  # from 0, which weighs as 20
     assert known.memory_pressure.value == 0
     assert known.held_tokens.value > 5_000  # of 9,256 each, from 2,000 on
     router.scraped("decode", "d0", 50, 0, 1.0, 0.0)
@@ -302,6 +313,24 @@ def test_memory_on_decode_is_taken_when_prefill_has_answered() -> None:
     assert worker.kv_tokens == 0
     flight.prefilled(1.0)
     assert worker.kv_tokens == 1_256
+
+
+def test_what_another_remote_prefill_brought_is_neither_held_nor_moved_twice() -> None:
+    """Two that begin alike, both on their way before either has come."""
+    router = router_of(decider="always", decodes=1, prefills=1)
+    worker, prefill = router.decode.fleet.named["d0"], router.prefill.fleet.named["p0"]
+    first, second = (router.choose(request(n * BLOCK), 0.0) for n in (100, 101))
+    first.prefilled(1.0)
+    first.first_token(1.1)
+    assert worker.kv_tokens == 100 * BLOCK + 256
+    before = router.pairs.bytes_per_s(prefill, worker, 1.1)
+    second.prefilled(2.0)
+    assert worker.kv_tokens == 101 * BLOCK + 2 * 256
+    second.first_token(2.5)
+    assert router.pairs.bytes_per_s(prefill, worker, 2.5) < before  # next to nothing moved, in half a second
+    first.end(3.0, 1)
+    second.end(3.0, 1)
+    assert worker.kv_tokens == 0
 
 
 @pytest.mark.parametrize("remote", [False, True])
