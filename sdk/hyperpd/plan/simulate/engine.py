@@ -124,13 +124,16 @@ class Engine:
             self._fresh.append(sequence)
         self._loaded.clear()
         self._admit(now_s)
-        decoding = self._decoding
+        decoding, preemptions = self._decoding, self.preemptions
         while decoding and self.cache.room_tokens < len(decoding):
             self._preempt()
+        preempted = self.preemptions > preemptions
+        if preempted and not decoding and not self._prefilling:
+            self._admit(now_s)  # nothing else is to run
         if self._prefilling:
             self._plan_chunks()
-        elif decoding:
-            self._plan_run(len(decoding), 0.0, 0.0, self._steps_of_run())
+        elif decoding:  # who was preempted may begin anew with the next step
+            self._plan_run(len(decoding), 0.0, 0.0, 1 if preempted else self._steps_of_run())
         else:
             return
         self._running = True
