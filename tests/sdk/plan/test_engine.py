@@ -77,7 +77,7 @@ ARRIVALS = st.lists(
     [],
     3400,
 )
-# One that gave its memory up has room again at once: nothing else runs, or one step later.
+# One that gave its memory up would have room at once, or one step later, to give it up again.
 @example(
     [(0.0, "both", 1, 2), (0.0, "decode", 914, 1), (0.0, "decode", 1224, 1), (0.0, "decode", 1261, 1)],
     [1.0],

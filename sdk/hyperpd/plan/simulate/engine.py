@@ -124,16 +124,13 @@ class Engine:
             self._fresh.append(sequence)
         self._loaded.clear()
         self._admit(now_s)
-        decoding, preemptions = self._decoding, self.preemptions
+        decoding = self._decoding
         while decoding and self.cache.room_tokens < len(decoding):
             self._preempt()
-        preempted = self.preemptions > preemptions
-        if preempted and not decoding and not self._prefilling:
-            self._admit(now_s)  # nothing else is to run
         if self._prefilling:
             self._plan_chunks()
-        elif decoding:  # who was preempted may begin anew with the next step
-            self._plan_run(len(decoding), 0.0, 0.0, 1 if preempted else self._steps_of_run())
+        elif decoding:
+            self._plan_run(len(decoding), 0.0, 0.0, self._steps_of_run())
         else:
             return
         self._running = True
@@ -254,7 +251,9 @@ class Engine:
             held = sequence.blocks[:found]
             cache.hold(held)
             tokens = sequence.goal_tokens - found * BLOCK_TOKENS
-            if tokens > cache.room_tokens:
+            # One that was preempted would be so again at once, without room for a step of all.
+            step_tokens = len(self._decoding) + 1 if sequence.joined_step >= 0 else 0
+            if tokens + step_tokens > cache.room_tokens:
                 cache.let_go(held)
                 return
             waiting.popleft()
