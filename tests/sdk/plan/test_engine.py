@@ -77,6 +77,17 @@ ARRIVALS = st.lists(
     [],
     3400,
 )
+# One that gave its memory up would have room at once, or one step later, to give it up again.
+@example(
+    [(0.0, "both", 1, 2), (0.0, "decode", 914, 1), (0.0, "decode", 1224, 1), (0.0, "decode", 1261, 1)],
+    [1.0],
+    3400,
+)
+@example(
+    [(3.0, "both", 2855, 30), (3.0, "both", 333, 28), (2.25, "both", 2643, 117), (1.25, "decode", 428, 94)],
+    [4.53125],
+    6000,
+)
 @settings(deadline=None)
 @given(ARRIVALS, st.lists(st.floats(0, 10), max_size=10), st.sampled_from([3400, 6000, 50_000]))
 def test_looking_up_from_a_run_changes_nothing(

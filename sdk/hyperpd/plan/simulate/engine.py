@@ -251,7 +251,9 @@ class Engine:
             held = sequence.blocks[:found]
             cache.hold(held)
             tokens = sequence.goal_tokens - found * BLOCK_TOKENS
-            if tokens > cache.room_tokens:
+            # One that was preempted would be so again at once, without room for a step of all.
+            step_tokens = len(self._decoding) + 1 if sequence.joined_step >= 0 else 0
+            if tokens + step_tokens > cache.room_tokens:
                 cache.let_go(held)
                 return
             waiting.popleft()
