@@ -66,7 +66,7 @@ SUBJECTS = (
     Subject("reasoning", "servegen_deepseek-r1_20h_5rps_20min.csv.gz", Slice(600, 120)),
     # Two minutes hold more of its tiny requests than ten of the others'.
     Subject("tiny", "servegen_m-small_20h_10rps_20min.csv.gz", Slice(120, 30)),
-    # Long prompts that share much: kvcache-ai/Mooncake, FAST25-release/traces. Not played where it is not there.
+    # Long prompts that share much: kvcache-ai/Mooncake, FAST25-release/traces.
     Subject("synthetic", "synthetic_trace.jsonl", Slice(600, 180)),
 )
 
@@ -126,7 +126,14 @@ def contenders(layout: str) -> list[Rules]:
 
 
 def play_all(folder: Path, only: list[str], seeds: int) -> None:
-    """Play what is missing, a seed of every cell before the next seed, the loads that tell most first."""
+    """Play what is missing, a seed of every cell before the next seed, the loads that tell most first.
+
+    What has no file in the folder is left out, and said.
+    """
+    there = [subject for subject in SUBJECTS if (folder / subject.file).exists()]
+    for subject in SUBJECTS:
+        if subject not in there:
+            print(f"{subject.name} is left out: there is no {folder / subject.file}", flush=True)
     code = code_digest()
     done = {(row["code"], *key(row)) for row in rows()}
     new = not CELLS.exists()
@@ -134,13 +141,13 @@ def play_all(folder: Path, only: list[str], seeds: int) -> None:
         writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(COLUMNS)
-        for loads, seed, subject in itertools.product(LOADS, range(seeds), SUBJECTS):
+        for loads, seed, subject in itertools.product(LOADS, range(seeds), there):
             cells = [
                 (load, layout)
                 for load, layout in itertools.product(loads, LAYOUTS)
                 if {*only} <= {subject.name, layout, str(load)}
             ]
-            if not cells or not (folder / subject.file).exists():
+            if not cells:
                 continue
             trace = traces.read(folder / subject.file, max_len_tokens=131_072)
             rate_per_s, chunk_tokens = tuned(subject, trace)

@@ -28,10 +28,10 @@ _NEW_BLOCKS = (1, 1, 2, 2)  # of a turn: what the last answer added, and what is
 _OUTPUT_TOKENS = (140, 220)
 # Waves of turns, each over before the next: the first ones find idle workers, the others come while those are being
 # answered. Nothing that is decided hangs on milliseconds that two runs, or a run and a model, do not share.
-WAVE_S = 5.0
+_WAVE_S = 5.0
 _FOLLOWING_S = 0.35
-# With each further worker, which the machine's cores are shared with, all takes longer: later follow the others, longer
-# are the answers that they are to meet, and the waves.
+# With each further worker, which the machine's cores are shared with, all takes longer: the followers come later, and
+# the answers that they are to meet are longer, as are the waves.
 _SHARED_S = 0.8
 _SHARED_TOKENS = 120
 _SHARED_WAVE_S = 4.0
@@ -99,7 +99,7 @@ def script(seed: int, waves: int, workers: int = 1) -> Script:
     lengths: list[int] = []  # blocks of each talk's last prompt
     going: list[int] = []
     turns = []
-    wave_s = WAVE_S + _SHARED_WAVE_S * (workers - 1)
+    wave_s = _WAVE_S + _SHARED_WAVE_S * (workers - 1)
     for wave in range(waves):
         while len(going) < _TALKS:
             system = systems[len(talks) % len(systems)]
