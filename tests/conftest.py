@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from hyperpd.cli import output
 from hyperpd.cli.main import main
+
+settings.register_profile("hyperpd", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("hyperpd")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -107,7 +107,7 @@ def _taken(kind: Any, value: str) -> bool:
 
 
 @pytest.mark.parametrize("name", TYPES)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_what_the_file_takes_the_api_takes(name, data):
     kind = getattr(spec_, name)

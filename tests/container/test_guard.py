@@ -157,7 +157,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data(), st.sampled_from([*BY_PATH.values()]))
 def test_whatever_is_in_a_body_it_is_decided_or_refused(data: st.DataObject, api: Api) -> None:
     fields = st.sampled_from(sorted({*api.fields, *guard.FORBIDDEN, "colour"}))

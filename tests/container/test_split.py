@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperpd.errors import DecodeFailed
@@ -50,7 +50,6 @@ def test_the_tokens_of_a_prompt_count_once() -> None:
     }
 
 
-@settings(deadline=None)
 @given(st.data(), st.integers(1, 4), st.booleans())
 def test_streams_join_however_they_are_cut_and_in_whatever_order(data: Any, parts: int, usage: bool) -> None:
     body = {"stream_options": {"include_usage": True}} if usage else {}

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperpd.errors import DecodeFailed
@@ -104,7 +104,6 @@ async def test_cached_tokens_are_those_of_prefill(path: str, stream: bool) -> No
 KEYS = ("cached_tokens", "cache_read_input_tokens")
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from(APIS), st.sampled_from(["", "error", "cut"]))
 def test_a_streams_end_and_errors_are_seen_however_it_is_cut(data: Any, api: Api, fault: str) -> None:
     spoken = wire.APIS[api.path]

@@ -68,7 +68,6 @@ def test_every_shape_as_an_aggregated_worker(pd: Fleet, aggregated: Fleet, http:
     @seed(SEED)
     @settings(
         max_examples=ROUNDS,
-        deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),

@@ -113,7 +113,6 @@ def mixed(count: int, number: int) -> list[tuple[str, Body]]:
     @seed(number)
     @settings(
         max_examples=count // 40 + 1,
-        deadline=None,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),

@@ -9,13 +9,14 @@ from hyperpd.routing.worker import Worker
 
 SAFE = 0.7  # of an objective: predicted to take no longer, a first token will be in time
 MISSED = 2.0  # what a first token costs that is predicted just at the objective
-LATE = 0.2  # what each further factor of e costs
-PREFILLS = 2.0  # what a usual prefill costs who comes after it, where prefills are scarce
+LATE = 0.1  # what each further factor of e costs
+PREFILLS = 1.5  # what a usual prefill costs who comes after it, where prefills are scarce
 SCARCE = 0.12  # of an objective: where requests wait so long for prefills, they are half as scarce as they can be
 BUSY = 0.25  # of an objective: who has less to prefill than this is soon idle again
 MEMORY = 2.0  # what a usual request's memory costs them, where all wait so for memory
 GIVEN_UP = 10.0  # objectives of waiting beyond which who comes next is late in any case
 FULL = 0.9  # of a KV cache: beyond it sequences wait, or are preempted
+_SHORTEST_S = 1e-4  # step, where answers come all at once
 _TURNS = 2.0  # stays that a whole cache of waiting requests takes
 SPREAD = 64  # requests on a worker that weigh half an objective; any number weighs less than a whole one
 QUEUE = 32  # of those that wait, how many weigh so
@@ -48,19 +49,38 @@ def memory_s(known: Knowledge, worker: Worker, tokens: int) -> float:
     return _TURNS * over * output * worker.step.value if over > 0 else 0.0
 
 
-def after(known: Knowledge, backlog_s: float, prefill_s: float) -> float:
+def after(known: Knowledge, worker: Worker, backlog_s: float, prefill_s: float) -> float:
     """What a prefill takes from those who come after it, by how many usual ones its seconds would have been enough for.
 
     As dear as prefills are scarce: waited^2 / (waited^2 + SCARCE^2), where waited is what requests waited for them of
     late, in objectives, on workers that are not given up; where they wait for memory, prefills are not what is scarce.
     Little on a worker that is soon idle again; nothing on one whose backlog is GIVEN_UP: there they are late in any
-    case.
+    case. On a worker that only prefills it declines by ((late - 1) / (GIVEN_UP - 1))^2 beyond the objective, so that
+    late prompts gather on one and the others come to be in time again; where it decodes as well, its decode is lost
+    with it.
     """
-    slo_s, waited = known.slo.ttft_s, known.prefill_pressure.value
+    late = backlog_s / known.slo.ttft_s
+    if late >= GIVEN_UP:
+        return 0.0
+    waited = known.prefill_pressure.value
     scarce = waited**2 / (waited**2 + SCARCE**2) * (1 - known.memory_pressure.value)
-    busy = min(1.0, (backlog_s + prefill_s) / (BUSY * slo_s))
-    lost_s = min(prefill_s, max(0.0, GIVEN_UP * slo_s - backlog_s))
-    return PREFILLS * scarce * busy * lost_s / known.prefill_s.value
+    busy = min(1.0, (late + prefill_s / known.slo.ttft_s) / BUSY)
+    share = 1.0 if worker.generates else 1 - (max(0.0, late - 1) / (GIVEN_UP - 1)) ** 2
+    return PREFILLS * scarce * busy * share * prefill_s / known.prefill_s.value
+
+
+def pinned(known: Knowledge, prefill: Worker, tokens: int, prefilled_s: float, short_s: float) -> float:
+    """What a prompt takes from others on its prefill worker while it waits there for decode's memory.
+
+    Its KV stays from when it is prefilled until decode takes it, in `prefilled_s` and `short_s` seconds: so many
+    seconds of tokens / cache of the worker, by usual prefills. Only what is beyond GIVEN_UP: until then its cache is
+    large enough. The less, the more of the requests wait for memory: where all do, there is nobody to make way for.
+    """
+    pinned_s = short_s - max(prefilled_s, GIVEN_UP * known.slo.ttft_s)
+    if pinned_s <= 0:
+        return 0.0
+    share = min(1.0, tokens / max(1, prefill.cache_tokens))
+    return (1 - known.memory_pressure.value) * pinned_s * share / known.prefill_s.value
 
 
 def crowds(known: Knowledge, worker: Worker, tokens: int) -> float:
@@ -80,23 +100,32 @@ def spread(worker: Worker) -> float:
 def local(known: Knowledge, worker: Worker, tokens: int, prefill_s: float, now_s: float) -> float:
     """Prefill where it decodes. tokens: of the prompt; prefill_s: of what is not cached, by the calibration.
 
-    TTFT = max(backlog, memory) + prefill + step; the prefill stands in the way of the decodes that run there,
-    spread over what they generate on average: prefill * decodes / (mean_output * SLO_itl) * near^3, where near is
-    step / SLO_itl, at most 1: decodes far from their objective do not miss it for that; and of those who come after.
+    TTFT = max(backlog, memory) + prefill + step; the prefill stands in the way of the decodes that run there, `taken`,
+    and of those who come after.
     """
     step_s = worker.step.value
     own_s = prefill_s / worker.pace.value
     backlog_s = worker.backlog_s(now_s)
     short_s = memory_s(known, worker, tokens)
     first_s = max(backlog_s, short_s) + own_s + step_s
-    return ttft(known, first_s) + taken(known, worker, own_s) + after(known, backlog_s, prefill_s)
+    lost = taken(known, worker, own_s, short_s) + after(known, worker, backlog_s, prefill_s)
+    return ttft(known, first_s) + lost
 
 
-def taken(known: Knowledge, worker: Worker, prefill_s: float) -> float:
-    """What a prefill of so many seconds takes from the decodes; see `local`."""
-    itl_s = known.slo.itl_s
-    near = min(1.0, worker.step.value / itl_s)
-    return prefill_s * worker.decodes / (known.output_tokens.value * itl_s) * near**3
+def taken(known: Knowledge, worker: Worker, prefill_s: float, short_s: float) -> float:
+    """What a prefill of so many seconds takes from the decodes, spread over what they generate on average.
+
+    prefill * decodes / mean_output * (near^3 / SLO_itl + MEMORY * memory_pressure / step), where near is
+    step / SLO_itl, at most 1: decodes far from their objective do not miss it, but hold their memory for as much
+    longer. That is nothing to those who wait `short_s` for it, where that is GIVEN_UP.
+    """
+    if not worker.generates:
+        return 0.0
+    itl_s, step_s = known.slo.itl_s, max(worker.step.value, _SHORTEST_S)
+    each = min(1.0, step_s / itl_s) ** 3 / itl_s
+    if short_s <= GIVEN_UP * known.slo.ttft_s:
+        each += MEMORY * known.memory_pressure.value / step_s
+    return prefill_s * worker.decodes / known.output_tokens.value * each
 
 
 def remote(
@@ -112,7 +141,7 @@ def remote(
     """Prefill on `prefill`, and move `moved_tokens` of KV to `worker`, which decodes. tokens, prefill_s: as of `local`.
 
     TTFT = max(backlog + prefill, memory) + moved * kv_bytes / bandwidth + handoff + step; and what it takes from those
-    who come after on the prefill worker. A pair that is not proven has no bandwidth.
+    who come after on the prefill worker, by `after` and `pinned`. A pair that is not proven has no bandwidth.
     """
     if not bytes_per_s:
         return inf
@@ -120,5 +149,7 @@ def remote(
     moved_s = moved_tokens * start.kv_bytes_per_token / bytes_per_s
     backlog_s = prefill.backlog_s(now_s)
     short_s = memory_s(known, worker, tokens)
-    first_s = max(backlog_s + prefill_s / prefill.pace.value, short_s) + moved_s + start.handoff_s + worker.step.value
-    return ttft(known, first_s) + after(known, backlog_s, prefill_s)
+    prefilled_s = backlog_s + prefill_s / prefill.pace.value
+    first_s = max(prefilled_s, short_s) + moved_s + start.handoff_s + worker.step.value
+    lost = after(known, prefill, backlog_s, prefill_s) + pinned(known, prefill, tokens, prefilled_s, short_s)
+    return ttft(known, first_s) + lost

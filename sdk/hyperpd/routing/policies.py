@@ -105,7 +105,7 @@ class MarginalSLOCost(Ordered):
     costs.local + costs.crowds + costs.spread.
     A decode worker is judged as if it had to prefill: looking ahead to a remote prefill changed nothing in replays.
     Scored are the least loaded workers of each class of equal cached tokens, all of them in a small fleet, and the most
-    loaded ones for who is late in any case.
+    loaded ones where the best of those is dear.
     """
 
     name = "marginal_slo_cost"
@@ -114,8 +114,9 @@ class MarginalSLOCost(Ordered):
         """About the score of a usual request: its backlog as a whole, since a rank stands still while time goes on."""
         known = self.knowledge
         prefill_s = worker.prefill_s + worker.foreign_waiting * known.prefill_s.value
-        waits_s = max(prefill_s / worker.pace.value, costs.memory_s(known, worker, 0))
-        taken = costs.taken(known, worker, known.prefill_s.value)
+        short_s = costs.memory_s(known, worker, 0)
+        waits_s = max(prefill_s / worker.pace.value, short_s)
+        taken = costs.taken(known, worker, known.prefill_s.value, short_s)
         return waits_s / known.slo.ttft_s + taken + costs.spread(worker)
 
     def score(self, request: Request, worker: Worker, cached_tokens: int, now_s: float) -> float:
@@ -139,7 +140,7 @@ class MarginalSLOCost(Ordered):
                     best, least = worker, (cost, -cached, worker.picked)
         others = self._order.first(rest, _LOOKED_AT)
         costly = least[0] * _AS_GOOD > costs.MISSED
-        if costly and field.mask.bit_count() > _LOOKED_AT:  # who is late in any case may join the late ones
+        if costly and field.mask.bit_count() > _LOOKED_AT:  # it may be cheaper to join the late ones
             others += self._order.last(field.mask, _LATE_ONES)
         for worker in others:
             cached = field.cached_tokens(worker)

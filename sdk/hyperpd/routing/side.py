@@ -82,7 +82,9 @@ class Side:
         return Field(self.fleet, mask, [(min(held, most) * block, holders) for held, holders in matches])
 
     def lacked_tokens(self, worker: Worker, request: Request, now_s: float) -> int:
-        """Of a prompt, what a worker has not cached."""
+        """Of a prompt, what a worker has not cached: all of it, once it has left."""
+        if not self.fleet.has(worker):
+            return request.tokens
         return request.tokens - self.field(request, worker.bit, now_s).cached_tokens(worker)
 
     def pick(self, request: Request, field: Field, now_s: float) -> Leg:

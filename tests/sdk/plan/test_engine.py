@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hyperpd.plan.simulate.engine import Engine
@@ -88,7 +88,6 @@ ARRIVALS = st.lists(
     [4.53125],
     6000,
 )
-@settings(deadline=None)
 @given(ARRIVALS, st.lists(st.floats(0, 10), max_size=10), st.sampled_from([3400, 6000, 50_000]))
 def test_looking_up_from_a_run_changes_nothing(
     arrivals: list[tuple[float, str, int, int]], wakes: list[float], cache_tokens: int

@@ -53,7 +53,7 @@ def depths(view: EventView, prompt: Sequence[int], workers: int) -> list[int]:
     return [next((depth for depth, mask in found if mask >> worker & 1), 0) for worker in range(workers)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 2), PROMPTS), max_size=30), PROMPTS)
 def test_it_knows_what_the_engines_hold(served: list[tuple[int, list[int]]], asked: list[int]) -> None:
     view, engines, numbers = EventView(), [Engine(4), Engine(7), Engine(20)], [0, 0, 0]

@@ -81,7 +81,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(STEPS, st.lists(st.integers(1, 12), min_size=WORKERS, max_size=WORKERS), PROMPTS)
 def test_it_knows_what_a_list_of_blocks_knows(
     steps: list[tuple[int, list[int], float, bool]], capacities: list[int], asked: list[int]

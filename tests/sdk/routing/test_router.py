@@ -241,6 +241,8 @@ def test_a_place_that_is_free_again_is_taken_by_the_next() -> None:
     assert (fresh.in_flight, fresh.prefill_tokens) == (0, 0)
     leg = router.choose(request(640), 3.0, avoid=("d1",)).choice.decode
     assert (leg.worker, leg.cached_tokens) == (fresh, 0)
+    assert router.decode.lacked_tokens(fresh, request(640), 4.0) < 640
+    assert router.decode.lacked_tokens(old.choice.decode.worker, request(640), 4.0) == 640
 
 
 def test_a_pair_without_bandwidth_is_never_worth_it() -> None:
