@@ -11,7 +11,7 @@ SAFE = 0.7  # of an objective: predicted to take no longer, a first token will b
 MISSED = 2.0  # what a first token costs that is predicted just at the objective
 LATE = 0.1  # what each further factor of e costs
 PREFILLS = 1.5  # what a usual prefill costs who comes after it, where prefills are scarce
-SCARCE = 0.12  # of an objective: where requests wait so long for prefills, they are half as scarce as they can be
+SCARCE = 0.1  # of an objective: where requests wait so long for prefills, they are half as scarce as they can be
 BUSY = 0.25  # of an objective: who has less to prefill than this is soon idle again
 MEMORY = 2.0  # what a usual request's memory costs them, where all wait so for memory
 GIVEN_UP = 10.0  # objectives of waiting beyond which who comes next is late in any case
@@ -49,11 +49,17 @@ def memory_s(known: Knowledge, worker: Worker, tokens: int) -> float:
     return _TURNS * over * output * worker.step.value if over > 0 else 0.0
 
 
+def fullness(worker: Worker) -> float:
+    """How near its cache is to being short, 0 to 1: (held / FULL)^4, since what is half full is far from it."""
+    return min(1.0, worker.held_tokens / (FULL * worker.cache_tokens)) ** 4
+
+
 def after(known: Knowledge, worker: Worker, backlog_s: float, prefill_s: float) -> float:
     """What a prefill takes from those who come after it, by how many usual ones its seconds would have been enough for.
 
-    As dear as prefills are scarce: waited^2 / (waited^2 + SCARCE^2), where waited is what requests waited for them of
-    late, in objectives, on workers that are not given up; where they wait for memory, prefills are not what is scarce.
+    As dear as prefills are scarce: waited^1.5 / (waited^1.5 + SCARCE^1.5), where waited is what requests waited for
+    them of late, in objectives, on workers that are not given up; where they wait for memory, prefills are not what is
+    scarce.
     Little on a worker that is soon idle again; nothing on one whose backlog is GIVEN_UP: there they are late in any
     case. On a worker that only prefills it declines by ((late - 1) / (GIVEN_UP - 1))^2 beyond the objective, so that
     late prompts gather on one and the others come to be in time again; where it decodes as well, its decode is lost
@@ -63,7 +69,7 @@ def after(known: Knowledge, worker: Worker, backlog_s: float, prefill_s: float) 
     if late >= GIVEN_UP:
         return 0.0
     waited = known.prefill_pressure.value
-    scarce = waited**2 / (waited**2 + SCARCE**2) * (1 - known.memory_pressure.value)
+    scarce = waited**1.5 / (waited**1.5 + SCARCE**1.5) * (1 - known.memory_pressure.value)
     busy = min(1.0, (late + prefill_s / known.slo.ttft_s) / BUSY)
     share = 1.0 if worker.generates else 1 - (max(0.0, late - 1) / (GIVEN_UP - 1)) ** 2
     return PREFILLS * scarce * busy * share * prefill_s / known.prefill_s.value
@@ -115,16 +121,17 @@ def local(known: Knowledge, worker: Worker, tokens: int, prefill_s: float, now_s
 def taken(known: Knowledge, worker: Worker, prefill_s: float, short_s: float) -> float:
     """What a prefill of so many seconds takes from the decodes, spread over what they generate on average.
 
-    prefill * decodes / mean_output * (near^3 / SLO_itl + MEMORY * memory_pressure / step), where near is
-    step / SLO_itl, at most 1: decodes far from their objective do not miss it, but hold their memory for as much
-    longer. That is nothing to those who wait `short_s` for it, where that is GIVEN_UP.
+    prefill * decodes / mean_output * (near^3 / SLO_itl + fullness / step), where near is step / SLO_itl, at most 1:
+    decodes far from their objective do not miss it, but hold their memory for as much longer. By a step each, so many
+    requests fewer fit in, where the cache is full. That is nothing to those who wait `short_s` for it, where that is
+    GIVEN_UP.
     """
     if not worker.generates:
         return 0.0
     itl_s, step_s = known.slo.itl_s, max(worker.step.value, _SHORTEST_S)
     each = min(1.0, step_s / itl_s) ** 3 / itl_s
     if short_s <= GIVEN_UP * known.slo.ttft_s:
-        each += MEMORY * known.memory_pressure.value / step_s
+        each += known.fullness.value / step_s
     return prefill_s * worker.decodes / known.output_tokens.value * each
 
 

@@ -12,6 +12,7 @@ from hyperpd.routing.estimates import Mean
 _USUAL_PREFILL_S = 0.1
 _USUAL_TOKENS = 2000.0
 _SCARCITY_MEMORY = 50  # requests: a burst that is over is soon forgotten
+_FULLNESS_MEMORY = 20  # requests, wherever they went: by each worker's own, they would leave the fullest and fill all
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,11 @@ class Knowledge:
         self.block_tokens = block_tokens
         self.output_tokens = Mean(calibration.mean_output_tokens)
         # Of requests as they were placed: a prefill's seconds, by the calibration; tokens that one holds, or will hold;
-        # and what they wait for others' prefills (where that is no given-up worker's), and for memory, in objectives,
-        # none more than one.
+        # what they wait for others' prefills (where that is no given-up worker's), and for memory, in objectives, none
+        # more than one; and how full it is.
         self.prefill_s = Mean(_USUAL_PREFILL_S)
         self.held_tokens = Mean(_USUAL_TOKENS)
         self.prefill_pressure = Mean(0.0, _SCARCITY_MEMORY)
         self.memory_pressure = Mean(0.0)
+        self.fullness = Mean(0.0, _FULLNESS_MEMORY)
         self.random = random.Random(seed)

@@ -25,9 +25,10 @@ class Ledger:
     sessions: Sessions
 
     def sent(self, decode: Worker, request: Request) -> None:
-        """Learn how scarce memory is, before this request is booked."""
+        """Learn how scarce and how full memory is, before this request is booked."""
         known = self.knowledge
         known.memory_pressure.observe(min(1.0, costs.memory_s(known, decode, request.tokens) / known.slo.ttft_s))
+        known.fullness.observe(costs.fullness(decode))
         known.held_tokens.observe(request.tokens + known.output_tokens.value)
 
     def moved(self, choice: Choice, tokens: int, seconds: float, now_s: float) -> None:

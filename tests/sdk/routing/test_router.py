@@ -299,6 +299,7 @@ def test_what_is_scarce_is_learnt_from_what_requests_wait_for() -> None:
         router.choose(request(9_000, n * 9_000), 0.0)
     assert 0.5 < known.prefill_pressure.value < 1
     assert known.memory_pressure.value == 0
+    assert known.fullness.value < 0.01  # of a million blocks a tenth is held at last
     assert known.held_tokens.value > 5_000  # of 9,256 each, from 2,000 on
     router.scraped("decode", "d0", 50, 0, 1.0, 0.0)
     for _ in range(1_000):
@@ -306,6 +307,7 @@ def test_what_is_scarce_is_learnt_from_what_requests_wait_for() -> None:
     for n in range(50, 100):
         router.choose(request(9_000, n * 9_000), 0.0)
     assert 0.2 < known.memory_pressure.value < 1
+    assert known.fullness.value > 0.9
 
 
 def test_memory_on_decode_is_taken_when_prefill_has_answered() -> None:
