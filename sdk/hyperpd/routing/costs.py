@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, log
+from math import inf, log, pow
 
 from hyperpd.routing.knowledge import Knowledge
 from hyperpd.routing.worker import Worker
@@ -68,8 +68,8 @@ def after(known: Knowledge, worker: Worker, backlog_s: float, prefill_s: float) 
     late = backlog_s / known.slo.ttft_s
     if late >= GIVEN_UP:
         return 0.0
-    waited = known.prefill_pressure.value
-    scarce = waited**1.5 / (waited**1.5 + SCARCE**1.5) * (1 - known.memory_pressure.value)
+    waited = pow(known.prefill_pressure.value, 1.5)
+    scarce = waited / (waited + pow(SCARCE, 1.5)) * (1 - known.memory_pressure.value)
     busy = min(1.0, (late + prefill_s / known.slo.ttft_s) / BUSY)
     share = 1.0 if worker.generates else 1 - (max(0.0, late - 1) / (GIVEN_UP - 1)) ** 2
     return PREFILLS * scarce * busy * share * prefill_s / known.prefill_s.value
