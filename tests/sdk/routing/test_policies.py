@@ -246,6 +246,20 @@ def test_a_prefill_that_stalls_decodes_costs_more_where_memory_is_full() -> None
     assert costs.taken(known, worker, 1.0, 0.0) < 1e6
 
 
+def test_memory_is_as_full_as_where_requests_are_sent() -> None:
+    """On all alike, and long before it is short; soon learnt, either way."""
+    router = router_of(decodes=2, blocks=100_000)
+    known = router.knowledge
+    for usage, expected in ((0.45, 0.5**4), (0.95, 1.0), (0.0, 0.0)):
+        router.scraped("decode", "d0", 0, 0, usage, 0.0)
+        for _ in range(100):
+            router.choose(Request(100), 0.0, at="d0").end(0.0)
+        assert known.fullness.value == pytest.approx(expected, abs=0.01)
+    router.scraped("decode", "d1", 0, 0, 1.0, 0.0)  # to which none is sent
+    router.choose(Request(100), 0.0, at="d0").end(0.0)
+    assert known.fullness.value < 0.01
+
+
 def test_another_routers_prompts_on_a_prefill_worker_are_no_decodes() -> None:
     router = router_of(decodes=1, prefills=1)
     prefill = router.prefill.fleet.named["p0"]
